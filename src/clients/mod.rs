@@ -1,0 +1,32 @@
+//! Who holds which connections: client instances, their connections, and the upstreams they talk to.
+//!
+//! ```text
+//! accept ──▶ Directory::open ──▶ Recorder (one a connection, implements Facts)
+//!                 │                  │ per exchange: relaxed atomics of cells resolved beforehand
+//!                 │                  │ per fact: the connection moves to its owner, once
+//!                 ▼                  ▼
+//!          ConnectionCell ───────▶ ClientCell ───────▶ UpstreamCell
+//!                 └────────────── Directory::snapshot ─────────────┘
+//! ```
+//!
+//! It must do no IO and read no clock. **Invariant:** the number of client instances, of their labels and of
+//! their cursors is bounded; whoever finds no place is accounted to `other`, and counted.
+
+mod snapshot;
+
+pub use snapshot::{
+    ClientRow, CloseCounts, ConnectionRow, DialFailure, DirectoryRow, DriverRow, HistogramRow,
+    Snapshot, StateCounts, UpstreamRow,
+};
+
+/// A connection's number, rising from 1 in order of acceptance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// A client instance's number, rising in order of first sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+/// An upstream's position in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub u16);
