@@ -98,7 +98,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients_max: 250,
-            client_ttl: Duration::from_secs(15 * 60),
+            client_ttl: Duration::from_mins(15),
             connections_max: 20_000,
             capture_limit_bytes: 16 * 1024,
             inflate_limit_bytes: 1024 * 1024,
