@@ -30,10 +30,11 @@
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
-//! 9. No streaming monitor is known. A polling one is: pooled. None is: the first silent connection of an
-//!    instance is its monitor, as a pool presupposes a discovered server; as many later ones that opened within
-//!    two seconds of it are monitors as there are used connections from that time (a `MongoClient` per request,
-//!    each closed before its monitor spoke); the rest is pooled.
+//! 9. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
+//!    ended within two seconds, before its own monitor could speak). A polling one is: pooled. None is: the
+//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; as many
+//!    later ones that opened within two seconds of it are monitors as there are used connections from that time
+//!    (a `MongoClient` per request, each closed before its monitor spoke); the rest is pooled.
 //!
 //! Sources: Server Monitoring specification § Streaming protocol, § Measuring RTT; Connection Monitoring and
 //! Pooling specification § Populating the pool; behaviour of Node 3.6 to 7, PyMongo 4, Go 1.8, Rust 3, Java 3.6
@@ -248,9 +249,12 @@ impl Hints {
 /// Monitors that ended a moment ago and were not paired off yet. Bounded; entries expire.
 #[derive(Debug, Default)]
 pub(super) struct Departed {
-    streaming: VecDeque<Timestamp>,
+    /// When each ended, and when it was opened.
+    streaming: VecDeque<(Timestamp, Timestamp)>,
     round_trip: VecDeque<Timestamp>,
     polling: VecDeque<Timestamp>,
+    /// When the last streaming monitor ended, paired off or not.
+    streamed_at: Option<Timestamp>,
     /// Opening times of used connections that ended.
     used: VecDeque<Timestamp>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 9.
@@ -262,13 +266,21 @@ pub(super) struct Departed {
 impl Departed {
     /// Forgets what ended too long ago.
     pub(super) fn expire(&mut self, at: Timestamp) {
-        for ended in [&mut self.streaming, &mut self.round_trip, &mut self.polling] {
-            while ended
-                .front()
-                .is_some_and(|ended| at.since(*ended) > DEPARTURE)
-            {
+        let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
+        while self
+            .streaming
+            .front()
+            .is_some_and(|(ended, _)| is_over(ended))
+        {
+            self.streaming.pop_front();
+        }
+        for ended in [&mut self.round_trip, &mut self.polling] {
+            while ended.front().is_some_and(is_over) {
                 ended.pop_front();
             }
+        }
+        if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
+            self.streamed_at = None;
         }
         if at.since(self.newest) > DEPARTURE {
             self.used.clear();
@@ -281,8 +293,9 @@ impl Departed {
         self.expire(at);
         match role {
             Role::Monitor if connection.is_streaming() => {
+                self.streamed_at = Some(at);
                 if self.round_trip.pop_front().is_none() {
-                    remember(&mut self.streaming, at);
+                    remember(&mut self.streaming, (at, connection.opened_at));
                 }
             }
             Role::Monitor if connection.told == Role::Unknown => {
@@ -304,11 +317,11 @@ impl Departed {
     }
 }
 
-fn remember(times: &mut VecDeque<Timestamp>, at: Timestamp) {
-    if times.len() >= DEPARTED_MAX {
-        times.pop_front();
+fn remember<T>(entries: &mut VecDeque<T>, entry: T) {
+    if entries.len() >= DEPARTED_MAX {
+        entries.pop_front();
     }
-    times.push_back(at);
+    entries.push_back(entry);
 }
 
 /// Everything a decision is made from.
@@ -364,45 +377,56 @@ impl Family<'_> {
         if let Some(role) = self.evident(ending, !streaming.is_empty()) {
             return role;
         }
-        // How long a departed monitor had lived is not known; it may have had its round-trip connection.
-        streaming.extend(departed.streaming.iter().map(|_| Timestamp::default()));
-        if streaming.is_empty() && departed.round_trip.is_empty() {
+        streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
+        let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
+        if streaming.is_empty() && !has_streamed {
             return self.without_streaming(ending, departed);
         }
         let taken = self.round_trip_count() + departed.round_trip.len();
         let lacking = self.able_count(ending, &streaming).saturating_sub(taken);
-        if self.silent_before(ending) < lacking {
-            Role::RoundTripMonitor
-        } else {
-            Role::Application
+        let before = self
+            .silent_before(ending)
+            .filter(|sibling| self.able_count(sibling, &streaming) > 0);
+        if before.count() < lacking {
+            return Role::RoundTripMonitor;
         }
+        let is_beside_monitor = streaming
+            .iter()
+            .any(|opened_at| is_near(*opened_at, ending));
+        let may_be_monitor =
+            ending.traits.habit == Habit::RoundTripLater && ending.age(self.at) < SETTLING;
+        if may_be_monitor && !is_beside_monitor {
+            return self.without_streaming(ending, departed);
+        }
+        Role::Application
     }
 
     /// Rule 9.
     fn without_streaming(&self, ending: &Sibling, departed: &Departed) -> Role {
-        let has_polling = self.siblings.iter().any(Sibling::is_round_trip);
+        // Beside a streaming monitor plain hellos are those of a round-trip monitor.
+        let has_polling =
+            self.streaming().next().is_none() && self.siblings.iter().any(Sibling::is_round_trip);
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
-        let is_near = |opened_at: &Timestamp| {
-            opened_at
-                .since(ending.opened_at)
-                .max(ending.opened_at.since(*opened_at))
-                <= SETTLING
-        };
         let used_now = self
             .siblings
             .iter()
             .filter(|sibling| sibling.told == Role::Application)
-            .filter(|sibling| is_near(&sibling.opened_at))
+            .filter(|sibling| is_near(sibling.opened_at, ending))
             .count();
-        let used = used_now + departed.used.iter().filter(|used| is_near(used)).count();
+        let used = used_now
+            + departed
+                .used
+                .iter()
+                .filter(|used| is_near(**used, ending))
+                .count();
         let earlier = departed
             .silent_monitors
             .iter()
-            .filter(|opened_at| is_near(opened_at))
+            .filter(|opened_at| is_near(**opened_at, ending))
             .count();
-        if earlier + self.silent_before(ending) < used.max(1) {
+        if earlier + self.silent_before(ending).count() < used.max(1) {
             Role::Monitor
         } else {
             Role::Application
@@ -464,14 +488,21 @@ impl Family<'_> {
     }
 
     /// Undecided siblings that were opened before `silent`.
-    fn silent_before(&self, silent: &Sibling) -> usize {
+    fn silent_before(&self, silent: &Sibling) -> impl Iterator<Item = &Sibling> {
+        let own = (silent.opened_at, silent.id);
         self.siblings
             .iter()
             .filter(|sibling| sibling.is_silent())
-            .filter(|sibling| (sibling.opened_at, sibling.id) < (silent.opened_at, silent.id))
+            .filter(move |sibling| (sibling.opened_at, sibling.id) < own)
             .filter(|sibling| self.evident(sibling, true).is_none())
-            .count()
     }
+}
+
+/// Whether something was opened at about the time of `connection`.
+fn is_near(opened_at: Timestamp, connection: &Sibling) -> bool {
+    let later = opened_at.since(connection.opened_at);
+    let earlier = connection.opened_at.since(opened_at);
+    later.max(earlier) <= SETTLING
 }
 
 /// The role a connection's own traffic proves, in the company of its siblings.
@@ -492,4 +523,291 @@ fn proven(sibling: &Sibling, has_streaming: bool) -> Role {
 /// Whether a connection with this role belongs to a pool.
 pub(super) const fn is_pooled(role: Role) -> bool {
     matches!(role, Role::Application | Role::Tool)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Compressor;
+
+    const HEARTBEAT: Duration = Duration::from_secs(10);
+
+    fn milli(millis: u64) -> Timestamp {
+        Timestamp::default() + Duration::from_millis(millis)
+    }
+
+    fn metadata(driver: &str) -> ClientMetadata {
+        let (name, version, platform) = match driver {
+            "node6" => ("nodejs", "6.22.0", "Node.js v18, LE"),
+            "node36" => (
+                "nodejs|Mongoose",
+                "3.6.12|5.13",
+                "'Node.js v18, LE (unified)",
+            ),
+            "legacy" => ("nodejs", "3.6.12", "'Node.js v18, LE (legacy)"),
+            "rust" => ("mongo-rust-driver", "3.9.1", "rustc 1.90"),
+            "pymongo" => ("PyMongo|c", "4.20.0|", "CPython 3.11"),
+            "async" => ("PyMongo|c|async", "4.20.0||", "CPython 3.11"),
+            "php" => ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15", "PHP 8.2"),
+            "ruby-pool" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, A"),
+            "ruby-push" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, P"),
+            _ => ("", "", ""),
+        };
+        ClientMetadata {
+            driver_name: name.to_owned(),
+            driver_version: version.to_owned(),
+            platform: platform.to_owned(),
+            ..ClientMetadata::default()
+        }
+    }
+
+    fn sibling(driver: &str, id: u64, opened_ms: u64, told: Role) -> Sibling {
+        Sibling {
+            id: ConnectionId(id),
+            opened_at: milli(opened_ms),
+            told,
+            is_answered: true,
+            traits: Traits::of(&metadata(driver)),
+        }
+    }
+
+    /// Connections of one driver, opened at these milliseconds, with these told roles.
+    fn siblings(driver: &str, members: &[(u64, Role)]) -> Vec<Sibling> {
+        let members = members.iter().zip(1..);
+        members
+            .map(|((opened_ms, told), id)| sibling(driver, id, *opened_ms, *told))
+            .collect()
+    }
+
+    fn family(siblings: &[Sibling], at: Timestamp) -> Family<'_> {
+        let mut hints = Hints::default();
+        let pooled = siblings.iter().filter(|one| one.told == Application);
+        pooled.for_each(|one| hints.pooled(one.traits));
+        Family {
+            siblings,
+            hints,
+            heartbeat: HEARTBEAT,
+            at,
+        }
+    }
+
+    use Role::{Application, Monitor, RoundTripMonitor as RoundTrip, Unknown};
+
+    fn check_live(driver: &str, at_ms: u64, members: &[(u64, Role)], expected: &[Role]) {
+        let siblings = siblings(driver, members);
+        assert_eq!(
+            family(&siblings, milli(at_ms)).roles(),
+            expected,
+            "{driver}"
+        );
+    }
+
+    /// All members end at `at_ms`, in every rotation of their order and backwards; the number counted as
+    /// pooled must not depend on it.
+    fn check_closed(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
+        let all = siblings(driver, members);
+        let hints = family(&all, milli(at_ms)).hints;
+        for start in 0..all.len() {
+            for is_backwards in [false, true] {
+                let mut open = all.clone();
+                open.rotate_left(start);
+                if is_backwards {
+                    open.reverse();
+                }
+                let mut departed = Departed::default();
+                let mut counted = 0;
+                while let Some(ending) = open.first().copied() {
+                    let family = Family {
+                        siblings: &open,
+                        hints,
+                        heartbeat: HEARTBEAT,
+                        at: milli(at_ms),
+                    };
+                    let role = family.final_role(&ending, &departed);
+                    departed.ended(&ending, role, milli(at_ms));
+                    counted += usize::from(is_pooled(role));
+                    open.remove(0);
+                }
+                assert_eq!(counted, pooled, "{driver} from {start}, {is_backwards}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_opened_in_advance_are_pooled_after_a_silent_heartbeat() {
+        let members = [(0, Monitor), (50, Unknown), (90, Unknown), (95, Unknown)];
+        check_live(
+            "rust",
+            5000,
+            &members,
+            &[Monitor, Unknown, Unknown, Unknown],
+        );
+        let members = [(0, Monitor), (50, RoundTrip), (90, Unknown), (95, Unknown)];
+        check_live(
+            "rust",
+            10_100,
+            &members,
+            &[Monitor, RoundTrip, Application, Application],
+        );
+        // Told by nobody, but too old for any monitor.
+        let members = [(0, Monitor), (50, Unknown)];
+        check_live("rust", 12_051, &members, &[Monitor, Application]);
+    }
+
+    #[test]
+    fn node_opens_its_round_trip_connection_one_heartbeat_later() {
+        let members = [(0, Monitor), (60, Unknown), (9990, Unknown)];
+        check_live("node6", 5000, &members[..2], &[Monitor, Application]);
+        check_live("node6", 12_000, &members, &[Monitor, Application, Unknown]);
+        check_closed("node6", 5000, &members[..2], 1);
+        check_closed("node6", 11_000, &members, 1);
+        check_closed("node36", 11_000, &members, 1);
+        // Its own monitor speaks half a second after its handshake.
+        check_live("node6", 400, &[(0, Unknown)], &[Unknown]);
+    }
+
+    #[test]
+    fn a_pool_closed_before_anyone_spoke_is_counted_whatever_the_order() {
+        let with_pool = [(0, Monitor), (40, Unknown), (80, Unknown), (81, Unknown)];
+        check_closed("rust", 3000, &with_pool, 2);
+        let used = [
+            (0, Monitor),
+            (40, Unknown),
+            (80, Application),
+            (81, Unknown),
+        ];
+        check_closed("rust", 3000, &used, 2);
+        let two_clients = [
+            (0, Monitor),
+            (1, Unknown),
+            (100, Monitor),
+            (101, Unknown),
+            (200, Application),
+            (201, Application),
+        ];
+        check_closed("rust", 3000, &two_clients, 2);
+        let told = [(0, Monitor), (40, RoundTrip), (80, Unknown), (81, Unknown)];
+        check_closed("rust", 3000, &told, 2);
+    }
+
+    #[test]
+    fn clients_closed_before_their_monitor_spoke_have_one_monitor_each() {
+        check_closed("node6", 300, &[(0, Unknown), (20, Application)], 1);
+        let concurrent = [
+            (0, Unknown),
+            (1, Unknown),
+            (20, Application),
+            (21, Application),
+        ];
+        check_closed("node6", 300, &concurrent, 2);
+        let with_pool = [
+            (0, Unknown),
+            (20, Application),
+            (21, Unknown),
+            (22, Unknown),
+        ];
+        check_closed("node6", 300, &with_pool, 3);
+    }
+
+    #[test]
+    fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
+        let open = [
+            sibling("node6", 1, 0, Monitor),
+            sibling("node6", 2, 60, Application),
+            sibling("node6", 3, 10_000, RoundTrip),
+            sibling("node6", 4, 60_000, Unknown),
+            sibling("node6", 5, 60_020, Application),
+        ];
+        let family = family(&open, milli(60_300));
+        assert_eq!(family.final_role(&open[3], &Departed::default()), Monitor);
+    }
+
+    #[test]
+    fn clients_one_after_the_other_have_one_monitor_each() {
+        let mut departed = Departed::default();
+        for round in 0..50 {
+            let start = round * 400;
+            let open = [
+                sibling("node6", 2 * round, start, Unknown),
+                sibling("node6", 2 * round + 1, start + 20, Application),
+            ];
+            let at = milli(start + 300);
+            let monitor = family(&open, at).final_role(&open[0], &departed);
+            departed.ended(&open[0], monitor, at);
+            assert_eq!(monitor, Monitor, "round {round}");
+            departed.ended(&open[1], Application, at);
+        }
+    }
+
+    #[test]
+    fn drivers_without_monitors_have_pooled_connections_only() {
+        let members = [(0, RoundTrip), (10, Unknown)];
+        check_live("legacy", 50, &members, &[Application, Application]);
+        check_live("php", 50, &members, &[Application, Application]);
+        check_closed("legacy", 50, &members, 2);
+        let balanced = ClientMetadata {
+            load_balanced: true,
+            ..metadata("node6")
+        };
+        assert!(Traits::of(&balanced).lacks_monitors());
+        assert!(!Traits::of(&metadata("node36")).lacks_monitors());
+        let old = ClientMetadata {
+            driver_version: "3.3.5".to_owned(),
+            ..metadata("node6")
+        };
+        assert!(Traits::of(&old).lacks_monitors());
+    }
+
+    #[test]
+    fn a_lone_plain_hello_is_a_polling_monitor() {
+        let members = [(0, RoundTrip), (30, Application), (40, Unknown)];
+        check_live("rust", 5000, &members, &[Monitor, Application, Unknown]);
+        check_closed("rust", 5000, &members, 2);
+    }
+
+    #[test]
+    fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
+        // The pool of asynchronous PyMongo has another name than its monitors.
+        let mut members = vec![
+            sibling("pymongo", 1, 0, Monitor),
+            sibling("pymongo", 2, 5, Unknown),
+            sibling("async", 3, 9, Unknown),
+            sibling("async", 4, 10, Application),
+        ];
+        let roles = family(&members, milli(100)).roles();
+        assert_eq!(roles, [Monitor, RoundTrip, Application, Application]);
+
+        // PyMongo's pool offers compressors, its monitors do not.
+        let mut offering = metadata("pymongo");
+        offering.compressors_offered = vec![Compressor::Zstd];
+        members.truncate(2);
+        members.push(Sibling {
+            traits: Traits::of(&offering),
+            ..sibling("pymongo", 3, 9, Unknown)
+        });
+        let roles = family(&members, milli(100)).roles();
+        assert_eq!(roles, [Monitor, Unknown, Application]);
+        members[2].told = Application;
+        let roles = family(&members, milli(100)).roles();
+        assert_eq!(roles, [Monitor, RoundTrip, Application]);
+
+        // Monitors never authenticate.
+        let mut members = siblings("rust", &[(0, Monitor), (5, Unknown), (9, Application)]);
+        members[2].traits.has_authenticated = true;
+        let roles = family(&members, milli(3000)).roles();
+        assert_eq!(roles, [Monitor, RoundTrip, Application]);
+
+        let members = [
+            sibling("ruby-pool", 1, 0, Unknown),
+            sibling("ruby-push", 2, 0, Unknown),
+        ];
+        let roles = family(&members, milli(1)).roles();
+        assert_eq!(roles, [Application, Monitor]);
+    }
+
+    #[test]
+    fn a_handshake_without_metadata_is_nobodys_pool() {
+        check_live("raw", 60_000, &[(0, Unknown)], &[Unknown]);
+        check_closed("raw", 60_000, &[(0, Unknown), (1, Unknown)], 0);
+    }
 }
