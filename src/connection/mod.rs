@@ -20,6 +20,8 @@ mod evidence;
 mod exchange;
 mod handshake;
 mod observation;
+#[cfg(test)]
+mod properties;
 mod role;
 #[cfg(test)]
 mod scenarios;
