@@ -2,7 +2,9 @@
 //! without changing a byte, and tells who holds which connections, in what state, and why they break.
 
 pub mod clients;
+pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod telemetry;
 pub mod time;
 pub mod wire;
