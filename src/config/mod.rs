@@ -2,9 +2,62 @@
 //!
 //! Sources in order of precedence: the YAML file, environment variables, command-line flags (a later source
 //! wins). Configuration is merely mistaken, never hostile: a mistake stops the start with file, line and reason.
+//!
+//! ```text
+//! file ───────▶ Layer ─┐
+//! environment ▶ Layer ─┼─▶ check: last one wins, ranges, parts fit together ─▶ Config
+//! flags ──────▶ Layer ─┘   (texts with their place, one parser a kind of value)
+//! ```
 
+mod check;
+mod error;
+mod file;
+mod keys;
+mod layer;
+mod show;
+mod values;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
+
+pub use error::{ConfigError, Problem};
+pub use keys::{CONFIG_ENV, KEYS, Key};
+pub use layer::{Layer, Origin, Setting};
+pub use values::{format_duration, format_size};
+
+/// A checked configuration, and how it came about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Where the value of each key came from, by the path of the key; listeners are not among them.
+    pub origins: BTreeMap<&'static str, Origin>,
+    /// What the user should hear although it does not stop the start.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Loads the file, if one is named, lets the environment and then the flags win over it, and checks the
+    /// result.
+    ///
+    /// The error lists every mistake with its place.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: Layer,
+    ) -> Result<Loaded, ConfigError> {
+        let file = file.map(file::read).transpose()?.unwrap_or_default();
+        let (environment, unknown) = Layer::from_environment(environment);
+        let mut loaded = check::check(&[file, environment, flags])?;
+        loaded.warnings = unknown
+            .into_iter()
+            .map(|name| format!("environment {name}: no key has this variable; it is not used"))
+            .collect();
+        Ok(loaded)
+    }
+}
 
 /// The configuration of a running proxy, complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,3 +158,6 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! Paths and what they answer.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::sync::Semaphore;
+
+use super::api::{self, Refusal};
+use super::filter::Filter;
+use super::{Source, convert};
+
+/// Longest path with query, in bytes: the longest names fit several times.
+const URI_LEN_MAX: usize = 2048;
+/// Pictures taken at the same time; more would only take the cores of the forwarding threads.
+const PICTURES_MAX: usize = 2;
+
+const INDEX: &str = "\
+poolscope
+
+/metrics              metrics, Prometheus text format
+/-/healthy            200 while the process runs
+/-/ready              200 while new connections are taken, 503 otherwise
+/api/v1/clients       who holds which connections; ?client= ?upstream=
+/api/v1/connections   open connections; ?client= ?state= ?role= ?upstream= ?limit=
+/api/v1/upstreams     the servers behind the listeners
+/api/v1/status        version, listeners, limits, warnings
+";
+
+struct Shown {
+    source: Arc<dyn Source>,
+    slots: Arc<Semaphore>,
+}
+
+type Shared = State<Arc<Shown>>;
+type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+pub(super) fn router(source: Arc<dyn Source>) -> Router {
+    let shown = Arc::new(Shown {
+        source,
+        slots: Arc::new(Semaphore::new(PICTURES_MAX)),
+    });
+    Router::new()
+        .route("/", get(INDEX))
+        .route("/metrics", get(metrics))
+        .route("/-/healthy", get("healthy\n"))
+        .route("/-/ready", get(ready))
+        .route("/api/v1/clients", get(clients))
+        .route("/api/v1/connections", get(connections))
+        .route("/api/v1/upstreams", get(upstreams))
+        .route("/api/v1/status", get(status))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(middleware::from_fn(guard))
+        .with_state(shown)
+}
+
+impl Shown {
+    /// Runs `take` on a thread that may block, a few at a time: a picture costs milliseconds, which no forwarding
+    /// thread should lose. The slot goes with the work, so a client that hangs up does not free it early.
+    async fn take<T: Send + 'static>(
+        &self,
+        take: impl FnOnce(&dyn Source) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let slot = Arc::clone(&self.slots)
+            .acquire_owned()
+            .await
+            .map_err(|_| Failure::internal("the server is ending"))?;
+        let source = Arc::clone(&self.source);
+        tokio::task::spawn_blocking(move || {
+            let _slot = slot;
+            take(source.as_ref())
+        })
+        .await
+        .map_err(|_| Failure::internal("the picture could not be taken"))
+    }
+}
+
+/// A request that gets no answer but a reason.
+struct Failure {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+impl Failure {
+    fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            refusal: Refusal {
+                error: error.into(),
+                allowed: Vec::new(),
+            },
+        }
+    }
+
+    fn internal(error: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error)
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            refusal,
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.refusal)).into_response()
+    }
+}
+
+async fn metrics(State(shown): Shared) -> Result<Response, Failure> {
+    let text = shown.take(Source::exposition).await?;
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn ready(State(shown): Shared) -> Response {
+    if shown.source.is_ready() {
+        return "ready\n".into_response();
+    }
+    let reason = if shown.source.status().is_draining {
+        "draining\n"
+    } else {
+        "starting\n"
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
+}
+
+async fn clients(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
+    let filter = filter(&shown, pairs, &["client", "upstream"])?;
+    shown
+        .take(move |source| {
+            let mut answer = convert::clients(&source.snapshot(false), &source.status());
+            answer.clients.retain(|row| filter.has_client(row));
+            to_json(&answer)
+        })
+        .await?
+}
+
+async fn connections(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
+    let known = ["client", "state", "role", "upstream", "limit"];
+    let filter = filter(&shown, pairs, &known)?;
+    shown
+        .take(move |source| {
+            let snapshot = source.snapshot(true);
+            let matching = || {
+                let rows = snapshot.connections.iter();
+                rows.filter(|row| filter.has_connection(row))
+            };
+            to_json(&api::Connections {
+                api_version: api::API_VERSION.to_owned(),
+                at: snapshot.at.to_string(),
+                matched: u64::try_from(matching().count()).unwrap_or(u64::MAX),
+                connections: matching()
+                    .take(filter.limit)
+                    .map(|row| convert::connection(row, snapshot.at))
+                    .collect(),
+            })
+        })
+        .await?
+}
+
+async fn upstreams(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
+    filter(&shown, pairs, &[])?;
+    shown
+        .take(|source| to_json(&convert::upstreams(&source.snapshot(false))))
+        .await?
+}
+
+async fn status(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
+    filter(&shown, pairs, &[])?;
+    shown
+        .take(|source| {
+            let (snapshot, facts) = (source.snapshot(false), source.status());
+            to_json(&convert::status(&snapshot, &facts, source.is_ready()))
+        })
+        .await?
+}
+
+fn filter(shown: &Shown, pairs: Parameters, known: &[&str]) -> Result<Filter, Failure> {
+    let Query(pairs) =
+        pairs.map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the query cannot be read"))?;
+    let names: Vec<String> = shown
+        .source
+        .status()
+        .listeners
+        .into_iter()
+        .map(|listener| listener.name)
+        .collect();
+    Ok(Filter::from_query(pairs, known, &names)?)
+}
+
+/// Serialises on the blocking thread as well: thousands of rows are milliseconds again.
+fn to_json<T: serde::Serialize>(answer: &T) -> Result<Response, Failure> {
+    let mut body = serde_json::to_vec(answer)
+        .map_err(|error| Failure::internal(&format!("the answer cannot be written: {error}")))?;
+    body.push(b'\n');
+    let kind = HeaderValue::from_static("application/json");
+    Ok(([(header::CONTENT_TYPE, kind)], body).into_response())
+}
+
+async fn unknown_path() -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, "there is nothing here; see /")
+}
+
+async fn unknown_method() -> Failure {
+    Failure::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "everything here is read with GET",
+    )
+}
+
+/// Refuses endless paths, and keeps browsers from guessing types and from keeping answers.
+async fn guard(request: Request, next: Next) -> Response {
+    let uri = request.uri();
+    let len = uri.path().len() + uri.query().map_or(0, str::len);
+    let mut response = if len > URI_LEN_MAX {
+        let reason = format!("the path has {len} bytes, more than {URI_LEN_MAX}");
+        Failure::new(StatusCode::URI_TOO_LONG, reason).into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

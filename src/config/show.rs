@@ -1,0 +1,70 @@
+//! The configuration as a file: what is printed can be loaded again.
+
+use std::fmt;
+
+use super::keys::KEYS;
+use super::values::{format_duration, format_size};
+use super::{Config, Loaded};
+
+impl Config {
+    /// The text of a value as it would be written; `None` for keys of listeners.
+    fn text(&self, path: &str) -> Option<String> {
+        Some(match path {
+            "connect_timeout" => format_duration(self.connect_timeout),
+            "keepalive" => format_duration(self.keepalive),
+            "drain_timeout" => format_duration(self.drain_timeout),
+            "workers" => self
+                .workers
+                .map_or_else(|| "auto".to_owned(), |workers| workers.to_string()),
+            "web.listen_address" => self.web.listen.to_string(),
+            "max_clients" => self.limits.clients_max.to_string(),
+            "client_ttl" => format_duration(self.limits.client_ttl),
+            "max_connections" => self.limits.connections_max.to_string(),
+            "capture_limit" => format_size(self.limits.capture_limit_bytes),
+            "inflate_limit" => format_size(self.limits.inflate_limit_bytes),
+            "metrics.detail" => self.metrics_detail.to_string(),
+            "log.level" => self.log.filter.clone(),
+            "log.format" => self.log.format.to_string(),
+            _ => return None,
+        })
+    }
+}
+
+/// YAML, one line a value, with the origin of each behind it.
+impl fmt::Display for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "listeners:")?;
+        for listener in &self.config.listeners {
+            writeln!(f, "  - listen: {:?}", listener.listen.to_string())?;
+            writeln!(f, "    upstream: {:?}", listener.upstream)?;
+            writeln!(f, "    name: {:?}", listener.name)?;
+            if !listener.advertised.is_empty() {
+                writeln!(f, "    advertised: {:?}", listener.advertised)?;
+            }
+        }
+        let mut section = "";
+        for key in KEYS {
+            let Some(text) = self.config.text(key.path) else {
+                continue;
+            };
+            let (of, name) = key.path.split_once('.').unwrap_or(("", key.path));
+            if of != section && !of.is_empty() {
+                writeln!(f, "{of}:")?;
+            }
+            section = of;
+            let indent = if of.is_empty() { "" } else { "  " };
+            // Only texts with a colon or a comma need quotes in YAML, here all of them plain ASCII.
+            let text = if text.contains([':', ',']) {
+                format!("{text:?}")
+            } else {
+                text
+            };
+            let line = format!("{indent}{name}: {text}");
+            match self.origins.get(key.path) {
+                Some(origin) => writeln!(f, "{line:<34} # {origin}")?,
+                None => writeln!(f, "{line}")?,
+            }
+        }
+        Ok(())
+    }
+}
