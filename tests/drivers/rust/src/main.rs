@@ -41,7 +41,7 @@ fn now() -> f64 {
 enum OpenCursor {
     Watch(ChangeStream<ChangeStreamEvent<Document>>),
     Documents {
-        cursor: Cursor<Document>,
+        cursor: Box<Cursor<Document>>,
         tailable: bool,
     },
 }
@@ -229,15 +229,17 @@ impl Agent {
         let opened = match text(request, "kind")? {
             "watch" => OpenCursor::Watch(collection.watch().max_await_time(wait).await?),
             "tailable" => OpenCursor::Documents {
-                cursor: collection
-                    .find(doc! {})
-                    .cursor_type(CursorType::TailableAwait)
-                    .max_await_time(wait)
-                    .await?,
+                cursor: Box::new(
+                    collection
+                        .find(doc! {})
+                        .cursor_type(CursorType::TailableAwait)
+                        .max_await_time(wait)
+                        .await?,
+                ),
                 tailable: true,
             },
             "find" => OpenCursor::Documents {
-                cursor: collection.find(doc! {}).batch_size(batch).await?,
+                cursor: Box::new(collection.find(doc! {}).batch_size(batch).await?),
                 tailable: false,
             },
             other => return Err(format!("{other} is not supported by this driver").into()),
