@@ -222,8 +222,8 @@ def crud(client, args, number):
     return {"checked": 7}
 
 
-def types(client, args, number):
-    values = {
+def every_type():
+    return {
         "double": 1.5,
         "string": "text with \u00e9 and \u4e2d",
         "document": {"a": {"b": 1}},
@@ -245,6 +245,10 @@ def types(client, args, number):
         "min_key": bson.MinKey(),
         "max_key": bson.MaxKey(),
     }
+
+
+def types(client, args, number):
+    values = every_type()
     plain = CodecOptions(uuid_representation=UuidRepresentation.UNSPECIFIED)
     collection = collection_of(client, args).with_options(codec_options=plain)
     key = collection.insert_one(dict(values)).inserted_id
@@ -263,11 +267,15 @@ def transaction(client, args, number):
     return {"committed": True}
 
 
-def sleep(client, args, number):
+def sleep_command(args):
     command = {"sleep": 1, "millis": args.get("milliseconds", 1000), "lock": "none"}
     if "comment" in args:
         command["comment"] = args["comment"]
-    client.admin.command(bson.SON(command))
+    return bson.SON(command)
+
+
+def sleep(client, args, number):
+    client.admin.command(sleep_command(args))
     return {}
 
 
@@ -284,9 +292,12 @@ def create_capped(client, args, number):
     return {}
 
 
-def command(client, args, number):
-    reply = client[args.get("on", "admin")].command(bson.SON(args["command"]))
+def command_reply(reply):
     return json.loads(json_util.dumps(reply))
+
+
+def command(client, args, number):
+    return command_reply(client[args.get("on", "admin")].command(bson.SON(args["command"])))
 
 
 OPERATIONS = {
@@ -509,4 +520,5 @@ def main():
     os._exit(0)
 
 
-main()
+if __name__ == "__main__":
+    main()
