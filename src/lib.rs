@@ -4,5 +4,6 @@
 pub mod clients;
 pub mod config;
 pub mod connection;
+pub mod metrics;
 pub mod time;
 pub mod wire;
