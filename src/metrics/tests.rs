@@ -213,9 +213,7 @@ fn exposition_and_catalogue_say_the_same() {
     let (directory, _open) = used_directory();
     let exposition = exposition(&directory, used_health(), MetricsDetail::Standard);
     let text = exposition.render(second(3));
-    if let Some(path) = std::env::var_os("EXPOSITION_TO") {
-        std::fs::write(path, &text).unwrap();
-    }
+    keep_for_promtool(&text, "used.txt");
     let families = parse(&text);
     for (name, (kind, samples)) in &families {
         let family = CATALOGUE
@@ -236,6 +234,39 @@ fn exposition_and_catalogue_say_the_same() {
             "{} is never shown",
             family.name
         );
+    }
+}
+
+/// Writes an exposition into the directory `EXPOSITION_TO`, when it is set, for `promtool check metrics`.
+fn keep_for_promtool(text: &str, name: &str) {
+    if let Some(directory) = std::env::var_os("EXPOSITION_TO") {
+        std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn hostile_names_keep_the_exposition_well_formed_and_small() {
+    let directory = directory(50);
+    let hostile = [
+        "\"} 1\npoolscope_up{x=\"",
+        "\\\\\"",
+        "\u{202e}\u{0}\u{1b}[31m",
+        "# HELP nothing",
+        "{}=,",
+    ];
+    let mut open = Vec::new();
+    for (number, name) in (0..6000).zip(hostile.iter().cycle()) {
+        let app = format!("{number}{name}{}", "x".repeat(number % 5000));
+        open.push(busy_connection(&directory, [10, 0, 0, 1], &app));
+    }
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let text = exposition.render(second(3));
+    keep_for_promtool(&text, "hostile.txt");
+    let families = parse(&text);
+    assert_eq!(families["poolscope_client_info"].1.len(), 51);
+    assert!(!families.contains_key("poolscope_up"));
+    for name in families.keys() {
+        assert!(CATALOGUE.iter().any(|family| family.name == name), "{name}");
     }
 }
 
