@@ -1,11 +1,64 @@
 //! poolscope: a transparent TCP proxy between applications and mongod that reads the MongoDB wire protocol
 //! without changing a byte, and tells who holds which connections, in what state, and why they break.
+//!
+//! ```text
+//! driver ──TCP──▶ listener ▶ relay ════════════ bytes, untouched ════════════▶ upstream mongod
+//!                              ║ shows each chunk after it was written
+//!                              ▼
+//!                 tap ▶ wire (framer, sections, BSON walk) ▶ connection (tracker)
+//!                              │ per exchange: relaxed atomics of cells resolved beforehand
+//!                              │ per fact: the connection's record changes
+//!                              ▼
+//!                          clients ──picture──▶ metrics · admin ──HTTP──▶ Prometheus · CLI
+//! ```
+//!
+//! Three rules carry the rest.
+//!
+//! 1. **Write first, look second, fail open.** The relay forwards a chunk before anyone decodes it. Looking that
+//!    fails or panics makes its connection opaque, is counted, and the bytes go on.
+//! 2. **The core is pure.** `time`, `wire`, `connection` and `clients` do no IO, read no clock and have no
+//!    globals: time comes in as a value.
+//! 3. **Cost is paid per connection, not per operation.** An exchange touches cells that were resolved at accept
+//!    or handshake: no look-up, no lock shared between connections, no queue, no allocation.
+//!
+//! # Floors
+//!
+//! A module uses only modules above it in this list.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`time`] | moments as plain integers |
+//! | [`wire`] | the protocol: chunks in, messages out |
+//! | [`connection`] | one connection's state machine: messages in, facts out |
+//! | [`clients`] | who holds which connections: facts in, pictures out |
+//! | [`clock`] [`telemetry`] [`config`] [`metrics`] | the only clock; logging; settings; the exposition |
+//! | [`proxy`] [`admin`] | moving bytes; answering HTTP |
+//! | [`app`] | wiring, start order, drain |
+//! | [`cli`] | what people type |
+//!
+//! # Words
+//!
+//! *Chunk*: bytes of one read. *Direction*: to the server or to the client. *Message*: one unit of the wire
+//! protocol, *section* a part of an OP_MSG. *Exchange*: a request with its replies. *Handshake*: from accept until
+//! the first ordinary command may be sent. *Role*: what a connection is for (application, monitor, round-trip
+//! monitor, probe, tool, member). *Ending*: initiator × manner × phase. *Observation*: a fact that changes what
+//! is known about a connection. *Client instance*: one process of an application, as far as the wire tells.
+//! *Mongo client*: one `MongoClient` object; an instance may hold several. *Pool*: one mongo client's connections
+//! to one server. *Opaque*: forwarded, no longer decoded. *Tap*: what is shown the forwarded bytes.
 
-pub mod admin;
+pub mod time;
+
+pub mod wire;
+
+pub mod connection;
+
 pub mod clients;
+
 pub mod clock;
 pub mod config;
-pub mod connection;
+pub mod metrics;
 pub mod telemetry;
-pub mod time;
-pub mod wire;
+
+pub mod admin;
+
+pub mod cli;

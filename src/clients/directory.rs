@@ -11,7 +11,8 @@
 //! last connection, so as many real clients find a place as the limit says.
 //!
 //! **Invariant:** at most `clients_max` tracked instances and as many shelters. One lock guards the table; it
-//! is taken at accept, handshake and end of a connection, never for an exchange.
+//! is taken at accept, handshake and end of a connection, never for an exchange. Connections of the overflow are
+//! no siblings: each is judged alone.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -40,6 +41,9 @@ pub struct DirectoryLimits {
     /// Time without a connection after which a client instance is forgotten.
     pub client_ttl: Duration,
 }
+
+/// Siblings looked at when a connection ends undecided.
+const SIBLINGS_MAX: usize = 1024;
 
 /// All client instances, connections and upstreams.
 #[derive(Debug)]
@@ -377,18 +381,55 @@ impl Table {
     }
 }
 
+/// The connections that may say what `connection` was for. The work for one ending is bounded: of a client with
+/// very many connections its oldest ones (monitors of long-lived clients) and those opened next to this one.
+fn siblings_of(
+    connection: &ConnectionCell,
+    client: &ClientCell,
+    members: &BTreeMap<ConnectionId, Arc<ConnectionCell>>,
+) -> Vec<Sibling> {
+    if client.key.is_none() {
+        // The overflow gathers strangers.
+        return vec![connection.sibling()];
+    }
+    let mut siblings: Vec<Sibling> = if members.len() <= SIBLINGS_MAX {
+        members.values().map(|member| member.sibling()).collect()
+    } else {
+        let oldest = members.values().take(SIBLINGS_MAX / 4);
+        let before = members.range(..connection.id).rev().take(SIBLINGS_MAX / 4);
+        let after = members.range(connection.id..).take(SIBLINGS_MAX / 2);
+        let near = before.chain(after).map(|(_, member)| member);
+        oldest.chain(near).map(|member| member.sibling()).collect()
+    };
+    siblings.sort_unstable_by_key(|sibling| sibling.id);
+    siblings.dedup_by_key(|sibling| sibling.id);
+    siblings
+}
+
 /// Decides what a connection was for, and remembers what its siblings need to know of that.
 fn final_role(connection: &ConnectionCell, client: &ClientCell, at: Timestamp) -> Role {
     let ending = connection.sibling();
     let mut departed = lock(&client.departed);
     departed.expire(at);
-    let siblings: Vec<Sibling> = match ending.told {
-        // Nothing its siblings could say matters.
-        Role::Application | Role::Tool | Role::Probe | Role::Member => Vec::new(),
-        Role::Unknown | Role::Monitor | Role::RoundTripMonitor => lock(&client.members)
-            .values()
-            .map(|member| member.sibling())
-            .collect(),
+    let siblings: Vec<Sibling> = {
+        let members = lock(&client.members);
+        match ending.told {
+            Role::Unknown if ending.is_silent() => siblings_of(connection, client, &members),
+            // All that matters is whether there is a streaming monitor.
+            Role::RoundTripMonitor => members
+                .values()
+                .find(|member| member.told_role() == Role::Monitor)
+                .map(|member| member.sibling())
+                .into_iter()
+                .collect(),
+            // Nothing its siblings could say matters.
+            Role::Unknown
+            | Role::Application
+            | Role::Monitor
+            | Role::Tool
+            | Role::Probe
+            | Role::Member => Vec::new(),
+        }
     };
     let family = Family {
         siblings: &siblings,
@@ -650,6 +691,103 @@ mod tests {
         other.cursor_killed(second(21), 1);
         let snapshot = directory.snapshot(second(21), false);
         assert_eq!(row(&snapshot, "10.0.0.1", "stream").cursors_open, 0);
+    }
+
+    #[test]
+    fn a_client_is_shown_by_what_its_connections_are_for() {
+        let directory = directory(10);
+        let mut members: Vec<_> = (0..6).map(|_| open(&directory, 1)).collect();
+        for member in &mut members {
+            introduce(member, "orders");
+        }
+        let told = [
+            Role::Monitor,
+            Role::RoundTripMonitor,
+            Role::Application,
+            Role::Application,
+        ];
+        for (member, role) in members.iter_mut().zip(told) {
+            member.observed(second(1), Observation::RoleFound(role));
+        }
+        members[2].activity_changed(second(1), State::Active, 3);
+
+        let snapshot = directory.snapshot(second(3), true);
+        let client = row(&snapshot, "10.0.0.1", "orders");
+        assert_eq!(client.mongo_clients, Some(1));
+        assert_eq!(client.by_state[State::Monitoring.index()], 2);
+        assert_eq!((client.pooled_active, client.pooled_idle), (1, 3));
+        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 0));
+        assert_eq!(client.in_flight, 3);
+        assert_eq!(client.longest_idle, Some(Duration::from_secs(3)));
+        assert_eq!(snapshot.connections[0].state, State::Monitoring);
+        assert_eq!(snapshot.connections[5].role, Role::Application);
+
+        for member in members {
+            end(member, 4);
+        }
+        let snapshot = directory.snapshot(second(5), true);
+        let client = row(&snapshot, "10.0.0.1", "orders");
+        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 4));
+        assert_eq!(client.requests_per_connection.count, 4);
+        assert_eq!(open_count(client), 0);
+    }
+
+    #[test]
+    fn transactions_are_counted_by_session_whatever_the_connection() {
+        let directory = directory(10);
+        let mut first = open(&directory, 1);
+        let mut other = open(&directory, 1);
+        introduce(&mut first, "orders");
+        introduce(&mut other, "orders");
+        let open_transactions = || {
+            let snapshot = directory.snapshot(second(9), false);
+            row(&snapshot, "10.0.0.1", "orders").transactions_open
+        };
+        for session in [1, 2] {
+            let lsid = Some([session; 16]);
+            first.observed(second(0), Observation::TransactionStarted { lsid });
+        }
+        assert_eq!(open_transactions(), 2);
+        let lsid = Some([1; 16]);
+        other.observed(second(1), Observation::TransactionEnded { lsid });
+        assert_eq!(open_transactions(), 1);
+        directory.tick(second(61));
+        assert_eq!(open_transactions(), 0);
+    }
+
+    #[test]
+    fn a_connection_without_hello_or_opaque_settles_without_a_name() {
+        let directory = directory(10);
+        let mut bare = open(&directory, 1);
+        bare.request_seen(second(0), Command::Ping);
+        let mut opaque = open(&directory, 2);
+        opaque.observed(second(0), Observation::TurnedOpaque(OpaqueReason::Tls));
+        let snapshot = directory.snapshot(second(1), true);
+        assert_eq!(row(&snapshot, "10.0.0.1", "").opened, 1);
+        assert_eq!(row(&snapshot, "10.0.0.2", "").opened, 1);
+        assert_eq!(snapshot.directory.tracked, 2);
+        assert_eq!(snapshot.directory.opaque[0], 1);
+        assert_eq!(snapshot.connections[1].opaque, Some(OpaqueReason::Tls));
+    }
+
+    #[test]
+    fn thousands_of_silent_connections_end_in_bounded_work() {
+        let directory = directory(10);
+        let mut monitor = open(&directory, 1);
+        introduce(&mut monitor, "orders");
+        monitor.observed(second(0), Observation::RoleFound(Role::Monitor));
+        let mut silent = Vec::new();
+        for _ in 0..3 * SIBLINGS_MAX {
+            let mut recorder = open(&directory, 1);
+            introduce(&mut recorder, "orders");
+            silent.push(recorder);
+        }
+        for recorder in silent.drain(1..).rev() {
+            end(recorder, 5);
+        }
+        let snapshot = directory.snapshot(second(6), false);
+        let closed = row(&snapshot, "10.0.0.1", "orders").pooled_closed;
+        assert_eq!(closed, 3 * 1024 - 1, "the first is the round-trip monitor");
     }
 
     #[test]

@@ -28,6 +28,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
+pub(crate) use latency::{Histogram, Scale};
 pub use recorder::Recorder;
 pub use upstream::UpstreamSpec;
 
@@ -51,4 +52,9 @@ pub struct UpstreamId(pub u16);
 /// Locks, also after a panic elsewhere: every value here is whole after each single change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Text from the wire made fit for a label or a line: printable, on one line, of bounded length.
+pub(crate) fn label_text(raw: &str) -> String {
+    attribution::driver_text(raw)
 }

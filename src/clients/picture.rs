@@ -42,7 +42,19 @@ impl Directory {
                 .push(position);
         }
         for positions in by_owner.values() {
-            decide_roles(&mut seen, positions, at);
+            let is_overflow = positions
+                .first()
+                .and_then(|position| seen.get(*position))
+                .is_some_and(|one| one.owner.key.is_none());
+            // The overflow gathers strangers: each is judged alone.
+            let family_len = if is_overflow {
+                1
+            } else {
+                positions.len().max(1)
+            };
+            for family in positions.chunks(family_len) {
+                decide_roles(&mut seen, family, at);
+            }
         }
         add_vanished_owners(&mut cells, &seen);
         let clients = cells

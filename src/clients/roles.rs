@@ -220,7 +220,7 @@ impl Sibling {
     }
 
     /// Nothing but a handshake of a driver.
-    fn is_silent(&self) -> bool {
+    pub(super) fn is_silent(&self) -> bool {
         self.told == Role::Unknown && self.traits.has_metadata
     }
 
@@ -337,7 +337,7 @@ pub(super) struct Family<'a> {
 impl Family<'_> {
     /// The roles of all siblings at this moment, in their order.
     pub(super) fn roles(&self) -> Vec<Role> {
-        let streaming: Vec<Timestamp> = self.streaming().collect();
+        let streaming = self.streaming();
         let round_trips = self.round_trip_count();
         self.siblings
             .iter()
@@ -366,7 +366,7 @@ impl Family<'_> {
 
     /// The role by which `ending`, one of the siblings, is counted for good.
     pub(super) fn final_role(&self, ending: &Sibling, departed: &Departed) -> Role {
-        let mut streaming: Vec<Timestamp> = self.streaming().collect();
+        let mut streaming = self.streaming();
         if ending.told != Role::Unknown {
             let has_streaming = !streaming.is_empty() || !departed.streaming.is_empty();
             return proven(ending, has_streaming);
@@ -378,6 +378,7 @@ impl Family<'_> {
             return role;
         }
         streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
+        streaming.sort_unstable();
         let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
         if streaming.is_empty() && !has_streamed {
             return self.without_streaming(ending, departed);
@@ -405,7 +406,7 @@ impl Family<'_> {
     fn without_streaming(&self, ending: &Sibling, departed: &Departed) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
         let has_polling =
-            self.streaming().next().is_none() && self.siblings.iter().any(Sibling::is_round_trip);
+            self.streaming().is_empty() && self.siblings.iter().any(Sibling::is_round_trip);
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
@@ -459,12 +460,12 @@ impl Family<'_> {
         (silent.age(self.at) > silence_max).then_some(Role::Application)
     }
 
-    /// When the streaming monitors that are alive were opened.
-    fn streaming(&self) -> impl Iterator<Item = Timestamp> {
-        self.siblings
-            .iter()
-            .filter(|sibling| sibling.is_streaming())
-            .map(|sibling| sibling.opened_at)
+    /// When the streaming monitors that are alive were opened, ascending.
+    fn streaming(&self) -> Vec<Timestamp> {
+        let streaming = self.siblings.iter().filter(|one| one.is_streaming());
+        let mut opened_at: Vec<Timestamp> = streaming.map(|one| one.opened_at).collect();
+        opened_at.sort_unstable();
+        opened_at
     }
 
     fn round_trip_count(&self) -> usize {
@@ -474,17 +475,14 @@ impl Family<'_> {
             .count()
     }
 
-    /// Streaming monitors that could have opened `silent` as their round-trip connection.
+    /// Streaming monitors (opened at these moments, ascending) that could have opened `silent` as their
+    /// round-trip connection.
     fn able_count(&self, silent: &Sibling, streaming: &[Timestamp]) -> usize {
-        let delay = if silent.traits.habit == Habit::RoundTripLater {
-            self.heartbeat * DELAYED_ROUND_TRIP_TENTHS / 10
-        } else {
-            Duration::ZERO
-        };
-        streaming
-            .iter()
-            .filter(|monitor| delay.is_zero() || silent.opened_at >= **monitor + delay)
-            .count()
+        if silent.traits.habit != Habit::RoundTripLater {
+            return streaming.len();
+        }
+        let delay = self.heartbeat * DELAYED_ROUND_TRIP_TENTHS / 10;
+        streaming.partition_point(|monitor| *monitor + delay <= silent.opened_at)
     }
 
     /// Undecided siblings that were opened before `silent`.

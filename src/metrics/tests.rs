@@ -1,0 +1,395 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::catalogue::{CATALOGUE, Kind};
+use super::*;
+use crate::clients::{DialFailure, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
+use crate::connection::{
+    Authentication, AuthenticationResult, ClientMetadata, CursorEffect, Ending, ErrorKind,
+    Exchange, Facts, Initiator, Manner, Mechanism, Observation, OpaqueReason, Phase, ReplyError,
+    Role, ServerFacts, ServerRole, State,
+};
+use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
+
+fn second(seconds: u64) -> Timestamp {
+    Timestamp::default() + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+fn directory(clients_max: usize) -> Arc<Directory> {
+    let limits = DirectoryLimits {
+        clients_max,
+        client_ttl: Duration::from_mins(15),
+    };
+    let spec = UpstreamSpec {
+        name: "db".to_owned(),
+        listen: "127.0.0.1:27018".to_owned(),
+        address: "127.0.0.1:27017".to_owned(),
+        advertised: Vec::new(),
+    };
+    Arc::new(Directory::new(limits, vec![spec]))
+}
+
+fn exposition(directory: &Arc<Directory>, health: Health, detail: MetricsDetail) -> Exposition {
+    let build = BuildFacts {
+        version: "0.1.0",
+        revision: "abc",
+        rustc: "1.95.0",
+        target: "x86_64-unknown-linux-gnu",
+    };
+    let clock = || second(100);
+    Exposition::new(
+        Arc::clone(directory),
+        Arc::new(health),
+        detail,
+        build,
+        clock,
+    )
+    .unwrap()
+}
+
+fn used_health() -> Health {
+    let health = Health::new();
+    health.decode_failed(Direction::ToServer, WireError::Tls);
+    health.unobserved(Direction::ToClient, 9);
+    health.forwarded(Direction::ToServer, Duration::from_micros(20));
+    health.observed_for(Duration::from_millis(3));
+    health.accept_failed(AcceptFailure::FileLimit);
+    health
+}
+
+/// A connection of an application that did everything once.
+fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Recorder {
+    let peer = SocketAddr::from((host, 4000));
+    let mut recorder = directory.open(UpstreamId(0), peer, second(0));
+    recorder.dialled(second(0), Duration::from_millis(1), None);
+    let metadata = ClientMetadata {
+        application: app.to_owned(),
+        driver_name: "PyMongo|c".to_owned(),
+        driver_version: "4.20.0|".to_owned(),
+        platform: "CPython \"3.11\"\nFinal".to_owned(),
+        os_type: "Linux".to_owned(),
+        ..ClientMetadata::default()
+    };
+    let server = ServerFacts {
+        set_name: Some("rs0".to_owned()),
+        me: Some("elsewhere:27017".to_owned()),
+        role: ServerRole::Primary,
+        max_wire_version: Some(17),
+        compressor: Some(Compressor::Zstd),
+        ..ServerFacts::default()
+    };
+    recorder.bytes_forwarded(Direction::ToServer, 300, second(0));
+    recorder.message_seen(Direction::ToServer, 300);
+    recorder.request_seen(second(0), Command::Hello);
+    for observation in [
+        Observation::HandshakeSeen(Box::new(metadata)),
+        Observation::ServerDescribed(Box::new(server)),
+        Observation::RoleFound(Role::Application),
+        Observation::Authenticated(Authentication {
+            mechanism: Mechanism::ScramSha256,
+            result: AuthenticationResult::Ok,
+            user: Some("admin.app".to_owned()),
+        }),
+        Observation::Ready {
+            after: Duration::from_millis(5),
+        },
+        Observation::TransactionStarted { lsid: None },
+    ] {
+        recorder.observed(second(0), observation);
+    }
+    for command in [
+        Command::Find,
+        Command::GetMore,
+        Command::Insert,
+        Command::Update,
+    ] {
+        recorder.request_seen(second(1), command);
+        recorder.exchange_ended(&Exchange {
+            command,
+            started_at: second(1),
+            ended_at: second(1) + Duration::from_millis(2),
+            is_ok: true,
+            is_timed: true,
+            cursor: CursorEffect::None,
+        });
+    }
+    recorder.error_seen(
+        second(1),
+        &ReplyError {
+            kind: ErrorKind::Write,
+            command: Command::Insert,
+            code: 11_000,
+            code_name: None,
+            labels: ErrorLabels::default(),
+            count: 3,
+        },
+    );
+    recorder.activity_changed(second(1), State::Active, 1);
+    recorder
+}
+
+fn clean() -> Ending {
+    Ending {
+        initiator: Initiator::Client,
+        manner: Manner::Fin,
+        phase: Phase::Idle,
+        after_failed_authentication: false,
+    }
+}
+
+/// A directory in which everything there is a family for has happened; the recorders keep it so.
+fn used_directory() -> (Arc<Directory>, Vec<Recorder>) {
+    let directory = directory(2);
+    let mut open = Vec::new();
+    let ended = busy_connection(&directory, [10, 0, 0, 1], "orders");
+    ended.ended(clean(), second(2));
+    open.push(busy_connection(&directory, [10, 0, 0, 1], "orders"));
+    let mut monitor = busy_connection(&directory, [10, 0, 0, 1], "orders");
+    monitor.observed(second(1), Observation::RoleFound(Role::Monitor));
+    open.push(monitor);
+    let peer = SocketAddr::from(([10, 0, 0, 2], 4000));
+    let mut failed = directory.open(UpstreamId(0), peer, second(0));
+    failed.dial_failed(DialFailure::Refused);
+    failed.observed(second(0), Observation::TurnedOpaque(OpaqueReason::Tls));
+    drop(failed);
+    open.push(busy_connection(&directory, [10, 0, 0, 3], "one too many"));
+    open.push(directory.open(UpstreamId(0), peer, second(2)));
+    (directory, open)
+}
+
+/// A sample's labels but `le`, and its value.
+type Sample = (BTreeMap<String, String>, f64);
+
+/// Families of a text: their type and samples by family name.
+fn parse(text: &str) -> BTreeMap<String, (String, Vec<Sample>)> {
+    let mut families: BTreeMap<String, (String, Vec<Sample>)> = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            families.insert(name.to_owned(), (kind.to_owned(), Vec::new()));
+        }
+        if line.starts_with('#') {
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series
+            .strip_suffix('}')
+            .map_or((series, ""), |series| series.split_once('{').unwrap());
+        let mut label_map = BTreeMap::new();
+        let mut rest = labels;
+        while let Some((label, after)) = rest.split_once("=\"") {
+            let end = after
+                .char_indices()
+                .scan(false, |is_escaped, (at, c)| {
+                    let is_end = c == '"' && !*is_escaped;
+                    *is_escaped = c == '\\' && !*is_escaped;
+                    Some((at, is_end))
+                })
+                .find_map(|(at, is_end)| is_end.then_some(at))
+                .unwrap();
+            if label != "le" {
+                label_map.insert(label.to_owned(), after[..end].to_owned());
+            }
+            rest = after[end + 1..].trim_start_matches(',');
+        }
+        let family = ["_bucket", "_sum", "_count"]
+            .iter()
+            .filter_map(|suffix| name.strip_suffix(suffix))
+            .find(|stem| {
+                families
+                    .get(*stem)
+                    .is_some_and(|(kind, _)| kind == "histogram")
+            })
+            .unwrap_or(name);
+        let (_, samples) = families.get_mut(family).unwrap_or_else(|| panic!("{line}"));
+        samples.push((label_map, value.parse().unwrap()));
+    }
+    families
+}
+
+#[test]
+fn exposition_and_catalogue_say_the_same() {
+    let (directory, _open) = used_directory();
+    let exposition = exposition(&directory, used_health(), MetricsDetail::Standard);
+    let text = exposition.render(second(3));
+    keep_for_promtool(&text, "used.txt");
+    let families = parse(&text);
+    for (name, (kind, samples)) in &families {
+        let family = CATALOGUE
+            .iter()
+            .find(|family| family.name == name)
+            .unwrap_or_else(|| panic!("{name} is not in the catalogue"));
+        assert_eq!(kind, family.kind.label(), "{name}");
+        let expected: BTreeSet<&str> = family.labels.iter().copied().collect();
+        for (labels, _) in samples {
+            let found: BTreeSet<&str> = labels.keys().map(String::as_str).collect();
+            assert_eq!(found, expected, "{name}");
+        }
+        assert!(text.contains(&format!("# HELP {name} {}", family.help)));
+    }
+    for family in CATALOGUE {
+        assert!(
+            families.contains_key(family.name),
+            "{} is never shown",
+            family.name
+        );
+    }
+}
+
+/// Writes an exposition into the directory `EXPOSITION_TO`, when it is set, for `promtool check metrics`.
+fn keep_for_promtool(text: &str, name: &str) {
+    if let Some(directory) = std::env::var_os("EXPOSITION_TO") {
+        std::fs::write(std::path::Path::new(&directory).join(name), text).unwrap();
+    }
+}
+
+#[test]
+fn hostile_names_keep_the_exposition_well_formed_and_small() {
+    let directory = directory(50);
+    let hostile = [
+        "\"} 1\npoolscope_up{x=\"",
+        "\\\\\"",
+        "\u{202e}\u{0}\u{1b}[31m",
+        "# HELP nothing",
+        "{}=,",
+    ];
+    let mut open = Vec::new();
+    for (number, name) in (0..6000).zip(hostile.iter().cycle()) {
+        let app = format!("{number}{name}{}", "x".repeat(number % 5000));
+        open.push(busy_connection(&directory, [10, 0, 0, 1], &app));
+    }
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let text = exposition.render(second(3));
+    keep_for_promtool(&text, "hostile.txt");
+    let families = parse(&text);
+    assert_eq!(families["poolscope_client_info"].1.len(), 51);
+    assert!(!families.contains_key("poolscope_up"));
+    for name in families.keys() {
+        assert!(CATALOGUE.iter().any(|family| family.name == name), "{name}");
+    }
+}
+
+#[test]
+fn every_client_is_whole_from_first_sight() {
+    let (directory, _open) = used_directory();
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let families = parse(&exposition.render(second(3)));
+    let of_orders = |name: &str| {
+        let (_, samples) = &families[name];
+        let of_app = samples
+            .iter()
+            .filter(|(labels, _)| labels.get("app").is_some_and(|app| app == "orders"));
+        of_app.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of_orders("poolscope_connections").len(), State::ALL.len());
+    let closed = of_orders("poolscope_connections_closed_total");
+    let initiators: Vec<_> = closed
+        .iter()
+        .map(|(labels, value)| (labels["initiator"].as_str(), *value))
+        .collect();
+    assert_eq!(
+        initiators,
+        [("client", 1.0), ("proxy", 0.0), ("server", 0.0)]
+    );
+    assert_eq!(of_orders("poolscope_bytes_total").len(), 2);
+    let info = of_orders("poolscope_client_info");
+    assert_eq!(info.len(), 1);
+    assert_eq!(info[0].0["driver"], "PyMongo|c");
+    assert_eq!(info[0].0["platform"], "CPython '3.11'_Final");
+    let errors = of_orders("poolscope_command_errors_total");
+    assert_eq!(errors[0].0["code_name"], "DuplicateKey");
+    assert_eq!(errors[0].1.to_bits(), 9.0_f64.to_bits());
+}
+
+#[test]
+fn a_shelter_shows_its_connections_and_nothing_else() {
+    let directory = directory(10);
+    let peer = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let _waiting = directory.open(UpstreamId(0), peer, second(0));
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let families = parse(&exposition.render(second(1)));
+    let with_client: Vec<_> = families
+        .iter()
+        .filter(|(_, (_, samples))| {
+            samples
+                .iter()
+                .any(|(labels, _)| labels.contains_key("client"))
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(with_client, ["poolscope_connections"]);
+}
+
+#[test]
+fn minimal_detail_leaves_out_the_histograms_of_clients() {
+    let (directory, _open) = used_directory();
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Minimal);
+    let families = parse(&exposition.render(second(3)));
+    for family in CATALOGUE {
+        let is_left_out = family.kind == Kind::Histogram && family.labels.contains(&"client");
+        assert_eq!(
+            families.contains_key(family.name),
+            !is_left_out,
+            "{}",
+            family.name
+        );
+    }
+}
+
+#[test]
+fn the_number_of_series_shows_in_the_next_exposition() {
+    let (directory, _open) = used_directory();
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let first = exposition.render(second(3));
+    let series = first.lines().filter(|line| !line.starts_with('#')).count();
+    let second_text = exposition.render(second(4));
+    assert!(second_text.contains(&format!("\npoolscope_exposed_series {series}\n")));
+    assert!(second_text.contains("\npoolscope_scrape_duration_seconds_count 1\n"));
+}
+
+/// The kernel's clock of a thread's CPU time is coarse: several rounds are measured together.
+const ROUNDS: u32 = 10;
+
+/// The bound is generous because tests are not optimised and share their machine; the time is printed.
+#[test]
+fn two_hundred_and_fifty_clients_are_scraped_quickly() {
+    let directory = directory(250);
+    let mut open = Vec::new();
+    for client in 0..250_u8 {
+        for _ in 0..8 {
+            let app = format!("service-{client}");
+            open.push(busy_connection(&directory, [10, 0, 1, client], &app));
+        }
+        let ended = busy_connection(&directory, [10, 0, 1, client], &format!("service-{client}"));
+        ended.ended(clean(), second(5));
+    }
+    assert_eq!(directory.connection_count(), 2000);
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let mut series = 0;
+    let measured = |work: &mut dyn FnMut()| {
+        let started_at = cpu_time();
+        (0..ROUNDS).for_each(|_| work());
+        cpu_time().saturating_sub(started_at) / ROUNDS
+    };
+    let snapshot = measured(&mut || {
+        assert_eq!(directory.snapshot(second(6), true).connections.len(), 2000);
+    });
+    let gathering = measured(&mut || drop(exposition.registry.gather()));
+    let scrape = measured(&mut || {
+        let text = exposition.render(second(6));
+        series = text.lines().filter(|line| !line.starts_with('#')).count();
+    });
+    println!(
+        "{series} series: {scrape:?} a scrape, of it {gathering:?} gathering; {snapshot:?} a snapshot"
+    );
+    assert!(series > 20_000, "{series}");
+    assert!(scrape < Duration::from_millis(500), "{scrape:?}");
+}
+
+/// CPU time of this thread (other tests run beside it), from its scheduler statistics.
+fn cpu_time() -> Duration {
+    let statistics = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    let nanos = statistics.split(' ').next().unwrap();
+    Duration::from_nanos(nanos.parse().unwrap())
+}
