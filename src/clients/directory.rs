@@ -173,6 +173,12 @@ impl Directory {
         }
     }
 
+    /// For each upstream, in configured order, the names it announces that do not lead through this proxy.
+    pub fn bypass_names(&self) -> Vec<Vec<String>> {
+        let names = |upstream: &Arc<UpstreamCell>| lock(&upstream.server).bypass_names.clone();
+        self.upstreams.iter().map(names).collect()
+    }
+
     /// Connections open right now.
     pub fn connection_count(&self) -> u64 {
         u64::try_from(self.connections.len()).unwrap_or(u64::MAX)

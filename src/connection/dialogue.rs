@@ -130,6 +130,10 @@ impl Dialogue {
         self.requests_count
     }
 
+    pub(super) const fn is_opaque(&self) -> bool {
+        self.is_opaque
+    }
+
     /// No request waits but an awaitable hello, and no authentication is half done.
     pub(super) fn is_at_rest(&self) -> bool {
         self.outstanding.is_at_rest() && !self.auth.is_under_way()

@@ -121,6 +121,11 @@ impl Tracker {
         self.dialogue.state()
     }
 
+    /// Whether it is no longer decoded.
+    pub const fn is_opaque(&self) -> bool {
+        self.dialogue.is_opaque()
+    }
+
     /// What it is used for, as far as its own traffic tells.
     pub const fn role(&self) -> Role {
         self.dialogue.role()
