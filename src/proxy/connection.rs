@@ -1,0 +1,101 @@
+//! The life of one proxied connection: dial, relay, account for the end.
+
+use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::drain::Call;
+use super::relay::{RelayEnd, relay};
+use super::tap::Tap;
+use super::{Shared, Upstream, socket};
+use crate::clients::{DialFailure, Recorder};
+use crate::connection::{Initiator, Manner};
+use crate::time::Timestamp;
+
+/// Runs the connection to its end.
+pub(super) async fn run(
+    accepted: StdTcpStream,
+    peer: SocketAddr,
+    opened_at: Timestamp,
+    recorder: Recorder,
+    call: Call,
+    upstream: Arc<Upstream>,
+    shared: Arc<Shared>,
+) {
+    let mut tap = Tap::new(recorder, opened_at, &shared);
+    let end = match TcpStream::from_std(accepted) {
+        Ok(client) => serve(&client, &mut tap, &call, &upstream, &shared).await,
+        Err(error) => {
+            tracing::warn!(%peer, %error, "cannot watch an accepted socket");
+            RelayEnd {
+                initiator: Initiator::Proxy,
+                manner: Manner::Internal,
+                at: shared.clock.now(),
+            }
+        }
+    };
+    tap.ended(end.initiator, end.manner, end.at, peer);
+    // The place is given back last: whoever waits for it finds the books closed.
+    drop(call);
+}
+
+/// Dials at once, without waiting for the client's first byte, then forwards.
+async fn serve(
+    client: &TcpStream,
+    tap: &mut Tap,
+    call: &Call,
+    upstream: &Upstream,
+    shared: &Shared,
+) -> RelayEnd {
+    let dial_began = shared.clock.now();
+    let dialled = tokio::select! {
+        dialled = upstream.dial() => dialled,
+        manner = client_reset(client) => {
+            let at = shared.clock.now();
+            return RelayEnd { initiator: Initiator::Client, manner, at };
+        }
+    };
+    let at = shared.clock.now();
+    match dialled {
+        Ok(server) => {
+            tap.dialled(at, at.since(dial_began), server.local_addr().ok());
+            relay(client, &server, tap, call, shared.clock).await
+        }
+        Err(failure) => {
+            // The client must see at once what it would have seen without the proxy: no connection.
+            socket::reset_on_drop(client);
+            tap.dial_failed(failure);
+            RelayEnd {
+                initiator: Initiator::Server,
+                manner: manner_of(failure),
+                at,
+            }
+        }
+    }
+}
+
+/// Resolves when the client resets the connection; a FIN does not, as its request may still be answered.
+async fn client_reset(client: &TcpStream) -> Manner {
+    loop {
+        match client.ready(Interest::ERROR).await {
+            Ok(_) => {
+                if let Ok(Some(error)) | Err(error) = client.take_error() {
+                    return socket::manner_of(&error);
+                }
+                // Readiness of errors is never given back: without an error to take there is none to come.
+                std::future::pending::<()>().await;
+            }
+            Err(error) => return socket::manner_of(&error),
+        }
+    }
+}
+
+const fn manner_of(failure: DialFailure) -> Manner {
+    match failure {
+        DialFailure::Refused => Manner::Refused,
+        DialFailure::Timeout => Manner::TimedOut,
+        DialFailure::Unreachable | DialFailure::Dns | DialFailure::Other => Manner::Unreachable,
+    }
+}

@@ -1,0 +1,50 @@
+//! The part that moves bytes: listeners, dials and the relay between two sockets.
+//!
+//! ```text
+//! listener ──accept──▶ worker thread: connection task
+//!                        ├─ upstream dial      one dialled socket for one accepted socket, at once
+//!                        ├─ relay              bytes, halves and resets, unmodified, both directions
+//!                        └─ tap                shown each chunk after it was written
+//! ```
+//!
+//! **Invariant:** the relay writes a chunk before anyone looks at it. Looking is bounded work, and nothing
+//! learned from it can change or end forwarding: the relay knows the tap only as a [`relay::Watcher`].
+
+mod connection;
+mod drain;
+mod listener;
+mod relay;
+mod socket;
+mod tap;
+mod upstream;
+mod workers;
+
+pub use drain::Drain;
+pub use listener::Listener;
+pub use socket::raise_descriptor_limit;
+pub use upstream::{Upstream, is_own_address};
+pub use workers::Workers;
+
+use std::sync::Arc;
+
+use crate::clients::Directory;
+use crate::clock::Clock;
+use crate::metrics::Health;
+use crate::wire::DecoderLimits;
+
+/// What every connection of the process shares.
+#[derive(Debug)]
+pub struct Shared {
+    /// Who is connected.
+    pub directory: Arc<Directory>,
+    /// The observer's own cost and failures.
+    pub health: Arc<Health>,
+    /// The clock.
+    pub clock: Clock,
+    /// Limits of decoding.
+    pub decoder_limits: DecoderLimits,
+    /// Open connections beyond which new ones are reset.
+    pub connections_max: usize,
+    /// Calls connections to end when the process stops.
+    pub drain: Arc<Drain>,
+}

@@ -1,0 +1,381 @@
+//! Two sockets, two lanes, no buffer while nothing moves.
+//!
+//! ```text
+//!           read into the thread's scratch      written at once
+//!  source ═══════════════════════════════▶ lane ════════════════▶ sink
+//!                                            ║ what the sink did not take is held, and the
+//!                                            ║ lane stops reading until it is gone
+//!                                            ╚═▶ watcher: what the sink's kernel has taken
+//! ```
+//!
+//! FIN is passed on as FIN once everything before it was written, and the other lane goes on. A reset of one
+//! side is passed on as a reset (zero linger). The relay ends when both lanes ended, when a side broke, or
+//! when the proxy drains and the watcher says that nothing is under way.
+//!
+//! **Invariant:** a chunk is written before the watcher sees it, and nothing the watcher finds reaches this
+//! module except [`Watcher::is_at_rest`], which is asked only while draining.
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{Interest, Ready};
+use tokio::net::TcpStream;
+
+use super::drain::Call;
+use super::socket;
+use crate::clock::Clock;
+use crate::connection::{Initiator, Manner};
+use crate::time::Timestamp;
+use crate::wire::Direction;
+
+/// Bytes a worker thread reads at once. Larger reads cost fewer calls on big messages; one scratch buffer a
+/// thread costs nothing for each connection.
+const SCRATCH_LEN: usize = 256 * 1024;
+
+/// Chunks moved for one connection before others of its thread get their turn.
+const CHUNKS_PER_TURN: usize = 16;
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice());
+}
+
+/// Shown what was forwarded, after it was forwarded.
+pub(crate) trait Watcher {
+    /// `bytes` were read at `read_at` and taken by the other side's kernel at `written_at`.
+    fn saw(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        read_at: Timestamp,
+        written_at: Timestamp,
+    );
+
+    /// The proxy wants to end this connection as soon as that harms nobody.
+    fn drain_called(&mut self, at: Timestamp);
+
+    /// Nothing is under way that an end now would break.
+    fn is_at_rest(&self) -> bool;
+}
+
+/// Who ended the connection first, how, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RelayEnd {
+    pub(crate) initiator: Initiator,
+    pub(crate) manner: Manner,
+    pub(crate) at: Timestamp,
+}
+
+/// Forwards until the connection ends. The streams still have to be dropped by the caller; where a reset must
+/// be passed on they are prepared for it.
+pub(crate) async fn relay<W: Watcher>(
+    client: &TcpStream,
+    server: &TcpStream,
+    watcher: &mut W,
+    call: &Call,
+    clock: Clock,
+) -> RelayEnd {
+    let mut relay = Relay {
+        sides: [client, server],
+        lanes: [Lane::default(), Lane::default()],
+        error_watches: [None, None],
+        first_end: None,
+        broken: None,
+        waker: None,
+        drain_seen: false,
+        watcher,
+        call,
+        clock,
+    };
+    poll_fn(|cx| relay.poll(cx)).await
+}
+
+/// A side of the connection, as an index: 0 the client, 1 the server.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client = 0,
+    Server = 1,
+}
+
+impl Side {
+    const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+
+    const fn initiator(self) -> Initiator {
+        match self {
+            Self::Client => Initiator::Client,
+            Self::Server => Initiator::Server,
+        }
+    }
+
+    const fn source_of(direction: Direction) -> Self {
+        match direction {
+            Direction::ToServer => Self::Client,
+            Direction::ToClient => Self::Server,
+        }
+    }
+}
+
+/// One direction of forwarding.
+#[derive(Default)]
+struct Lane {
+    /// What the sink has not taken yet.
+    held: Option<Held>,
+    /// The source sent its FIN.
+    source_ended: bool,
+    /// The FIN was passed on, or there is nobody left to pass anything to.
+    done: bool,
+}
+
+/// Bytes that were read and not yet taken by the other side.
+struct Held {
+    bytes: Vec<u8>,
+    sent: usize,
+    read_at: Timestamp,
+}
+
+/// What one attempt to move something came to.
+enum Step {
+    /// Something moved: try again.
+    Moved,
+    /// Nothing can move before the next wake-up.
+    Waiting,
+    /// A side broke.
+    Broke(Side, Manner),
+}
+
+type ErrorWatch<'a> = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 'a>>;
+
+struct Relay<'a, W> {
+    sides: [&'a TcpStream; 2],
+    lanes: [Lane; 2],
+    /// Waits for a reset of a side that nobody reads from at the moment.
+    error_watches: [Option<ErrorWatch<'a>>; 2],
+    first_end: Option<RelayEnd>,
+    /// A side that cannot be written to any more: what it still has to say is passed on, then all ends.
+    broken: Option<Side>,
+    waker: Option<Waker>,
+    drain_seen: bool,
+    watcher: &'a mut W,
+    call: &'a Call,
+    clock: Clock,
+}
+
+impl<W: Watcher> Relay<'_, W> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
+        self.register_for_drain(cx);
+        SCRATCH.with_borrow_mut(|scratch| {
+            for _ in 0..CHUNKS_PER_TURN {
+                let mut moved = false;
+                for direction in Direction::ALL {
+                    match self.step(direction, scratch, cx) {
+                        Step::Moved => moved = true,
+                        Step::Waiting => {}
+                        Step::Broke(side, manner) => return Poll::Ready(self.broke(side, manner)),
+                    }
+                }
+                if let Some(end) = self.finished() {
+                    return Poll::Ready(end);
+                }
+                if !moved {
+                    return self.drained().map_or(Poll::Pending, Poll::Ready);
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+    }
+
+    /// Moves at most one chunk in `direction`.
+    fn step(&mut self, direction: Direction, scratch: &mut [u8], cx: &mut Context<'_>) -> Step {
+        let source = Side::source_of(direction);
+        if self.lanes[direction.index()].done {
+            return self.watch_for_reset(source, cx);
+        }
+        if self.lanes[direction.index()].held.is_some() {
+            return match self.flush_held(direction, cx) {
+                Step::Waiting => self.watch_for_reset(source, cx),
+                step => step,
+            };
+        }
+        if self.lanes[direction.index()].source_ended {
+            // A side that is gone already shows itself when it is read from or written to.
+            drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            self.lanes[direction.index()].done = true;
+            return Step::Moved;
+        }
+        match socket::poll_read(self.sides[source as usize], cx, scratch) {
+            Poll::Pending => Step::Waiting,
+            Poll::Ready(Ok(0)) => {
+                self.note_end(source, Manner::Fin);
+                self.lanes[direction.index()].source_ended = true;
+                Step::Moved
+            }
+            Poll::Ready(Ok(len)) => match scratch.get(..len) {
+                Some(chunk) => self.forward(direction, chunk, cx),
+                None => Step::Broke(source, Manner::Internal),
+            },
+            Poll::Ready(Err(error)) => Step::Broke(source, socket::manner_of(&error)),
+        }
+    }
+
+    /// Writes a fresh chunk, shows what was taken, holds the rest.
+    fn forward(&mut self, direction: Direction, chunk: &[u8], cx: &mut Context<'_>) -> Step {
+        let read_at = self.clock.now();
+        let sink = Side::source_of(direction).other();
+        let taken = match socket::poll_write(self.sides[sink as usize], cx, chunk) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(taken)) => taken,
+            Poll::Ready(Err(error)) => return self.write_failed(direction, &error),
+        };
+        let (written, rest) = chunk.split_at(taken.min(chunk.len()));
+        if !rest.is_empty() {
+            self.lanes[direction.index()].held = Some(Held {
+                bytes: rest.to_vec(),
+                sent: 0,
+                read_at,
+            });
+        }
+        if !written.is_empty() {
+            let written_at = self.clock.now();
+            self.watcher.saw(direction, written, read_at, written_at);
+        }
+        Step::Moved
+    }
+
+    /// Writes more of what is held.
+    fn flush_held(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
+        let sink = Side::source_of(direction).other();
+        let lane = &mut self.lanes[direction.index()];
+        let Some(held) = lane.held.as_mut() else {
+            return Step::Waiting;
+        };
+        let rest = held.bytes.get(held.sent..).unwrap_or_default();
+        match socket::poll_write(self.sides[sink as usize], cx, rest) {
+            Poll::Pending => Step::Waiting,
+            Poll::Ready(Ok(taken)) => {
+                let written = rest.get(..taken).unwrap_or(rest);
+                self.watcher
+                    .saw(direction, written, held.read_at, self.clock.now());
+                held.sent = held.sent.saturating_add(taken);
+                if held.sent >= held.bytes.len() {
+                    lane.held = None;
+                }
+                Step::Moved
+            }
+            Poll::Ready(Err(error)) => self.write_failed(direction, &error),
+        }
+    }
+
+    /// The sink of `direction` takes nothing any more. What it said before it broke may still wait to be
+    /// read, so its own lane goes on until it runs dry.
+    fn write_failed(&mut self, direction: Direction, error: &io::Error) -> Step {
+        let sink = Side::source_of(direction).other();
+        self.note_end(sink, socket::manner_of(error));
+        let lane = &mut self.lanes[direction.index()];
+        lane.held = None;
+        lane.done = true;
+        self.broken = Some(sink);
+        Step::Moved
+    }
+
+    /// Nobody reads from `side` now; without this its reset would be noticed only with the next read.
+    fn watch_for_reset(&mut self, side: Side, cx: &mut Context<'_>) -> Step {
+        if self.broken.is_some() {
+            return Step::Waiting;
+        }
+        let stream = self.sides[side as usize];
+        let watch = self.error_watches[side as usize]
+            .get_or_insert_with(|| Box::pin(stream.ready(Interest::ERROR)));
+        match watch.as_mut().poll(cx) {
+            Poll::Pending => Step::Waiting,
+            Poll::Ready(_) => {
+                self.error_watches[side as usize] = None;
+                match stream.take_error() {
+                    Ok(None) => Step::Waiting,
+                    Ok(Some(error)) | Err(error) => Step::Broke(side, socket::manner_of(&error)),
+                }
+            }
+        }
+    }
+
+    fn note_end(&mut self, side: Side, manner: Manner) {
+        let at = self.clock.now();
+        self.first_end.get_or_insert(RelayEnd {
+            initiator: side.initiator(),
+            manner,
+            at,
+        });
+    }
+
+    /// `side` is gone: the other one is told by a reset.
+    fn broke(&mut self, side: Side, manner: Manner) -> RelayEnd {
+        self.note_end(side, manner);
+        socket::reset_on_drop(self.sides[side.other() as usize]);
+        self.first_end.unwrap_or(RelayEnd {
+            initiator: side.initiator(),
+            manner,
+            at: self.clock.now(),
+        })
+    }
+
+    /// The end, once neither lane has anything left to do.
+    fn finished(&mut self) -> Option<RelayEnd> {
+        let [up, down] = &self.lanes;
+        if let Some(side) = self.broken {
+            // The lane that reads from the broken side has run dry, or waits for a peer that does not read.
+            let speaking = match side {
+                Side::Client => up,
+                Side::Server => down,
+            };
+            if speaking.done || speaking.source_ended || speaking.held.is_some() {
+                return Some(self.broke(side, Manner::Reset));
+            }
+            return None;
+        }
+        if up.done && down.done {
+            self.first_end
+        } else {
+            None
+        }
+    }
+
+    fn register_for_drain(&mut self, cx: &Context<'_>) {
+        if !self
+            .waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
+            self.call.set_waker(cx.waker().clone());
+            self.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The end, when the proxy drains and nothing is under way. Asked only when nothing could be moved.
+    fn drained(&mut self) -> Option<RelayEnd> {
+        if !self.call.is_called() {
+            return None;
+        }
+        if !self.drain_seen {
+            self.drain_seen = true;
+            self.watcher.drain_called(self.clock.now());
+        }
+        let holds_nothing = self.lanes.iter().all(|lane| lane.held.is_none());
+        if self.call.is_forced() || (holds_nothing && self.watcher.is_at_rest()) {
+            let at = self.clock.now();
+            let end = RelayEnd {
+                initiator: Initiator::Proxy,
+                manner: Manner::Drained,
+                at,
+            };
+            return Some(*self.first_end.get_or_insert(end));
+        }
+        None
+    }
+}

@@ -1,0 +1,169 @@
+//! What looks at the bytes after they were forwarded.
+//!
+//! The tap owns the connection's tracker and recorder. A panic while looking makes the connection opaque;
+//! counting of bytes and of the ending goes on.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::relay::Watcher;
+use crate::clients::{DialFailure, Recorder};
+use crate::clock::Clock;
+use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
+use crate::metrics::Health;
+use crate::time::Timestamp;
+use crate::wire::Direction;
+
+/// One chunk in so many is measured for the forward delay and the cost of looking.
+const SAMPLE_EVERY: u32 = 16;
+
+/// Looks at one connection.
+#[derive(Debug)]
+pub(super) struct Tap {
+    /// `None` after a panic: its state cannot be trusted.
+    tracker: Option<Tracker>,
+    recorder: Recorder,
+    health: Arc<Health>,
+    clock: Clock,
+    chunks: u32,
+    is_failure_counted: bool,
+}
+
+impl Tap {
+    pub(super) fn new(recorder: Recorder, opened_at: Timestamp, shared: &Shared) -> Self {
+        Self {
+            tracker: Some(Tracker::new(opened_at, shared.decoder_limits)),
+            recorder,
+            health: Arc::clone(&shared.health),
+            clock: shared.clock,
+            chunks: 0,
+            is_failure_counted: false,
+        }
+    }
+
+    pub(super) fn dialled(
+        &mut self,
+        at: Timestamp,
+        took: Duration,
+        server_side: Option<SocketAddr>,
+    ) {
+        self.recorder.dialled(at, took, server_side);
+        self.look(at, |tracker, recorder| tracker.dialled(at, recorder));
+    }
+
+    pub(super) fn dial_failed(&mut self, failure: DialFailure) {
+        self.recorder.dial_failed(failure);
+    }
+
+    /// Closes the books.
+    pub(super) fn ended(
+        mut self,
+        initiator: Initiator,
+        manner: Manner,
+        at: Timestamp,
+        peer: SocketAddr,
+    ) {
+        let mut ending = crate::connection::Ending {
+            initiator,
+            manner,
+            phase: Phase::Opaque,
+            after_failed_authentication: false,
+        };
+        self.look(at, |tracker, recorder| {
+            ending = tracker.ended(initiator, manner, at, recorder);
+        });
+        tracing::debug!(
+            conn = self.recorder.id().0,
+            %peer,
+            initiator = ending.initiator.label(),
+            manner = ending.manner.label(),
+            phase = ending.phase.label(),
+            "connection ended"
+        );
+        self.recorder.ended(ending, at);
+    }
+
+    /// Lets the tracker look, and lives through its panic.
+    fn look(&mut self, at: Timestamp, look: impl FnOnce(&mut Tracker, &mut Recorder)) {
+        let Some(tracker) = self.tracker.as_mut() else {
+            return;
+        };
+        let recorder = &mut self.recorder;
+        if guarded(|| look(tracker, recorder)).is_some() {
+            return;
+        }
+        self.tracker = None;
+        // A fresh tracker tells the fact in the one way all readers of facts know.
+        let mut replacement = Tracker::new(at, crate::wire::DecoderLimits::default());
+        replacement.turn_opaque(OpaqueReason::Panic, at, &mut self.recorder);
+    }
+
+    fn count_decode_failure(&mut self) {
+        if self.is_failure_counted {
+            return;
+        }
+        if let Some((direction, error)) = self.tracker.as_ref().and_then(Tracker::decode_failure) {
+            self.is_failure_counted = true;
+            self.health.decode_failed(direction, error);
+            tracing::debug!(
+                conn = self.recorder.id().0,
+                direction = direction.label(),
+                %error,
+                "connection is no longer decoded"
+            );
+        }
+    }
+}
+
+impl Watcher for Tap {
+    fn saw(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        read_at: Timestamp,
+        written_at: Timestamp,
+    ) {
+        let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.recorder.bytes_forwarded(direction, len, written_at);
+        self.look(written_at, |tracker, recorder| {
+            tracker.chunk(direction, bytes, read_at, written_at, recorder);
+        });
+        if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {
+            self.health.unobserved(direction, len);
+            self.count_decode_failure();
+        }
+        self.chunks = self.chunks.wrapping_add(1);
+        if self.chunks.is_multiple_of(SAMPLE_EVERY) {
+            let looked = self.clock.now().since(written_at);
+            self.health.forwarded(direction, written_at.since(read_at));
+            self.health.observed_for(looked * SAMPLE_EVERY);
+        }
+    }
+
+    fn drain_called(&mut self, at: Timestamp) {
+        self.look(at, |tracker, recorder| tracker.start_draining(at, recorder));
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.tracker.as_ref().is_some_and(Tracker::is_at_rest)
+    }
+}
+
+/// Runs `look`; `None` when it panicked.
+fn guarded<R>(look: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(look)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_answer_like_any_other() {
+        assert_eq!(guarded(|| 7), Some(7));
+        assert_eq!(guarded(|| -> u8 { panic!("broken decoder") }), None);
+    }
+}
