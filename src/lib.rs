@@ -60,5 +60,6 @@ pub mod metrics;
 pub mod telemetry;
 
 pub mod admin;
+pub mod proxy;
 
-pub mod cli;
+pub mod app;

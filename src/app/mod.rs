@@ -1,0 +1,242 @@
+//! Wiring: what starts in which order, and how it stops.
+//!
+//! ```text
+//! bind listeners ▶ refuse loops ▶ directory ▶ workers ▶ admin ▶ accept        signal ▶ not ready ▶ stop
+//!                                                                  accepting ▶ drain ▶ stop admin ▶ end
+//! ```
+//!
+//! Two kinds of threads: one control runtime for accepting, the admin side and the clockwork, and the workers
+//! that forward. A slow scrape therefore never delays a byte.
+
+mod drain;
+mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::{TcpListener, lookup_host};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::StatusFacts;
+use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
+use crate::clock::Clock;
+use crate::config::{Config, ListenerConfig};
+use crate::metrics::{BuildFacts, Exposition, Health};
+use crate::proxy::{
+    Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
+};
+use crate::wire::DecoderLimits;
+use source::{AppSource, Stage, listener_facts};
+
+/// Threads of the control runtime: one may render a scrape while the other accepts.
+const CONTROL_THREADS: usize = 2;
+
+/// Time between two turns of the clockwork.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs the proxy until a signal ends it. `warnings` are shown in the status.
+pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
+    let control = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("failed to start the control runtime")?;
+    control.block_on(run(config, warnings))
+}
+
+async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let descriptors = raise_descriptor_limit();
+    let listeners = bind_all(&config)?;
+    refuse_loops(&config, &listeners).await?;
+    let web = TcpListener::bind(config.web.listen)
+        .await
+        .with_context(|| format!("failed to listen for http on {}", config.web.listen))?;
+
+    let web_addr = web
+        .local_addr()
+        .context("failed to read the http address")?;
+    let workers_count = config.workers.unwrap_or_else(default_workers);
+    let workers =
+        Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
+    let shared = Arc::new(share(&config, &listeners, clock));
+    let source = Arc::new(AppSource::new(
+        Arc::clone(&shared),
+        Exposition::new(
+            Arc::clone(&shared.directory),
+            Arc::clone(&shared.health),
+            config.metrics_detail,
+            build_facts(),
+            move || clock.now(),
+        )
+        .context("failed to set up the exposition")?,
+        StatusFacts {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: clock.now(),
+            listeners: listeners
+                .iter()
+                .zip(&config.listeners)
+                .map(|(listener, config)| listener_facts(config, listener.local_addr()))
+                .collect(),
+            web: web_addr,
+            workers: workers_count,
+            limits: config.limits,
+            drain_timeout: config.drain_timeout,
+            is_draining: false,
+            warnings,
+        },
+    ));
+
+    let stop_accepting = CancellationToken::new();
+    let stop_all = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(crate::admin::serve(
+        web,
+        Arc::clone(&source) as _,
+        stop_all.clone(),
+    ));
+    tasks.spawn(turn_clockwork(Arc::clone(&shared), stop_all.clone()));
+    for listener in listeners {
+        tracing::info!(
+            listen = %listener.local_addr(),
+            upstream = %listener.upstream().address,
+            "accepting connections"
+        );
+        tasks.spawn(listener.run(
+            Arc::clone(&shared),
+            Arc::clone(&workers),
+            stop_accepting.clone(),
+        ));
+    }
+    source.enter(Stage::Serving);
+    tracing::info!(web = %web_addr, workers = workers_count, ?descriptors, "serving");
+
+    drain::until_signalled_and_drained(&config, &source, &shared.drain, &stop_accepting).await?;
+    stop_all.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
+    let limits = DirectoryLimits {
+        clients_max: config.limits.clients_max,
+        client_ttl: config.limits.client_ttl,
+    };
+    let upstreams = listeners
+        .iter()
+        .zip(&config.listeners)
+        .map(upstream_spec)
+        .collect();
+    Shared {
+        directory: Arc::new(Directory::new(limits, upstreams)),
+        health: Arc::new(Health::default()),
+        clock,
+        decoder_limits: DecoderLimits {
+            capture_limit_bytes: config.limits.capture_limit_bytes,
+            inflate_limit_bytes: config.limits.inflate_limit_bytes,
+        },
+        connections_max: config.limits.connections_max,
+        drain: Arc::new(Drain::default()),
+    }
+}
+
+fn bind_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
+    if config.listeners.is_empty() {
+        bail!("no listener is configured");
+    }
+    let mut listeners = Vec::new();
+    for (position, listener) in (0u16..).zip(&config.listeners) {
+        let upstream = Upstream {
+            id: UpstreamId(position),
+            address: listener.upstream.clone(),
+            connect_timeout: config.connect_timeout,
+            keepalive: config.keepalive,
+        };
+        let bound = Listener::bind(listener.listen, upstream)
+            .with_context(|| format!("failed to listen on {}", listener.listen))?;
+        listeners.push(bound);
+    }
+    Ok(listeners)
+}
+
+/// A proxy that dials itself multiplies connections until no descriptor is left.
+async fn refuse_loops(config: &Config, listeners: &[Listener]) -> anyhow::Result<()> {
+    for target in &config.listeners {
+        // A name that does not resolve now may do so later: that is a failed dial, not a loop.
+        let Ok(addresses) = lookup_host(&target.upstream).await else {
+            continue;
+        };
+        for address in addresses {
+            if let Some(own) = listeners
+                .iter()
+                .find(|own| is_own_address(address, own.local_addr()))
+            {
+                bail!(
+                    "upstream {} of listener {} is our own listener {}",
+                    target.upstream,
+                    target.listen,
+                    own.local_addr()
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn upstream_spec((listener, config): (&Listener, &ListenerConfig)) -> UpstreamSpec {
+    UpstreamSpec {
+        name: config.name.clone(),
+        listen: listener.local_addr().to_string(),
+        address: config.upstream.clone(),
+        advertised: config.advertised.clone(),
+    }
+}
+
+/// Expiry and minute peaks, about once a second; and a word when drivers are told to walk round the proxy.
+async fn turn_clockwork(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(TICK);
+    let mut told: Vec<Vec<String>> = Vec::new();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        shared.directory.tick(shared.clock.now());
+        let names = shared.directory.bypass_names();
+        if names != told {
+            for (upstream, names) in names
+                .iter()
+                .enumerate()
+                .filter(|(_, names)| !names.is_empty())
+            {
+                tracing::warn!(
+                    upstream,
+                    ?names,
+                    "the server announces members that do not lead through this proxy: drivers that \
+                     discover the replica set will walk round it"
+                );
+            }
+            told = names;
+        }
+    }
+}
+
+/// What is known of the build without a build script; packagers set the revision.
+fn build_facts() -> BuildFacts {
+    BuildFacts {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("POOLSCOPE_REVISION").unwrap_or_default(),
+        rustc: env!("CARGO_PKG_RUST_VERSION"),
+        target: std::env::consts::ARCH,
+    }
+}
+
+/// One worker a core that the process may use: the cgroup's quota and the affinity mask included.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
