@@ -108,6 +108,22 @@ impl Poolscope {
         Some(value.parse().unwrap())
     }
 
+    /// The sum over all series of a family that carry these labels.
+    #[track_caller]
+    pub(crate) fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
+        let wanted: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        self.metrics()
+            .lines()
+            .filter_map(|line| line.strip_prefix(family))
+            .filter(|rest| rest.starts_with('{') || rest.starts_with(' '))
+            .filter(|rest| wanted.iter().all(|pair| rest.contains(pair)))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
     /// What `/api/v1/<path>` answers.
     #[track_caller]
     pub(crate) fn api(&self, path: &str) -> Value {
@@ -119,6 +135,16 @@ impl Poolscope {
     /// Resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> u64 {
         self.process.resident_bytes()
+    }
+
+    /// The highest resident memory so far, in bytes.
+    pub(crate) fn peak_resident_bytes(&self) -> u64 {
+        self.process.peak_resident_bytes()
+    }
+
+    /// Limits how many descriptors it may have open from now on.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        self.process.limit_descriptors(limit);
     }
 
     /// Open file descriptors.
