@@ -46,6 +46,7 @@ mod message;
 mod opcode;
 mod reply;
 mod request;
+mod scratch;
 mod snappy;
 mod token;
 mod unpack;
@@ -67,3 +68,4 @@ pub use message::{
     Request, RequestFields, Sink, TopologyVersion,
 };
 pub use opcode::OpCode;
+pub use scratch::Scratch;
