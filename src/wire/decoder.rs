@@ -12,7 +12,7 @@
 
 use super::in_flight::InFlight;
 use super::unpack;
-use super::{Direction, HEADER_LEN, Header, MESSAGE_LEN_MAX, OpCode, Sink, WireError};
+use super::{Direction, HEADER_LEN, Header, MESSAGE_LEN_MAX, OpCode, Scratch, Sink, WireError};
 
 /// What a decoder may spend on one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,12 +76,22 @@ impl Decoder {
     ///
     /// Fails when the bytes cannot be a message; every later call then returns the same error without looking.
     pub fn push(&mut self, chunk: &[u8], sink: &mut impl Sink) -> Result<(), WireError> {
+        self.push_with(chunk, sink, &mut Scratch::default())
+    }
+
+    /// Does the same with memory that is lent for the call.
+    pub fn push_with(
+        &mut self,
+        chunk: &[u8],
+        sink: &mut impl Sink,
+        scratch: &mut Scratch,
+    ) -> Result<(), WireError> {
         let offset = self.bytes_seen;
         self.bytes_seen = offset.saturating_add(to_u64(chunk.len()));
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        let result = self.decode(chunk, offset, sink);
+        let result = self.decode(chunk, offset, sink, scratch);
         if let Err(failure) = result {
             self.failure = Some(failure);
             self.in_flight = None;
@@ -112,17 +122,18 @@ impl Decoder {
         chunk: &[u8],
         mut offset: u64,
         sink: &mut impl Sink,
+        scratch: &mut Scratch,
     ) -> Result<(), WireError> {
         let mut rest = chunk;
         if let Some(mut message) = self.in_flight.take() {
             let (piece, behind) = rest.split_at(message.left().min(rest.len()));
-            message.push(piece)?;
+            message.push(piece, scratch)?;
             if message.left() > 0 {
                 message.keep(piece);
                 self.in_flight = Some(message);
                 return Ok(());
             }
-            sink.message_ended(&message.finish(piece)?);
+            sink.message_ended(&message.finish(piece, scratch)?);
             rest = behind;
             offset = offset.saturating_add(to_u64(piece.len()));
         }
@@ -133,13 +144,13 @@ impl Decoder {
             sink.message_started(&header);
             let mut message = InFlight::new(header, start, self.direction, self.limits);
             let (piece, behind) = behind.split_at(message.left().min(behind.len()));
-            message.push(piece)?;
+            message.push(piece, scratch)?;
             if message.left() > 0 {
                 message.keep(piece);
                 self.in_flight = Some(Box::new(message));
                 return Ok(());
             }
-            sink.message_ended(&message.finish(piece)?);
+            sink.message_ended(&message.finish(piece, scratch)?);
             rest = behind;
             offset = offset.saturating_add(to_u64(piece.len()));
         }

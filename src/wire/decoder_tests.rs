@@ -1,7 +1,9 @@
 //! What the decoder says about single messages, and about what is no message.
 
 use super::samples::*;
-use super::{Command, Compressor, Decoder, DecoderLimits, Direction, TopologyVersion, WireError};
+use super::{
+    Command, Compressor, Decoder, DecoderLimits, Direction, Scratch, TopologyVersion, WireError,
+};
 
 const UUID: [u8; 16] = *b"0123456789abcdef";
 
@@ -551,4 +553,37 @@ fn a_zstd_window_beyond_the_limit_is_no_error() {
     let frame = [&[0x28, 0xB5, 0x2F, 0xFD, 0x00, 13 << 3][..], &[1, 0, 0]].concat();
     let (command, fields) = request_of(&envelope(2013, 100, 3, &frame));
     assert_eq!((command, fields.is_truncated), (Command::Other, true));
+}
+
+#[test]
+fn one_context_serves_message_after_message() {
+    let ping = compressed(Compressor::Zstd, &msg(Doc::new().int32("ping", 1)));
+    let broken = envelope(2013, 100, 3, &[0xFF; 40]);
+    let mut scratch = Scratch::default();
+    let mut shown: Vec<Shown> = Vec::new();
+    for _ in 0..3 {
+        let limits = DecoderLimits::default();
+        let mut decoder = Decoder::new(Direction::ToServer, limits);
+        for half in ping.chunks(ping.len() / 2 + 1) {
+            decoder.push_with(half, &mut shown, &mut scratch).unwrap();
+        }
+        assert!(scratch.held_bytes() > 0);
+        assert_eq!(decoder.held_bytes(), 0);
+        // A context that saw an error is as good as new too.
+        assert!(
+            decoder
+                .push_with(&broken, &mut shown, &mut scratch)
+                .is_err()
+        );
+    }
+    let commands = shown.iter().filter(|shown| {
+        matches!(
+            shown,
+            Shown::Ended {
+                said: Said::Request(Command::Ping, _),
+                ..
+            }
+        )
+    });
+    assert_eq!(commands.count(), 3);
 }

@@ -5,7 +5,7 @@ use super::token::{Carry, Input};
 use super::unpack::{Failure, Unpack};
 use super::{
     Compressor, DecoderLimits, Direction, HEADER_LEN, Header, MESSAGE_LEN_MAX, Message, OpCode,
-    WireError,
+    Scratch, WireError,
 };
 
 /// The envelope of an `OP_COMPRESSED`.
@@ -72,7 +72,7 @@ impl InFlight {
     }
 
     /// Reads `piece`, the next bytes of the body and none beyond it.
-    pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), WireError> {
+    pub(super) fn push(&mut self, piece: &[u8], scratch: &mut Scratch) -> Result<(), WireError> {
         self.left = self.left.saturating_sub(piece.len());
         match &mut self.envelope {
             None => self.body.push(piece).map_err(|fault| {
@@ -80,7 +80,7 @@ impl InFlight {
                 self.malformed(fault.what, pos)
             }),
             Some(Envelope::Open(unpack)) => {
-                unpack.push(piece, &mut self.body);
+                unpack.push(piece, &mut self.body, scratch);
                 Ok(())
             }
             Some(Envelope::Head(carry)) => {
@@ -88,8 +88,8 @@ impl InFlight {
                 let Some(head) = carry.array::<9>(&mut input) else {
                     return Ok(());
                 };
-                let mut unpack = self.open(head)?;
-                unpack.push(input.rest(), &mut self.body);
+                let mut unpack = self.open(head, scratch)?;
+                unpack.push(input.rest(), &mut self.body, scratch);
                 self.envelope = Some(Envelope::Open(unpack));
                 Ok(())
             }
@@ -97,7 +97,7 @@ impl InFlight {
     }
 
     /// Reads the head of the envelope and gets ready for what is in it.
-    fn open(&mut self, head: [u8; 9]) -> Result<Unpack, WireError> {
+    fn open(&mut self, head: [u8; 9], scratch: &mut Scratch) -> Result<Unpack, WireError> {
         let [o0, o1, o2, o3, s0, s1, s2, s3, id] = head;
         self.opcode = OpCode::from_wire(i32::from_le_bytes([o0, o1, o2, o3]));
         if self.opcode == OpCode::Compressed {
@@ -123,6 +123,7 @@ impl InFlight {
             compressor,
             stated_len,
             self.limits.inflate_limit_bytes,
+            scratch,
         ))
     }
 
@@ -134,10 +135,14 @@ impl InFlight {
     }
 
     /// The message ended with `piece`, the bytes pushed last.
-    pub(super) fn finish<'a>(&'a mut self, piece: &'a [u8]) -> Result<Message<'a>, WireError> {
+    pub(super) fn finish<'a>(
+        &'a mut self,
+        piece: &'a [u8],
+        scratch: &mut Scratch,
+    ) -> Result<Message<'a>, WireError> {
         let (result, piece) = match &mut self.envelope {
             None => (self.body.finish().map_err(Failure::Malformed), piece),
-            Some(Envelope::Open(unpack)) => (unpack.finish(&mut self.body), &[][..]),
+            Some(Envelope::Open(unpack)) => (unpack.finish(&mut self.body, scratch), &[][..]),
             Some(Envelope::Head(_)) => return Err(self.malformed("envelope", HEADER_LEN)),
         };
         if let Err(failure) = result {

@@ -288,3 +288,38 @@ proptest! {
         prop_assert_eq!(found(&plain), found(&packed));
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    // Bodies of several blocks, so that what precedes an error has come out when it is noticed, or not.
+    #[test]
+    fn any_split_of_large_broken_bodies_gives_the_same_result(
+        padding_len in prop_oneof![Just(128 * 1024 - 40), 100_000_usize..400_000],
+        seed in any::<u32>(),
+        mutations in vec((any::<usize>(), any::<u8>()), 0..3),
+        compressor in proptest::sample::select(&COMPRESSORS[..]),
+        stated_len in prop_oneof![Just(None), (0_i32..400_000).prop_map(Some)],
+        inflate_limit_bytes in prop_oneof![Just(1 << 20), 0_usize..400_000],
+        lens in vec(prop_oneof![1_usize..20, 1_usize..60_000], 1..20),
+    ) {
+        let mut state = seed;
+        let noise = (0..padding_len)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state.to_le_bytes()[3] & 0x1F
+            })
+            .collect::<Vec<_>>();
+        let doc = Doc::new().binary("padding", 0, &noise).double("ok", 1.0);
+        let mut bytes = compressed(compressor, &message(2013, &msg_body(0, &[body_section(doc)])));
+        if let Some(stated_len) = stated_len {
+            bytes[20..24].copy_from_slice(&stated_len.to_le_bytes());
+        }
+        for (place, value) in mutations {
+            let place = 25 + place % (bytes.len() - 25);
+            bytes[place] = value;
+        }
+        let limits = DecoderLimits { inflate_limit_bytes, ..DecoderLimits::default() };
+        check_split(Direction::ToClient, limits, &bytes, &lens)?;
+    }
+}

@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use super::{
     Command, Compressor, Content, Decoder, DecoderLimits, Direction, Header, Message, ReplyFields,
-    RequestFields, Sink, WireError,
+    RequestFields, Scratch, Sink, WireError,
 };
 
 /// A BSON document under construction.
@@ -259,6 +259,7 @@ pub(super) fn decode(
     chunk_lens: &[usize],
 ) -> (Vec<Shown>, Result<(), WireError>) {
     let mut decoder = Decoder::new(direction, limits);
+    let mut scratch = Scratch::default();
     let mut shown = Vec::new();
     let mut result = Ok(());
     let mut rest = bytes;
@@ -266,7 +267,12 @@ pub(super) fn decode(
     let last = chunk_lens.last().copied().unwrap_or(usize::MAX).max(1);
     while !rest.is_empty() {
         let (chunk, behind) = rest.split_at(lens.next().unwrap_or(last).min(rest.len()));
-        result = decoder.push(chunk, &mut shown);
+        result = if chunk_lens.is_empty() {
+            decoder.push(chunk, &mut shown)
+        } else {
+            decoder.push_with(chunk, &mut shown, &mut scratch)
+        };
+        assert!(scratch.held_bytes() <= 256 * 1024);
         assert!(decoder.held_bytes() <= limits.held_bytes_max());
         assert!(decoder.is_mid_message() || decoder.held_bytes() == 0);
         rest = behind;

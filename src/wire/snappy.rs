@@ -211,3 +211,101 @@ impl Snappy {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Opens `block` given in pieces of `piece_len` bytes, with room for `room` bytes at a time; keeps no more
+    /// than it must in between.
+    fn open(block: &[u8], piece_len: usize, room: usize) -> Result<(Progress, Vec<u8>), Broken> {
+        let mut snappy = Snappy::new();
+        let mut out = Scrubbed::with_limit(WINDOW_LEN * 2);
+        let mut opened = Vec::new();
+        for mut piece in block.chunks(piece_len) {
+            loop {
+                let before = out.len();
+                let progress = snappy.run(&mut piece, &mut out, room)?;
+                let count = out.len() - before;
+                opened.extend_from_slice(&out.as_slice()[before..]);
+                out.keep_last(WINDOW_LEN);
+                if progress != Progress::More {
+                    return Ok((progress, opened));
+                }
+                if count < room {
+                    assert!(piece.is_empty());
+                    break;
+                }
+            }
+        }
+        Ok((Progress::More, opened))
+    }
+
+    /// Bytes with repetitions near and far.
+    fn repetitive() -> impl Strategy<Value = Vec<u8>> {
+        vec((vec(any::<u8>(), 1..30), 1_usize..400), 1..40).prop_map(|parts| {
+            parts
+                .into_iter()
+                .flat_map(|(part, count)| part.repeat(count))
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_reference_packs_is_opened(
+            bytes in repetitive(),
+            piece_len in prop_oneof![1_usize..10, 1_usize..5000],
+            room in prop_oneof![1_usize..10, 1_usize..5000],
+        ) {
+            let block = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+            let (progress, opened) = open(&block, piece_len, room).unwrap();
+            prop_assert_eq!(progress, Progress::Ended);
+            prop_assert!(opened == bytes);
+        }
+
+        #[test]
+        fn what_the_reference_opens_is_opened_alike(
+            bytes in repetitive(),
+            mutations in vec((any::<usize>(), any::<u8>()), 1..4),
+            piece_len in 1_usize..100,
+        ) {
+            let mut block = snap::raw::Encoder::new().compress_vec(&bytes).unwrap();
+            for (place, value) in mutations {
+                let place = place % block.len();
+                block[place] = value;
+            }
+            // A stated length is not believed here, but the reference allocates it.
+            let stated_len = snap::raw::decompress_len(&block).unwrap_or(usize::MAX);
+            let opened = open(&block, piece_len, 4096);
+            if stated_len < 10_000_000
+                && let Ok(expected) = snap::raw::Decoder::new().decompress_vec(&block)
+                && !expected.is_empty()
+                && opened.as_ref().map(|(progress, _)| *progress) != Ok(Progress::OutOfReach)
+            {
+                prop_assert!(opened == Ok((Progress::Ended, expected)));
+            }
+        }
+    }
+
+    #[test]
+    fn copies_reach_as_far_as_the_window() {
+        for (offset, expected) in [
+            (WINDOW_LEN, Ok(Progress::Ended)),
+            (WINDOW_LEN + 1, Ok(Progress::OutOfReach)),
+            (70_001, Err(Broken)),
+            (0, Err(Broken)),
+        ] {
+            // The length 70,004; a literal of 70,000 bytes, with its length in three bytes; a copy of four.
+            let mut block = vec![0xF4, 0xA2, 0x04, 62 << 2, 0x6F, 0x11, 0x01];
+            block.extend((0..70_000_u32).map(|index| index.to_le_bytes()[0]));
+            block.push((3 << 2) | 3);
+            block.extend(u32::try_from(offset).unwrap().to_le_bytes());
+            let progress = open(&block, 1000, 4096).map(|(progress, _)| progress);
+            assert_eq!(progress, expected, "offset {offset}");
+        }
+    }
+}

@@ -14,11 +14,11 @@
 use flate2::{Decompress, FlushDecompress, Status};
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use super::Compressor;
 use super::body::Body;
 use super::capture::Scrubbed;
 use super::snappy::{self, Snappy};
 use super::token::Fault;
+use super::{Compressor, Scratch};
 
 /// Bytes shown to the body at once.
 const PIECE_LEN: usize = 4096;
@@ -67,13 +67,13 @@ enum Engine {
 }
 
 impl Engine {
-    fn new(compressor: Compressor) -> Option<Self> {
+    fn new(compressor: Compressor, scratch: &mut Scratch) -> Option<Self> {
         Some(match compressor {
             Compressor::Noop => Self::Noop,
             Compressor::Snappy => Self::Snappy(Snappy::new()),
             Compressor::Zlib => Self::Zlib(Decompress::new(true)),
             Compressor::Zstd => {
-                let mut context = DCtx::try_create()?;
+                let mut context = scratch.take_zstd()?;
                 context
                     .set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))
                     .ok()?;
@@ -304,8 +304,13 @@ pub(super) struct Unpack {
 
 impl Unpack {
     /// Opens a body said to be `stated_len` bytes long, of which at most `limit` come out.
-    pub(super) fn new(compressor: Compressor, stated_len: usize, limit: usize) -> Self {
-        let engine = Engine::new(compressor);
+    pub(super) fn new(
+        compressor: Compressor,
+        stated_len: usize,
+        limit: usize,
+        scratch: &mut Scratch,
+    ) -> Self {
+        let engine = Engine::new(compressor, scratch);
         let failure = engine.is_none().then_some(Failure::Broken);
         let open = engine.map(|engine| {
             Box::new(Open {
@@ -334,28 +339,31 @@ impl Unpack {
     }
 
     /// Opens `input`, the next bytes of the message.
-    pub(super) fn push(&mut self, input: &[u8], body: &mut Body) {
+    pub(super) fn push(&mut self, input: &[u8], body: &mut Body, scratch: &mut Scratch) {
         if input.is_empty() {
             return;
         }
         if let Some(open) = &mut self.open {
             let result = open.push(input, body);
-            self.conclude(result);
+            self.conclude(result, scratch);
         }
     }
 
     /// The message ended: what was wrong with it, if anything was.
-    pub(super) fn finish(&mut self, body: &mut Body) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self, body: &mut Body, scratch: &mut Scratch) -> Result<(), Failure> {
         if let Some(open) = &mut self.open {
             let result = open.end(body);
-            self.conclude(result);
+            self.conclude(result, scratch);
         }
         self.failure.map_or(Ok(()), Err)
     }
 
-    fn conclude(&mut self, result: Result<bool, Failure>) {
-        if result != Ok(false) {
-            self.open = None;
+    fn conclude(&mut self, result: Result<bool, Failure>, scratch: &mut Scratch) {
+        if result != Ok(false)
+            && let Some(open) = self.open.take()
+            && let Engine::Zstd { context, .. } = open.engine
+        {
+            scratch.put_zstd(context);
         }
         self.failure = result.err();
     }
