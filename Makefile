@@ -11,7 +11,7 @@ help:
 setup:
 	@tests/setup/install
 
-# cargo-nextest gives each test its own process; where it is not to be had, cargo's own runner takes its place.
+# cargo-nextest gives each test its own process and a limit of time; where it is not, cargo's own runner will do.
 test: setup
 	@tests/setup/run-tests
 

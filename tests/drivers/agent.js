@@ -24,13 +24,20 @@ class Reference {
   constructor(client, name, stream) {
     Object.assign(this, { created: 0, ready: 0, closed: {}, checkedOut: 0, checkoutFailed: {}, cleared: 0, sleeping: 0 });
     this.heartbeats = { started: 0, succeeded: 0, failed: 0 };
+    this.open = new Set();
+    const key = event => `${event.address} ${event.connectionId}`;
     const saw = (event, details) => {
       if (stream) write({ event, name, at: Date.now() / 1000, ...details });
     };
     const on = (event, handler) => client.on(event, handler);
-    on('connectionCreated', event => { this.created++; saw('created', { connection: event.connectionId }); });
+    on('connectionCreated', event => {
+      this.open.add(key(event));
+      this.created++;
+      saw('created', { connection: event.connectionId });
+    });
     on('connectionReady', event => { this.ready++; saw('ready', { connection: event.connectionId }); });
     on('connectionClosed', event => {
+      if (!this.open.delete(key(event))) return;
       bump(this.closed, event.reason);
       saw('closed', { connection: event.connectionId, reason: event.reason });
     });
@@ -50,10 +57,17 @@ class Reference {
       this.heartbeats.failed++;
       saw('heartbeat_failed', { error: String(event.failure) });
     });
-    const commandStarted = event => { if (event.commandName === 'sleep') this.sleeping++; };
-    on('commandStarted', commandStarted);
-    this.commandStarted = commandStarted;
+    on('commandStarted', event => { if (event.commandName === 'sleep') this.sleeping++; });
   }
+}
+
+// Node 3.6 closes the connection that carried endSessions without saying so.
+function closeUnreported(reference) {
+  if (reference.open.size) {
+    reference.closed.unreported = (reference.closed.unreported || 0) + reference.open.size;
+    reference.open.clear();
+  }
+  reference.checkedOut = 0;
 }
 
 // The sockets of the legacy topology, as its own server objects list them.
@@ -369,6 +383,7 @@ class Agent {
     const clients = this.clients.get(name) || [];
     this.clients.delete(name);
     await Promise.all(clients.map(client => client.close(force)));
+    if (major === 3) (this.references.get(name) || []).forEach(closeUnreported);
     return {};
   }
 
@@ -387,11 +402,11 @@ class Agent {
       total.ready += reference.ready;
       total.checked_out += reference.checkedOut;
       total.cleared += reference.cleared;
+      total.open += reference.open.size;
       add(total.closed, reference.closed);
       add(total.checkout_failed, reference.checkoutFailed);
       add(total.heartbeats, reference.heartbeats);
     }
-    total.open = total.created - Object.values(total.closed).reduce((sum, count) => sum + count, 0);
     return total;
   }
 

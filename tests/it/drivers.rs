@@ -277,3 +277,35 @@ fn a_password_is_demanded_and_tls_is_offered() {
     );
     assert!(begin.elapsed() < LIMIT);
 }
+
+#[test]
+fn a_set_of_three_elects_another_primary_and_takes_the_first_one_back() {
+    let mut set = ReplicaSet::direct(3);
+    assert_eq!(set.primary(), 0);
+    let mut agent = Agent::spawn(Driver::Node7);
+    agent.open("app", &format!("{}&w=majority", set.uri()));
+    agent.run("app", "crud", 3, &json!({}));
+    set.member_mut(0).kill();
+    assert_ne!(set.primary(), 0);
+    agent.run("app", "crud", 3, &json!({}));
+    set.member_mut(0).restart();
+    // It has the highest priority, so it becomes primary again when it has caught up.
+    eventually_equal(LIMIT, &0, || set.primary());
+    agent.run("app", "crud", 3, &json!({}));
+}
+
+#[test]
+fn a_frozen_server_answers_when_it_is_thawed() {
+    let server = Mongod::standalone();
+    let mut agent = Agent::spawn(Driver::Rust);
+    agent.open("app", &server.uri());
+    agent.run("app", "ping", 1, &json!({}));
+    server.freeze();
+    let ping = json!({ "do": "run", "name": "app", "operation": "ping" });
+    let pending = agent.submit(ping);
+    // The agent itself is alive and waits.
+    eventually_equal(LIMIT, &Some(1), || counts(&mut agent).0);
+    server.thaw();
+    assert_eq!(agent.wait(pending)["done"], 1);
+    eventually_equal(LIMIT, &Some(0), || counts(&mut agent).0);
+}

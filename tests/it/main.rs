@@ -9,6 +9,7 @@
 
 mod architecture;
 mod drivers;
+mod prometheus;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"

@@ -8,6 +8,7 @@ mod mongod;
 pub(crate) mod poolscope;
 mod ports;
 mod process;
+mod prometheus;
 mod wait;
 mod wire;
 
@@ -18,6 +19,7 @@ pub(crate) use http::{Response, get};
 pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet};
 pub(crate) use ports::Port;
 pub(crate) use process::Process;
+pub(crate) use prometheus::{Prometheus, promtool};
 pub(crate) use wait::{eventually, eventually_equal, now};
 pub(crate) use wire::Connection;
 
