@@ -2,6 +2,8 @@
 //! without changing a byte, and tells who holds which connections, in what state, and why they break.
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod clients;
 pub mod clock;
 pub mod config;
