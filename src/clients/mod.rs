@@ -12,7 +12,24 @@
 //! It must do no IO and read no clock. **Invariant:** the number of client instances, of their labels and of
 //! their cursors is bounded; whoever finds no place is accounted to `other`, and counted.
 
+mod attribution;
+mod client;
+mod connection;
+mod cursors;
+mod directory;
+mod latency;
+mod picture;
+mod recorder;
+mod roles;
 mod snapshot;
+mod upstream;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use client::ERROR_CODE_OTHER;
+pub use directory::{Directory, DirectoryLimits};
+pub use recorder::Recorder;
+pub use upstream::UpstreamSpec;
 
 pub use snapshot::{
     ClientRow, CloseCounts, ConnectionRow, DialFailure, DirectoryRow, DriverRow, HistogramRow,
@@ -30,3 +47,8 @@ pub struct ClientId(pub u64);
 /// An upstream's position in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub u16);
+
+/// Locks, also after a panic elsewhere: every value here is whole after each single change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

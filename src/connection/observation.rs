@@ -32,9 +32,15 @@ pub enum Observation {
     /// The interval at which the client checks the server, read from an awaitable hello.
     HeartbeatInterval(Duration),
     /// A multi-statement transaction began here.
-    TransactionStarted,
+    TransactionStarted {
+        /// `lsid.id` of its logical session, where it was read.
+        lsid: Option<[u8; 16]>,
+    },
     /// It was committed or aborted, or the reply said that it is gone.
-    TransactionEnded,
+    TransactionEnded {
+        /// `lsid.id` of its logical session, where it was read.
+        lsid: Option<[u8; 16]>,
+    },
     /// The connection can no longer be decoded.
     TurnedOpaque(OpaqueReason),
 }

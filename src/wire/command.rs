@@ -119,6 +119,10 @@ commands! {
 
 impl Command {
     /// Position in [`Command::ALL`].
+    #[cfg_attr(
+        not(test),
+        expect(clippy::as_conversions, reason = "the discriminant is a u8")
+    )]
     pub const fn index(self) -> usize {
         self as usize
     }

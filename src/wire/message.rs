@@ -33,7 +33,10 @@ impl Direction {
 
     /// 0 for [`Direction::ToServer`], 1 for [`Direction::ToClient`].
     pub const fn index(self) -> usize {
-        self as usize
+        match self {
+            Self::ToServer => 0,
+            Self::ToClient => 1,
+        }
     }
 }
 
@@ -51,6 +54,17 @@ pub enum Compressor {
 }
 
 impl Compressor {
+    /// The algorithm of a `compressorId`.
+    pub const fn from_wire(id: u8) -> Option<Self> {
+        Some(match id {
+            0 => Self::Noop,
+            1 => Self::Snappy,
+            2 => Self::Zlib,
+            3 => Self::Zstd,
+            _ => return None,
+        })
+    }
+
     /// The name drivers and servers use.
     pub const fn label(self) -> &'static str {
         match self {
@@ -191,13 +205,13 @@ impl CodeName {
     /// Keeps the printable ASCII of `text`, cut to [`Self::LEN_MAX`] bytes.
     pub fn from_wire(text: &[u8]) -> Self {
         let mut bytes = [0; Self::LEN_MAX];
-        let mut len = 0;
+        let mut len = 0_u8;
         for (slot, byte) in bytes
             .iter_mut()
             .zip(text.iter().filter(|byte| byte.is_ascii_graphic()))
         {
             *slot = *byte;
-            len += 1;
+            len = len.saturating_add(1);
         }
         Self { len, bytes }
     }

@@ -1,0 +1,27 @@
+# What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
+
+.PHONY: help test demo lint setup
+
+help:
+	@echo "make test    all tests, on real servers and drivers"
+	@echo "make demo    a minute of poolscope between five services and a real mongod"
+	@echo "make lint    formatting, clippy and documentation, without any warning"
+	@echo "make setup   only install what tests and demo run on"
+
+setup:
+	@tests/setup/install
+
+# cargo-nextest gives each test its own process; where it is not to be had, cargo's own runner takes its place.
+test: setup
+	@tests/setup/run-tests
+
+demo:
+	@tests/setup/install mongod python node rust-driver
+	@tests/demo/run
+
+lint:
+	cargo fmt --check
+	cargo fmt --check --manifest-path tests/drivers/rust/Cargo.toml
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --manifest-path tests/drivers/rust/Cargo.toml --target-dir target/drivers -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

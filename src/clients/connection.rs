@@ -1,0 +1,206 @@
+//! What is known of one open connection.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::ConnectionId;
+use super::client::ClientCell;
+use super::lock;
+use super::roles::{Sibling, Traits};
+use crate::connection::{Mechanism, OpaqueReason, Role, State};
+use crate::time::Timestamp;
+use crate::wire::{Command, Compressor};
+
+/// Stands for "no moment" where a moment is an atomic.
+const NEVER: u64 = u64::MAX;
+
+/// Stands for "no command" where a command is an atomic.
+const NO_COMMAND: u16 = u16::MAX;
+
+/// One open connection: atomics written by its own task only, cold facts under a lock of its own.
+#[derive(Debug)]
+pub(super) struct ConnectionCell {
+    pub(super) id: ConnectionId,
+    pub(super) peer: SocketAddr,
+    pub(super) opened_at: Timestamp,
+    state: AtomicU8,
+    state_since: AtomicU64,
+    told_role: AtomicU8,
+    in_flight: AtomicU32,
+    busy_since: AtomicU64,
+    last_activity: AtomicU64,
+    pub(super) requests: AtomicU64,
+    /// Requests that are neither handshake nor authentication.
+    pub(super) operations: AtomicU64,
+    pub(super) bytes: [AtomicU64; 2],
+    last_command: AtomicU16,
+    pub(super) facts: Mutex<ConnectionFacts>,
+}
+
+/// Facts that change a few times in the life of a connection.
+#[derive(Debug)]
+pub(super) struct ConnectionFacts {
+    pub(super) owner: Arc<ClientCell>,
+    pub(super) server_side: Option<SocketAddr>,
+    pub(super) driver: String,
+    pub(super) driver_version: String,
+    pub(super) server_connection_id: Option<i64>,
+    pub(super) mechanism: Option<Mechanism>,
+    pub(super) user: Option<String>,
+    pub(super) compressor: Option<Compressor>,
+    pub(super) opaque: Option<OpaqueReason>,
+    pub(super) traits: Traits,
+}
+
+impl ConnectionCell {
+    pub(super) fn new(
+        id: ConnectionId,
+        peer: SocketAddr,
+        at: Timestamp,
+        owner: Arc<ClientCell>,
+    ) -> Self {
+        Self {
+            id,
+            peer,
+            opened_at: at,
+            state: AtomicU8::new(State::Connecting as u8),
+            state_since: AtomicU64::new(at.as_nanos()),
+            told_role: AtomicU8::new(Role::Unknown as u8),
+            in_flight: AtomicU32::new(0),
+            busy_since: AtomicU64::new(NEVER),
+            last_activity: AtomicU64::new(at.as_nanos()),
+            requests: AtomicU64::new(0),
+            operations: AtomicU64::new(0),
+            bytes: Default::default(),
+            last_command: AtomicU16::new(NO_COMMAND),
+            facts: Mutex::new(ConnectionFacts {
+                owner,
+                server_side: None,
+                driver: String::new(),
+                driver_version: String::new(),
+                server_connection_id: None,
+                mechanism: None,
+                user: None,
+                compressor: None,
+                opaque: None,
+                traits: Traits::default(),
+            }),
+        }
+    }
+
+    /// The state as the tracker told it.
+    pub(super) fn state(&self) -> State {
+        State::ALL
+            .get(usize::from(self.state.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or(State::Connecting)
+    }
+
+    pub(super) fn state_since(&self) -> Timestamp {
+        Timestamp::from_nanos(self.state_since.load(Ordering::Relaxed))
+    }
+
+    /// The role as the tracker told it.
+    pub(super) fn told_role(&self) -> Role {
+        Role::ALL
+            .get(usize::from(self.told_role.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(super) fn set_told_role(&self, role: Role) {
+        self.told_role.store(role as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The state or the requests in flight changed; gives the busy time that ended with it.
+    pub(super) fn activity_changed(&self, at: Timestamp, state: State, in_flight: u32) -> Duration {
+        if self.state.swap(state as u8, Ordering::Relaxed) != state as u8 {
+            self.state_since.store(at.as_nanos(), Ordering::Relaxed);
+        }
+        let before = self.in_flight.swap(in_flight, Ordering::Relaxed);
+        match (before, in_flight) {
+            (0, 1..) => {
+                self.busy_since.store(at.as_nanos(), Ordering::Relaxed);
+                Duration::ZERO
+            }
+            (1.., 0) => self.stop_being_busy(at),
+            (0, 0) | (1.., 1..) => Duration::ZERO,
+        }
+    }
+
+    /// Ends the running busy time and gives its length.
+    pub(super) fn stop_being_busy(&self, at: Timestamp) -> Duration {
+        match self.busy_since.swap(NEVER, Ordering::Relaxed) {
+            NEVER => Duration::ZERO,
+            since => at.since(Timestamp::from_nanos(since)),
+        }
+    }
+
+    /// Length of the busy time that is still running.
+    pub(super) fn busy_for(&self, at: Timestamp) -> Duration {
+        match self.busy_since.load(Ordering::Relaxed) {
+            NEVER => Duration::ZERO,
+            since => at.since(Timestamp::from_nanos(since)),
+        }
+    }
+
+    pub(super) fn last_activity(&self) -> Timestamp {
+        Timestamp::from_nanos(self.last_activity.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn active_at(&self, at: Timestamp) {
+        self.last_activity.store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(super) fn request_seen(&self, command: Command) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if command != Command::Hello && !command.is_authentication() {
+            self.operations.fetch_add(1, Ordering::Relaxed);
+        }
+        let index = u16::try_from(command.index()).unwrap_or(NO_COMMAND);
+        self.last_command.store(index, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_command(&self) -> Option<Command> {
+        Command::ALL
+            .get(usize::from(self.last_command.load(Ordering::Relaxed)))
+            .copied()
+    }
+
+    /// What the decision about roles needs to know of it.
+    pub(super) fn sibling(&self) -> Sibling {
+        let traits = lock(&self.facts).traits;
+        self.sibling_with(traits)
+    }
+
+    pub(super) fn sibling_with(&self, traits: Traits) -> Sibling {
+        Sibling {
+            id: self.id,
+            opened_at: self.opened_at,
+            told: self.told_role(),
+            is_answered: !matches!(self.state(), State::Connecting | State::Handshaking),
+            traits,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_states_and_roles_are_their_positions() {
+        for (position, role) in Role::ALL.into_iter().enumerate() {
+            assert_eq!(role as usize, position);
+        }
+        for (position, state) in State::ALL.into_iter().enumerate() {
+            assert_eq!(state as usize, position);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The end of one connection that counts: what its tracker and its relay tell goes to the cells it holds.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::attribution::{driver_row, driver_text};
+use super::client::ClientCell;
+use super::connection::ConnectionCell;
+use super::cursors::TransactionKey;
+use super::directory::Directory;
+use super::roles::Traits;
+use super::upstream::UpstreamCell;
+use super::{ConnectionId, DialFailure, lock};
+use crate::connection::{
+    Authentication, ClientMetadata, CursorEffect, Ending, Exchange, Facts, Initiator, Manner,
+    Observation, OpaqueReason, Phase, ReplyError, Role, ServerFacts, State,
+};
+use crate::time::Timestamp;
+use crate::wire::{Command, Direction};
+
+/// Counts for one connection; owned by its task.
+///
+/// Dropped without [`Recorder::ended`] it accounts the connection as ended by a failure of the proxy at the
+/// moment of its last activity, so that no gauge stays behind.
+#[derive(Debug)]
+pub struct Recorder {
+    directory: Arc<Directory>,
+    connection: Arc<ConnectionCell>,
+    /// Its owner; until the handshake is read the one that shelters it.
+    client: Arc<ClientCell>,
+    upstream: Arc<UpstreamCell>,
+    /// The connection was counted as opened by `client` and stays with it.
+    is_settled: bool,
+    /// Hellos seen before that.
+    hellos_pending: u64,
+    has_ended: bool,
+}
+
+impl Recorder {
+    pub(super) fn new(
+        directory: Arc<Directory>,
+        connection: Arc<ConnectionCell>,
+        client: Arc<ClientCell>,
+        upstream: Arc<UpstreamCell>,
+    ) -> Self {
+        Self {
+            directory,
+            connection,
+            client,
+            upstream,
+            is_settled: false,
+            hellos_pending: 0,
+            has_ended: false,
+        }
+    }
+
+    /// The connection's number.
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// The server accepted the dial, which took `took`; `server_side` is our own address on that socket.
+    pub fn dialled(&mut self, at: Timestamp, took: Duration, server_side: Option<SocketAddr>) {
+        self.upstream.connect_times.record_duration(took);
+        lock(&self.connection.facts).server_side = server_side;
+        if self.connection.state() == State::Connecting {
+            self.activity_changed(at, State::Handshaking, 0);
+        }
+    }
+
+    /// The server could not be dialled.
+    pub fn dial_failed(&mut self, failure: DialFailure) {
+        self.upstream.dial_failed(failure);
+    }
+
+    /// A chunk of `count` bytes was forwarded.
+    pub fn bytes_forwarded(&mut self, direction: Direction, count: u64, at: Timestamp) {
+        self.connection.active_at(at);
+        if let Some(bytes) = self.connection.bytes.get(direction.index()) {
+            bytes.fetch_add(count, Ordering::Relaxed);
+        }
+        // Until then nothing is counted for the shelter: the bytes move to the owner with the connection.
+        if self.is_settled
+            && let Some(bytes) = self.client.bytes.get(direction.index())
+        {
+            bytes.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The connection ended.
+    pub fn ended(mut self, ending: Ending, at: Timestamp) {
+        self.finish(ending, at);
+    }
+
+    fn finish(&mut self, ending: Ending, at: Timestamp) {
+        self.has_ended = true;
+        self.settle(at, "");
+        let busy = self.connection.stop_being_busy(at);
+        self.busy(busy);
+        self.upstream.ended(ending);
+        self.client.closed.add(ending);
+        self.directory.depart(&self.connection, &self.client, at);
+    }
+
+    /// Finds the owner of the connection, who counts it as opened and keeps it for life.
+    fn settle(&mut self, at: Timestamp, app: &str) {
+        if self.is_settled {
+            return;
+        }
+        self.is_settled = true;
+        let owner =
+            self.directory
+                .settle(&self.connection, &self.client, self.upstream.id, app, at);
+        self.client = owner;
+        self.client
+            .requests
+            .add(Command::Hello, self.hellos_pending);
+        for (owned, carried) in self.client.bytes.iter().zip(&self.connection.bytes) {
+            owned.fetch_add(carried.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    fn busy(&self, duration: Duration) {
+        if !duration.is_zero() {
+            self.client
+                .busy_nanos
+                .fetch_add(super::latency::nanos(duration), Ordering::Relaxed);
+        }
+    }
+
+    fn introduced(&mut self, at: Timestamp, metadata: &ClientMetadata) {
+        self.settle(at, &metadata.application);
+        let traits = Traits::of(metadata);
+        let mut row = driver_row(metadata);
+        {
+            let mut facts = lock(&self.connection.facts);
+            facts.driver.clone_from(&row.name);
+            facts.driver_version.clone_from(&row.version);
+            facts.traits = traits.with_authentication_of(facts.traits);
+        }
+        if row.name.is_empty() {
+            return;
+        }
+        let mut driver = lock(&self.client.driver);
+        if let Some(known) = driver.take() {
+            row.compressor = known.compressor;
+            row.mechanism = known.mechanism;
+            row.user = known.user;
+        }
+        *driver = Some(row);
+    }
+
+    fn server_described(&self, at: Timestamp, server: ServerFacts) {
+        {
+            let mut facts = lock(&self.connection.facts);
+            facts.server_connection_id = server.connection_id.or(facts.server_connection_id);
+            facts.compressor = server.compressor.or(facts.compressor);
+        }
+        if server.compressor.is_some()
+            && let Some(driver) = lock(&self.client.driver).as_mut()
+        {
+            driver.compressor = server.compressor;
+        }
+        self.directory.server_described(&self.upstream, at, server);
+    }
+
+    fn authenticated(&self, authentication: Authentication) {
+        let Authentication {
+            mechanism,
+            result,
+            user,
+        } = authentication;
+        let user = user.as_deref().map(driver_text);
+        *lock(&self.client.authentications)
+            .entry((mechanism, result))
+            .or_default() += 1;
+        {
+            let mut facts = lock(&self.connection.facts);
+            facts.mechanism = Some(mechanism);
+            facts.user.clone_from(&user);
+            facts.traits.has_authenticated = true;
+        }
+        self.learn_from_pool();
+        let mut driver = lock(&self.client.driver);
+        let driver = driver.get_or_insert_default();
+        driver.mechanism = Some(mechanism);
+        if user.is_some() {
+            driver.user = user;
+        }
+    }
+
+    /// Remembers the habits of the client's pool from a connection that is proven to belong to it.
+    fn learn_from_pool(&self) {
+        if self.connection.told_role() == Role::Application {
+            let traits = lock(&self.connection.facts).traits;
+            lock(&self.client.hints).pooled(traits);
+        }
+    }
+
+    fn turned_opaque(&mut self, at: Timestamp, reason: OpaqueReason) {
+        // Its handshake will never be read, so nobody else can become its owner.
+        self.settle(at, "");
+        lock(&self.connection.facts).opaque = Some(reason);
+        self.directory.turned_opaque(reason);
+    }
+
+    /// Follows a cursor; true when the exchange waited for data rather than for the server.
+    fn follow_cursor(&self, exchange: &Exchange) -> bool {
+        let at = exchange.ended_at;
+        let mut cursors = lock(&self.client.cursors);
+        match exchange.cursor {
+            CursorEffect::None => false,
+            CursorEffect::Opened { id, awaits_data } => {
+                if !cursors.opened(at, id, awaits_data) {
+                    self.directory.untracked_one();
+                }
+                false
+            }
+            CursorEffect::Continued { id } => cursors.continued(at, id),
+            CursorEffect::Exhausted { id } => cursors.gone(id),
+        }
+    }
+}
+
+impl Facts for Recorder {
+    fn message_seen(&mut self, direction: Direction, wire_len: u32) {
+        if let Some(sizes) = self.upstream.message_size(direction) {
+            sizes.record(u64::from(wire_len));
+        }
+    }
+
+    fn request_seen(&mut self, at: Timestamp, command: Command) {
+        self.connection.request_seen(command);
+        self.upstream.requests.add(command, 1);
+        if !self.is_settled && command == Command::Hello {
+            self.hellos_pending += 1;
+            return;
+        }
+        // A first command other than a hello: this client will never introduce itself.
+        self.settle(at, "");
+        self.client.requests.add(command, 1);
+    }
+
+    fn cursor_killed(&mut self, _at: Timestamp, id: i64) {
+        lock(&self.client.cursors).gone(id);
+    }
+
+    fn exchange_ended(&mut self, exchange: &Exchange) {
+        let awaited_data = exchange.cursor != CursorEffect::None && self.follow_cursor(exchange);
+        if !exchange.is_timed || awaited_data {
+            return;
+        }
+        let took = exchange.ended_at.since(exchange.started_at);
+        if let Some(times) = self.upstream.command_time(exchange.command) {
+            times.record_duration(took);
+        }
+        if self.is_settled {
+            self.client.command_times.record(took);
+        }
+    }
+
+    fn error_seen(&mut self, _at: Timestamp, error: &ReplyError) {
+        self.upstream
+            .errors
+            .add(error.kind, error.code, error.count);
+        if self.is_settled {
+            self.client.errors.add(error.kind, error.code, error.count);
+        }
+    }
+
+    fn activity_changed(&mut self, at: Timestamp, state: State, in_flight: u32) {
+        let busy = self.connection.activity_changed(at, state, in_flight);
+        self.busy(busy);
+    }
+
+    fn observed(&mut self, at: Timestamp, observation: Observation) {
+        match observation {
+            Observation::HandshakeSeen(metadata) => self.introduced(at, &metadata),
+            Observation::ServerDescribed(server) => self.server_described(at, *server),
+            Observation::Authenticated(authentication) => {
+                self.settle(at, "");
+                self.authenticated(authentication);
+            }
+            Observation::Ready { after } => {
+                self.settle(at, "");
+                self.client.handshakes.record_duration(after);
+            }
+            Observation::RoleFound(role) => {
+                self.connection.set_told_role(role);
+                self.learn_from_pool();
+            }
+            Observation::HeartbeatInterval(interval) => self.client.set_heartbeat(interval),
+            Observation::TransactionStarted { lsid } => {
+                let key = TransactionKey::new(lsid, self.connection.id);
+                if !lock(&self.client.transactions).started(at, key) {
+                    self.directory.untracked_one();
+                }
+            }
+            Observation::TransactionEnded { lsid } => {
+                let key = TransactionKey::new(lsid, self.connection.id);
+                lock(&self.client.transactions).ended(key);
+            }
+            Observation::TurnedOpaque(reason) => self.turned_opaque(at, reason),
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if self.has_ended {
+            return;
+        }
+        let phase = match self.connection.state() {
+            State::Connecting => Phase::Dialling,
+            State::Handshaking => Phase::Handshaking,
+            State::Authenticating => Phase::Authenticating,
+            State::Idle | State::Monitoring | State::Draining => Phase::Idle,
+            State::Active => Phase::InExchange,
+            State::Opaque => Phase::Opaque,
+        };
+        let ending = Ending {
+            initiator: Initiator::Proxy,
+            manner: Manner::Internal,
+            phase,
+            after_failed_authentication: false,
+        };
+        let at = self.connection.last_activity();
+        self.finish(ending, at);
+    }
+}

@@ -1,0 +1,420 @@
+//! The walk over a BSON document: one element after the other, values of no interest skipped by their length.
+//!
+//! It must not allocate, recurse or depend on how the bytes are split; it carries only a partial key or number.
+//!
+//! ```text
+//!              ┌──────────── pop ◀── 0 ───┐
+//!              ▼                          │
+//! Length ──▶ Kind ── type ──▶ Key ──▶ Fixed │ Length │ Skip │ Text │ Uuid │ Cstrings ──▶ Kind
+//!    ▲                                           │
+//!    └──────── a document of interest ───────────┘
+//! ```
+//!
+//! **Invariant:** no value reaches beyond the document it lies in, whose last byte is left for its terminator.
+//! So whatever a length says, the walk ends where the message ends.
+//!
+//! Source: BSON specification 1.1, bsonspec.org/spec.html.
+
+use super::facts::Facts;
+use super::field::{Field, Number, Scope};
+use super::token::{Carry, Fault, Input};
+
+/// Documents of interest inside each other: body, `$query`, `pipeline`, its first stage.
+const DEPTH_MAX: usize = 4;
+
+/// Least length of a document: its length and its terminator.
+const DOCUMENT_LEN_MIN: usize = 5;
+
+/// Element types, by their byte on the wire.
+mod kind {
+    pub(super) const DOUBLE: u8 = 0x01;
+    pub(super) const STRING: u8 = 0x02;
+    pub(super) const DOCUMENT: u8 = 0x03;
+    pub(super) const ARRAY: u8 = 0x04;
+    pub(super) const BINARY: u8 = 0x05;
+    pub(super) const UNDEFINED: u8 = 0x06;
+    pub(super) const OBJECT_ID: u8 = 0x07;
+    pub(super) const BOOLEAN: u8 = 0x08;
+    pub(super) const DATE: u8 = 0x09;
+    pub(super) const NULL: u8 = 0x0A;
+    pub(super) const REGEX: u8 = 0x0B;
+    pub(super) const DB_POINTER: u8 = 0x0C;
+    pub(super) const CODE: u8 = 0x0D;
+    pub(super) const SYMBOL: u8 = 0x0E;
+    pub(super) const CODE_WITH_SCOPE: u8 = 0x0F;
+    pub(super) const INT32: u8 = 0x10;
+    pub(super) const TIMESTAMP: u8 = 0x11;
+    pub(super) const INT64: u8 = 0x12;
+    pub(super) const DECIMAL128: u8 = 0x13;
+    pub(super) const MAX_KEY: u8 = 0x7F;
+    pub(super) const MIN_KEY: u8 = 0xFF;
+}
+
+/// How the length of a value is found.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// By its type.
+    Fixed(usize),
+    /// It begins with an int32.
+    Sized,
+    /// It is two NUL-terminated strings.
+    Cstrings,
+}
+
+impl Shape {
+    const fn of(kind: u8) -> Option<Self> {
+        Some(match kind {
+            kind::UNDEFINED | kind::NULL | kind::MAX_KEY | kind::MIN_KEY => Self::Fixed(0),
+            kind::BOOLEAN => Self::Fixed(1),
+            kind::INT32 => Self::Fixed(4),
+            kind::DOUBLE | kind::DATE | kind::TIMESTAMP | kind::INT64 => Self::Fixed(8),
+            kind::OBJECT_ID => Self::Fixed(12),
+            kind::DECIMAL128 => Self::Fixed(16),
+            kind::STRING
+            | kind::DOCUMENT
+            | kind::ARRAY
+            | kind::BINARY
+            | kind::DB_POINTER
+            | kind::CODE
+            | kind::SYMBOL
+            | kind::CODE_WITH_SCOPE => Self::Sized,
+            kind::REGEX => Self::Cstrings,
+            _ => return None,
+        })
+    }
+}
+
+/// What the walk waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The type of an element, or the end of the document.
+    Kind,
+    /// The key of an element.
+    Key,
+    /// A number or an `ObjectId` of interest.
+    Fixed,
+    /// The length of a value.
+    Length,
+    /// The first `keep` bytes of a string of interest, whose NUL is at `nul`.
+    Text { keep: usize, nul: usize },
+    /// The NUL of a string.
+    StringEnd { nul: usize },
+    /// Subtype and bytes of a binary of interest.
+    Uuid,
+    /// The end of a value of no interest.
+    Skip { to: usize },
+    /// The ends of that many NUL-terminated strings.
+    Cstrings { left: u8 },
+    /// Nothing: the document ended.
+    Done,
+}
+
+/// A document the walk is in.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    scope: Scope,
+    /// Position behind the terminator.
+    end: usize,
+}
+
+impl Level {
+    /// Position of the terminator, which no value may reach.
+    const fn limit(self) -> usize {
+        self.end.saturating_sub(1)
+    }
+}
+
+/// The state of a walk over one document.
+#[derive(Debug)]
+pub(super) struct Walk {
+    stage: Stage,
+    level: Level,
+    parents: [Level; DEPTH_MAX],
+    depth: usize,
+    /// Type of the element at hand.
+    kind: u8,
+    /// Interest in the element at hand.
+    field: Field,
+    /// No key of the document at hand was seen.
+    is_first: bool,
+    root: Scope,
+}
+
+impl Walk {
+    /// A walk over a document of kind `root` that begins with the next byte and must end by position `limit`.
+    pub(super) const fn new(root: Scope, limit: usize) -> Self {
+        let around = Level {
+            scope: Scope::Plain,
+            end: limit.saturating_add(1),
+        };
+        Self {
+            stage: Stage::Length,
+            level: around,
+            parents: [around; DEPTH_MAX],
+            depth: 0,
+            kind: kind::DOCUMENT,
+            field: Field::Root,
+            is_first: true,
+            root,
+        }
+    }
+
+    /// Whether the document ended.
+    pub(super) fn is_done(&self) -> bool {
+        self.stage == Stage::Done
+    }
+
+    /// Walks on as far as `input` reaches, or to the end of the document.
+    pub(super) fn push(
+        &mut self,
+        carry: &mut Carry,
+        input: &mut Input<'_>,
+        facts: &mut Facts,
+    ) -> Result<(), Fault> {
+        loop {
+            match self.stage {
+                Stage::Kind => {
+                    let Some(kind) = input.byte() else {
+                        return Ok(());
+                    };
+                    if kind == 0 {
+                        self.leave(input.pos())?;
+                    } else {
+                        self.kind = kind;
+                        self.stage = Stage::Key;
+                    }
+                }
+                Stage::Key => {
+                    let Some(key) = carry.cstring(input, self.level.limit())? else {
+                        return Ok(());
+                    };
+                    let is_first = std::mem::take(&mut self.is_first);
+                    self.field = facts.field(self.level.scope, key, is_first);
+                    self.stage = self.value(input.pos())?;
+                }
+                Stage::Fixed => {
+                    if !self.fixed(carry, input, facts) {
+                        return Ok(());
+                    }
+                    self.stage = Stage::Kind;
+                }
+                Stage::Length => {
+                    let Some(len) = carry.int32(input) else {
+                        return Ok(());
+                    };
+                    self.stage = self.sized(len, input.pos(), facts)?;
+                }
+                Stage::Text { keep, nul } => {
+                    let Some(text) = carry.bytes(input, keep) else {
+                        return Ok(());
+                    };
+                    facts.text(self.field, text);
+                    self.stage = Stage::StringEnd { nul };
+                }
+                Stage::StringEnd { nul } => {
+                    if !input.skip_to(nul) {
+                        return Ok(());
+                    }
+                    let Some(byte) = input.byte() else {
+                        return Ok(());
+                    };
+                    if byte != 0 {
+                        return Err(Fault {
+                            what: "string",
+                            pos: nul,
+                        });
+                    }
+                    self.stage = if self.kind == kind::DB_POINTER {
+                        Stage::Skip {
+                            to: input.pos().saturating_add(12),
+                        }
+                    } else {
+                        Stage::Kind
+                    };
+                }
+                Stage::Uuid => {
+                    let Some([subtype, uuid @ ..]) = carry.array::<17>(input) else {
+                        return Ok(());
+                    };
+                    // Subtype 4 is a UUID; sessions have no other (sessions/driver-sessions.md § Session ID).
+                    if subtype == 4 {
+                        facts.uuid(self.field, uuid);
+                    }
+                    self.stage = Stage::Kind;
+                }
+                Stage::Skip { to } => {
+                    if !input.skip_to(to) {
+                        return Ok(());
+                    }
+                    self.stage = Stage::Kind;
+                }
+                Stage::Cstrings { left } => {
+                    if carry.cstring(input, self.level.limit())?.is_none() {
+                        return Ok(());
+                    }
+                    self.stage = match left {
+                        0 | 1 => Stage::Kind,
+                        left => Stage::Cstrings {
+                            left: left.saturating_sub(1),
+                        },
+                    };
+                }
+                Stage::Done => return Ok(()),
+            }
+        }
+    }
+
+    /// A terminator was seen, and `pos` is behind it.
+    fn leave(&mut self, pos: usize) -> Result<(), Fault> {
+        if pos != self.level.end {
+            return Err(Fault {
+                what: "document end",
+                pos: pos.saturating_sub(1),
+            });
+        }
+        self.depth = self.depth.saturating_sub(1);
+        if self.depth == 0 {
+            self.stage = Stage::Done;
+        } else if let Some(parent) = self.parents.get(self.depth) {
+            self.level = *parent;
+        }
+        Ok(())
+    }
+
+    /// What to wait for when the value of the element at hand begins at `pos`.
+    #[inline]
+    fn value(&self, pos: usize) -> Result<Stage, Fault> {
+        let Some(shape) = Shape::of(self.kind) else {
+            return Err(Fault {
+                what: "element type",
+                pos,
+            });
+        };
+        match shape {
+            Shape::Sized => Ok(Stage::Length),
+            Shape::Cstrings => Ok(Stage::Cstrings { left: 2 }),
+            Shape::Fixed(width) => {
+                let to = pos.saturating_add(width);
+                if to > self.level.limit() {
+                    return Err(Fault { what: "value", pos });
+                }
+                if self.field == Field::None || matches!(width, 0 | 16) {
+                    return Ok(Stage::Skip { to });
+                }
+                Ok(Stage::Fixed)
+            }
+        }
+    }
+
+    /// Reads a value of fixed width; false while it is incomplete.
+    fn fixed(&self, carry: &mut Carry, input: &mut Input<'_>, facts: &mut Facts) -> bool {
+        let number = match self.kind {
+            kind::BOOLEAN => carry
+                .array::<1>(input)
+                .map(|[byte]| Number::Int(i64::from(byte))),
+            kind::INT32 => carry
+                .int32(input)
+                .map(|value| Number::Int(i64::from(value))),
+            kind::DOUBLE => carry
+                .array(input)
+                .map(|bytes| Number::Double(f64::from_le_bytes(bytes))),
+            kind::OBJECT_ID => {
+                let id = carry.array(input);
+                if let Some(id) = id {
+                    facts.object_id(self.field, id);
+                }
+                return id.is_some();
+            }
+            _ => carry
+                .array(input)
+                .map(|bytes| Number::Int(i64::from_le_bytes(bytes))),
+        };
+        if let Some(number) = number {
+            facts.number(self.field, number);
+        }
+        number.is_some()
+    }
+
+    /// What to wait for when a value that states `len` goes on at `pos`, behind the four bytes of its length.
+    fn sized(&mut self, len: i32, pos: usize, facts: &mut Facts) -> Result<Stage, Fault> {
+        let start = pos.saturating_sub(4);
+        // A negative length is one no document can hold.
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let limit = self.level.limit();
+        match self.kind {
+            kind::DOCUMENT | kind::ARRAY => {
+                let end = start.saturating_add(len);
+                if len < DOCUMENT_LEN_MIN || end > limit {
+                    return Err(Fault {
+                        what: "document length",
+                        pos: start,
+                    });
+                }
+                if self.kind == kind::ARRAY {
+                    facts.emptiness(self.field, len == DOCUMENT_LEN_MIN);
+                }
+                Ok(self.enter(end))
+            }
+            kind::BINARY => {
+                let to = pos.saturating_add(1).saturating_add(len);
+                if to > limit {
+                    return Err(Fault {
+                        what: "binary length",
+                        pos: start,
+                    });
+                }
+                if self.field == Field::SessionId && len == 16 {
+                    return Ok(Stage::Uuid);
+                }
+                Ok(Stage::Skip { to })
+            }
+            kind::CODE_WITH_SCOPE => {
+                // int32 total, int32 string length, NUL, document: 14 bytes at least.
+                let to = start.saturating_add(len);
+                if len < 14 || to > limit {
+                    return Err(Fault {
+                        what: "code with scope length",
+                        pos: start,
+                    });
+                }
+                Ok(Stage::Skip { to })
+            }
+            kind => {
+                let behind = if kind == kind::DB_POINTER { 12 } else { 0 };
+                let end = pos.saturating_add(len);
+                if len < 1 || end.saturating_add(behind) > limit {
+                    return Err(Fault {
+                        what: "string length",
+                        pos: start,
+                    });
+                }
+                let nul = end.saturating_sub(1);
+                let is_wanted = matches!(self.field, Field::Text(_));
+                if is_wanted && kind == kind::STRING {
+                    let keep = len.saturating_sub(1).min(Carry::LEN_MAX);
+                    return Ok(Stage::Text { keep, nul });
+                }
+                Ok(Stage::StringEnd { nul })
+            }
+        }
+    }
+
+    /// Goes down into the document or array that ends at `end` when its content is of interest.
+    fn enter(&mut self, end: usize) -> Stage {
+        let scope = match (self.field, self.kind) {
+            (Field::Root, _) => self.root,
+            // Only the outermost document may wrap a command.
+            (Field::Wrapped, kind::DOCUMENT) if self.depth == 1 => Scope::Body,
+            (Field::Inner(scope), kind) if scope.is_array() == (kind == kind::ARRAY) => scope,
+            _ => return Stage::Skip { to: end },
+        };
+        let Some(slot) = self.parents.get_mut(self.depth) else {
+            return Stage::Skip { to: end };
+        };
+        *slot = self.level;
+        self.depth = self.depth.saturating_add(1);
+        self.level = Level { scope, end };
+        self.is_first = true;
+        Stage::Kind
+    }
+}

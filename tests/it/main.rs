@@ -1,0 +1,16 @@
+//! The integration tests: one binary, modules named by the behaviour they show, real parts, loopback only.
+//!
+//! `make test` installs what they run on; `tests/setup/install` does only that.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that meets the unexpected should end there"
+)]
+
+mod architecture;
+mod drivers;
+#[expect(
+    dead_code,
+    reason = "the harness is one piece, whichever of it the tests use"
+)]
+mod support;

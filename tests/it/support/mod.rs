@@ -1,0 +1,38 @@
+//! What the tests run on: real servers, real drivers, the real binary, and waiting for things to become true.
+//!
+//! Every process belongs to the value that started it and ends when that is dropped.
+
+mod agent;
+mod http;
+mod mongod;
+pub(crate) mod poolscope;
+mod ports;
+mod process;
+mod wait;
+mod wire;
+
+use std::path::{Path, PathBuf};
+
+pub(crate) use agent::{Agent, Driver};
+pub(crate) use http::{Response, get};
+pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet};
+pub(crate) use ports::Port;
+pub(crate) use process::Process;
+pub(crate) use wait::{eventually, eventually_equal, now};
+pub(crate) use wire::Connection;
+
+/// The checkout.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A file that `tests/setup/install` has put into `.tools/`.
+pub(crate) fn tool(path: &str) -> PathBuf {
+    let tool = root().join(".tools").join(path);
+    assert!(
+        tool.exists(),
+        "{} is not there; tests/setup/install puts it there",
+        tool.display()
+    );
+    tool
+}

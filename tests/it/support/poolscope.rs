@@ -1,0 +1,145 @@
+//! The real binary before real servers.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Port, Process, Response, eventually, get};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// `poolscope serve` on ports of its own.
+#[derive(Debug)]
+pub(crate) struct Poolscope {
+    process: Process,
+    listeners: Vec<Port>,
+    web: Port,
+}
+
+impl Poolscope {
+    /// One listener for each upstream; returns when it is ready.
+    #[track_caller]
+    pub(crate) fn start(upstreams: &[SocketAddr]) -> Self {
+        Self::start_with(upstreams, &[])
+    }
+
+    /// The same with further arguments.
+    #[track_caller]
+    pub(crate) fn start_with(upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        let listeners: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
+        let web = Port::reserve();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+        command.arg("serve");
+        for (listener, upstream) in listeners.iter().zip(upstreams) {
+            command
+                .args(["--listen", &listener.addr().to_string()])
+                .args(["--upstream", &upstream.to_string()]);
+        }
+        command
+            .args(["--web.listen-address", &web.addr().to_string()])
+            .args(args)
+            .stdin(Stdio::null());
+        let mut process = Process::start(&mut command);
+        eventually(START_LIMIT, || {
+            if let Some(status) = process.ended() {
+                panic!("{command:?} ended with {status}\n{:#?}", process.lines());
+            }
+            match get(web.addr(), "/-/ready") {
+                Ok(response) if response.status == 200 => Ok(()),
+                other => Err(format!("not ready: {other:?}\n{:#?}", process.lines())),
+            }
+        });
+        Self {
+            process,
+            listeners,
+            web,
+        }
+    }
+
+    /// Where clients connect to the first upstream.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.listeners[0].addr()
+    }
+
+    /// Where clients connect, in the order of the upstreams.
+    pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Port::addr).collect()
+    }
+
+    /// The same as `host:port`, as replica set members are advertised.
+    pub(crate) fn advertised(&self) -> Vec<String> {
+        self.addrs().iter().map(SocketAddr::to_string).collect()
+    }
+
+    /// Where metrics and API are served.
+    pub(crate) fn web_addr(&self) -> SocketAddr {
+        self.web.addr()
+    }
+
+    /// A connection string through the first listener, naming the application.
+    pub(crate) fn uri(&self, application: &str) -> String {
+        let addr = self.addr();
+        format!("mongodb://{addr}/?directConnection=true&appName={application}")
+    }
+
+    /// Asks its HTTP side.
+    #[track_caller]
+    pub(crate) fn get(&self, path: &str) -> Response {
+        get(self.web.addr(), path).unwrap()
+    }
+
+    /// The exposition.
+    #[track_caller]
+    pub(crate) fn metrics(&self) -> String {
+        let response = self.get("/metrics");
+        assert_eq!(response.status, 200, "{response:?}");
+        response.body
+    }
+
+    /// The value of one series, written as in the exposition: `name` or `name{label="value",…}`.
+    #[track_caller]
+    pub(crate) fn metric(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics();
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().unwrap())
+    }
+
+    /// What `/api/v1/<path>` answers.
+    #[track_caller]
+    pub(crate) fn api(&self, path: &str) -> Value {
+        let response = self.get(&format!("/api/v1/{path}"));
+        assert_eq!(response.status, 200, "{response:?}");
+        serde_json::from_str(&response.body).unwrap()
+    }
+
+    /// Resident memory, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.process.resident_bytes()
+    }
+
+    /// Open file descriptors.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.process.descriptors()
+    }
+
+    /// The lines it has logged.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
+    /// The process.
+    pub(crate) fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Asks it to end and waits until it has.
+    #[track_caller]
+    pub(crate) fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait(limit)
+    }
+}
