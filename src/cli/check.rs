@@ -51,30 +51,36 @@ fn allowances(loaded: &Loaded, soft: Option<u64>, hard: Option<u64>) -> Vec<Stri
             |limit| grouped(usize::try_from(limit).unwrap_or(usize::MAX)),
         )
     };
-    let verdict = if soft.is_none_or(|soft| soft >= needed) {
+    // `serve` raises the soft limit to the hard one.
+    let verdict = if hard.is_none_or(|hard| hard >= needed) {
         "enough".to_owned()
     } else {
-        let enough_for = soft.map_or(0, |soft| {
-            let left = usize::try_from(soft).unwrap_or(usize::MAX);
+        let enough_for = hard.map_or(0, |hard| {
+            let left = usize::try_from(hard).unwrap_or(usize::MAX);
             left.saturating_sub(upstreams + DESCRIPTORS_BESIDE) / 2
         });
         format!(
-            "enough for {} connections only; raise it (ulimit -n, LimitNOFILE=)",
+            "enough for {} connections only; raise it (ulimit -Hn, LimitNOFILE=)",
             grouped(enough_for)
         )
     };
+    let raised = if soft == hard {
+        String::new()
+    } else {
+        format!(", which serve raises to {}", limit(hard))
+    };
     vec![
         format!(
-            "series: about {} at most ({} of about {each} for each client, {upstreams} of about {SERIES_PER_UPSTREAM} for each upstream)",
+            "series: about {} at most ({} for clients, about {each} each; {} for upstreams, about {SERIES_PER_UPSTREAM} each)",
             grouped(series),
-            grouped(clients)
+            grouped((clients + 1) * each),
+            grouped(upstreams * SERIES_PER_UPSTREAM)
         ),
         format!(
-            "descriptors: {} for {} connections; limit {} (hard {}): {verdict}",
+            "descriptors: {} for {} connections; the limit is {}{raised}: {verdict}",
             grouped(descriptors),
             grouped(connections),
             limit(soft),
-            limit(hard)
         ),
     ]
 }
@@ -111,21 +117,19 @@ mod tests {
 
     #[test]
     fn the_defaults_stay_near_thirty_thousand_series() {
-        let lines = allowances(&loaded(), Some(1024), Some(1_048_576));
+        let lines = allowances(&loaded(), Some(1024), Some(4096));
         assert_eq!(
             lines,
             [
-                "series: about 28,110 at most (250 of about 110 for each client, 1 of about 500 for each upstream)",
-                "descriptors: 40,129 for 20,000 connections; limit 1,024 (hard 1,048,576): enough for 447 connections \
-                 only; raise it (ulimit -n, LimitNOFILE=)",
+                "series: about 28,110 at most (27,610 for clients, about 110 each; 500 for upstreams, about 500 each)",
+                "descriptors: 40,129 for 20,000 connections; the limit is 1,024, which serve raises to 4,096: \
+                 enough for 1,983 connections only; raise it (ulimit -Hn, LimitNOFILE=)",
             ]
         );
-        let lines = allowances(&loaded(), None, None);
-        assert!(
-            lines[1].ends_with("limit no limit (hard no limit): enough"),
-            "{}",
-            lines[1]
-        );
+        for hard in [None, Some(40_129)] {
+            let lines = allowances(&loaded(), Some(1024), hard);
+            assert!(lines[1].ends_with(": enough"), "{}", lines[1]);
+        }
     }
 
     #[test]

@@ -216,7 +216,7 @@ fn serve(flags: ConfigFlags) -> Result<(), Failure> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    Ok(app::serve(loaded.config)?)
+    Ok(app::serve(loaded.config, loaded.warnings)?)
 }
 
 impl Asking {
