@@ -63,3 +63,5 @@ pub mod admin;
 pub mod proxy;
 
 pub mod app;
+
+pub mod cli;

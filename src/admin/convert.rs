@@ -1,5 +1,6 @@
 //! From the picture of a moment to the rows of the API.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::api;
@@ -220,7 +221,7 @@ pub(super) fn connection(row: &ConnectionRow, at: Timestamp) -> api::Connection 
         client_id: row.client.0,
         client: client_name(&row.app, &address_of(row)),
         app: row.app.to_string(),
-        peer: row.peer.to_string(),
+        peer: SocketAddr::new(row.peer.ip().to_canonical(), row.peer.port()).to_string(),
         server_side: row.server_side.map(|address| address.to_string()),
         upstream: row.upstream_name.to_string(),
         state: row.state.label().to_owned(),

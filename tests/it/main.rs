@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod command_line;
 mod drivers;
 mod prometheus;
 #[expect(

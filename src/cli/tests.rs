@@ -1,0 +1,237 @@
+//! Tables as they are printed, and questions to an instance over a real socket.
+
+use std::sync::Arc;
+
+use clap::CommandFactory as _;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::admin::sample::{Fixed, client as client_row, fixed};
+use crate::admin::{self, api};
+use crate::clients::DriverRow;
+use crate::config::KEYS;
+use crate::telemetry::is_invisible;
+
+/// An instance that shows `source`, asked for `paths`.
+fn ask<const N: usize>(source: Fixed, paths: &[String; N]) -> anyhow::Result<[Vec<u8>; N]> {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(admin::serve(listener, Arc::new(source), shutdown.clone()));
+        let answers = Instance::at(&address).get_all(paths).await;
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
+        answers
+    })
+}
+
+fn clients_of(source: Fixed) -> (api::Clients, api::Upstreams) {
+    let paths = [client::path("clients", &[]), client::path("upstreams", &[])];
+    let [clients, upstreams] = ask(source, &paths).unwrap();
+    (
+        client::decode(&clients).unwrap(),
+        client::decode(&upstreams).unwrap(),
+    )
+}
+
+/// No line is too wide, and none holds what a terminal would act upon.
+fn check_harmless(text: &str) {
+    for line in text.lines() {
+        assert!(format::width(line) <= table::WIDTH_MAX, "too wide: {line}");
+        let bad = line.chars().find(|c| is_invisible(*c) || *c == '\t');
+        assert_eq!(bad, None, "{line:?}");
+    }
+}
+
+#[test]
+fn clients_are_shown_by_upstream_and_size() {
+    let (clients, upstreams) = clients_of(fixed());
+    let text = show::clients(&clients, &upstreams);
+    check_harmless(&text);
+    insta::assert_snapshot!("clients", text);
+}
+
+#[test]
+fn many_large_clients_fit_a_hundred_columns() {
+    let mut source = fixed();
+    let driver = DriverRow {
+        name: "mongo-java-driver|reactive-streams|spring-data".to_owned(),
+        version: "5.1.0-SNAPSHOT|4.2".to_owned(),
+        ..DriverRow::default()
+    };
+    source.snapshot.clients = (0..250)
+        .map(|n| {
+            let app = format!("reporting-service-with-a-long-name-{n}");
+            let address = format!("10.244.{n}.{n}");
+            let mut row = client_row(n, 0, &app, &address, [n * 991, n * 99_991], driver.clone());
+            row.opened = n * 99_999_991;
+            row.mongo_clients = Some(n * 17);
+            row.p95 = Some(Duration::from_micros(n * n * 1001));
+            row.longest_idle = Some(Duration::from_secs(n * n * 7));
+            row.requests
+                .push((crate::wire::Command::Find, n * 9_999_999_991));
+            row
+        })
+        .collect();
+    let (clients, upstreams) = clients_of(source);
+    let text = show::clients(&clients, &upstreams);
+    check_harmless(&text);
+    let rows: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains("@10.244."))
+        .collect();
+    assert_eq!(rows.len(), 250);
+    assert!(rows[0].contains("@10.244.249.249"), "the largest is first");
+    let ends: Vec<usize> = rows.iter().map(|row| format::width(row)).collect();
+    assert!(
+        ends.iter().all(|end| *end == ends[0]),
+        "numbers end in one column"
+    );
+    insta::assert_snapshot!(
+        "many_clients",
+        text.lines().take(8).collect::<Vec<_>>().join("\n")
+    );
+}
+
+#[test]
+fn an_instance_without_clients_says_so() {
+    let mut source = fixed();
+    source.snapshot.clients.clear();
+    let (clients, upstreams) = clients_of(source);
+    let text = show::clients(&clients, &upstreams);
+    assert_eq!(text.matches("no client\n").count(), 2);
+}
+
+#[test]
+fn connections_upstreams_and_status_are_shown() {
+    let [answer] = ask(fixed(), &[client::path("connections", &[])]).unwrap();
+    let text = show::connections(&client::decode(&answer).unwrap());
+    check_harmless(&text);
+    insta::assert_snapshot!("connections", text);
+
+    let limited = client::path("connections", &[("limit", Some("1".to_owned()))]);
+    let [answer] = ask(fixed(), &[limited]).unwrap();
+    let text = show::connections(&client::decode(&answer).unwrap());
+    assert!(
+        text.ends_with("the oldest 1 of 4 connections; --limit shows more\n"),
+        "{text}"
+    );
+
+    let [answer] = ask(fixed(), &[client::path("upstreams", &[])]).unwrap();
+    let text = show::upstreams(&client::decode(&answer).unwrap());
+    check_harmless(&text);
+    insta::assert_snapshot!("upstreams", text);
+
+    let [answer] = ask(fixed(), &[client::path("status", &[])]).unwrap();
+    let text = show::status(&client::decode(&answer).unwrap());
+    check_harmless(&text);
+    insta::assert_snapshot!("status", text);
+}
+
+#[test]
+fn filters_survive_the_way_to_the_instance() {
+    let filters = [
+        ("client", Some("a&b=c#ä @".to_owned())),
+        ("state", None),
+        ("role", Some("tool".to_owned())),
+    ];
+    assert_eq!(
+        client::path("connections", &filters),
+        "/api/v1/connections?client=a%26b%3Dc%23%C3%A4%20%40&role=tool"
+    );
+    let wrong = client::path("connections", &[("state", Some("busy".to_owned()))]);
+    let error = ask(fixed(), &[wrong]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("\"busy\" is not a state; there are connecting, "),
+        "{error}"
+    );
+}
+
+#[test]
+fn who_is_not_there_is_named_in_one_line() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let check = |address: &str, expected: &str| {
+        let paths = [client::path("status", &[])];
+        let error = runtime.block_on(Instance::at(address).get_all(&paths));
+        assert_eq!(format!("{:#}", error.unwrap_err()), expected);
+    };
+    // A port that was bound and let go again is refused.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    check(
+        &gone,
+        &format!("no poolscope at {gone}: connection refused"),
+    );
+    check(
+        "127.0.0.1",
+        "no poolscope at 127.0.0.1: invalid socket address",
+    );
+
+    // Somebody who speaks something else.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = listener.local_addr().unwrap().to_string();
+    let thread = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 16];
+        stream.read_exact(&mut request).unwrap();
+        stream.write_all(b"+PONG\r\n\r\n").unwrap();
+    });
+    let error = runtime.block_on(Instance::at(&other).get_all(&[client::path("status", &[])]));
+    let error = format!("{:#}", error.unwrap_err());
+    assert!(
+        error.starts_with(&format!("{other} answers, but not as poolscope does: ")),
+        "{error}"
+    );
+    thread.join().unwrap();
+}
+
+#[test]
+fn the_command_line_is_consistent_and_has_every_key() {
+    let mut command = Cli::command();
+    command.build();
+    command.clone().debug_assert();
+    let serve = command.find_subcommand_mut("serve").unwrap();
+    let help = serve.render_long_help().to_string();
+    let help: Vec<&str> = help.split_whitespace().collect();
+    let help = help.join(" ");
+    for key in KEYS {
+        assert!(help.contains(&format!("--{} ", key.flag)), "--{}", key.flag);
+        assert!(help.contains(&format!("[env: {}]", key.env)), "{}", key.env);
+    }
+    assert!(help.contains("POOLSCOPE_CONFIG"));
+}
+
+#[test]
+fn flags_reach_the_configuration() {
+    let arguments = [
+        "poolscope",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        "a:1",
+        "--listen",
+        "[::1]:0",
+        "--upstream",
+        "b:1",
+        "--web.listen-address",
+        "127.0.0.1:0",
+        "--max-clients",
+        "7",
+    ];
+    let Command::Serve(flags) = Cli::try_parse_from(arguments).unwrap().command else {
+        panic!("serve was asked for");
+    };
+    let config = flags.load().unwrap().config;
+    assert_eq!(config.listeners.len(), 2);
+    assert_eq!(config.listeners[1].upstream, "b:1");
+    assert_eq!(config.limits.clients_max, 7);
+    assert!(
+        Cli::try_parse_from(["poolscope", "serve", "--workers", "1", "--workers", "2"]).is_err()
+    );
+    assert!(Cli::try_parse_from(["poolscope", "clients", "--watch", "0"]).is_err());
+}
