@@ -10,6 +10,7 @@
 mod architecture;
 mod command_line;
 mod drivers;
+mod relay;
 mod prometheus;
 #[expect(
     dead_code,
