@@ -13,6 +13,7 @@ mod drivers;
 mod hostile;
 mod prometheus;
 mod relay;
+mod secrets;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"
