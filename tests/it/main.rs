@@ -10,6 +10,7 @@
 mod architecture;
 mod command_line;
 mod drivers;
+mod exposition;
 mod hostile;
 mod prometheus;
 mod relay;
