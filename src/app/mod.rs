@@ -49,6 +49,7 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
 
 async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let mut signals = drain::Signals::new()?;
     let descriptors = raise_descriptor_limit();
     let listeners = bind_all(&config)?;
     refuse_loops(&config, &listeners).await?;
@@ -114,11 +115,20 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     source.enter(Stage::Serving);
     tracing::info!(web = %web_addr, workers = workers_count, ?descriptors, "serving");
 
-    drain::until_signalled_and_drained(&config, &source, &shared.drain, &stop_accepting).await?;
-    stop_all.cancel();
-    tasks.close();
-    tasks.wait().await;
-    tracing::info!("stopped");
+    let signal = signals.next().await;
+    let ending = async {
+        drain::drain(signal, &config, &source, &shared.drain, &stop_accepting).await;
+        stop_all.cancel();
+        tasks.close();
+        tasks.wait().await;
+    };
+    tokio::select! {
+        () = ending => tracing::info!("stopped"),
+        signal = signals.next() => {
+            let connections = shared.drain.open_count();
+            tracing::warn!(signal, connections, "stopped at once");
+        }
+    }
     Ok(())
 }
 
