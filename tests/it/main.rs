@@ -9,6 +9,7 @@
 
 mod architecture;
 mod command_line;
+mod drain;
 mod drivers;
 mod exposition;
 mod hostile;
