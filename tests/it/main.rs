@@ -14,6 +14,7 @@ mod drivers;
 mod exposition;
 mod hostile;
 mod prometheus;
+mod readme;
 mod relay;
 mod secrets;
 #[expect(
