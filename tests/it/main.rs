@@ -9,6 +9,7 @@
 
 mod architecture;
 mod command_line;
+mod deploy;
 mod drain;
 mod drivers;
 mod exposition;
