@@ -649,3 +649,30 @@ fn running_out_of_descriptors_ends_nothing() {
     rig.listener.set_nonblocking(false).unwrap();
     check_both_ways(&rig, b"hello", b"there", 3, 0);
 }
+
+#[test]
+fn connections_beyond_the_limit_are_reset_and_counted() {
+    let port = Port::reserve();
+    let listener = TcpListener::bind(port.addr()).unwrap();
+    let proxy = Poolscope::start_with(&[port.addr()], &["--max-connections", "3"]);
+    let rig = Rig {
+        proxy,
+        listener,
+        port,
+    };
+    let held: Vec<_> = (0..3).map(|_| rig.connect()).collect();
+    let mut one_too_many = TcpStream::connect(rig.proxy.addr()).unwrap();
+    one_too_many
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let error = one_too_many.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let limited = [("initiator", "proxy"), ("reason", "limit")];
+    let family = "poolscope_upstream_connections_closed_total";
+    eventually_equal(Duration::from_secs(5), &1.0, || {
+        rig.proxy.sum(family, &limited)
+    });
+    drop(held);
+    rig.await_quiet();
+    drop(rig.connect());
+}
