@@ -205,8 +205,11 @@ impl<W: Watcher> Relay<'_, W> {
             };
         }
         if self.lanes[direction.index()].source_ended {
-            // A side that is gone already shows itself when it is read from or written to.
-            drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            // When the other lane has ended as well, the close of both sockets says it in the same way.
+            if !self.lanes[1 - direction.index()].done {
+                // A side that is gone already shows itself when it is read from or written to.
+                drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            }
             self.lanes[direction.index()].done = true;
             return Step::Moved;
         }
