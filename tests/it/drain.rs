@@ -1,7 +1,8 @@
 //! Stopping: what a signal does to those who are connected.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,10 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::raw::{Answering, Document, hello, op_msg, stated_len};
-use crate::support::{Connection, Mongod, Poolscope, eventually, eventually_equal, get, now};
+use crate::support::{
+    Agent, Connection, Driver, Mongod, Poolscope, ReplicaSet, eventually, eventually_equal, get,
+    now,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -301,4 +305,83 @@ fn a_drain_time_of_zero_ends_everything_with_the_first_signal() {
     );
     let (_, at) = end_of(stalled);
     assert!(at - began < Duration::from_secs(1));
+}
+
+/// Takes a new connection to whichever proxy is in place now, as the address of a service does.
+#[derive(Clone)]
+struct Service {
+    addr: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
+}
+
+impl Service {
+    fn before(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let service = Self {
+            addr: listener.local_addr().unwrap(),
+            target: Arc::new(Mutex::new(target)),
+        };
+        let target = Arc::clone(&service.target);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let target = *target.lock().unwrap();
+                // Refused: the client sees its connection closed.
+                if let Ok(server) = TcpStream::connect(target) {
+                    copy(client.try_clone().unwrap(), server.try_clone().unwrap());
+                    copy(server, client);
+                }
+            }
+        });
+        service
+    }
+
+    fn turn_to(&self, target: SocketAddr) {
+        *self.target.lock().unwrap() = target;
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    thread::spawn(move || {
+        // However it ends, the other half is told.
+        drop(io::copy(&mut from, &mut to));
+        drop(to.shutdown(Shutdown::Write));
+    });
+}
+
+#[test]
+fn an_application_with_retries_sees_no_error_when_another_proxy_takes_over() {
+    let mut set = ReplicaSet::start(1);
+    let mut first = Poolscope::start_with(&set.addrs(), &["--drain-timeout", "4s"]);
+    let service = Service::before(first.addr());
+    let name = service.addr.to_string();
+    set.initiate(std::slice::from_ref(&name));
+    let mut agents: Vec<Agent> = [Driver::PyMongo4, Driver::Node6].map(Agent::spawn).into();
+    let runs: Vec<u64> = agents
+        .iter_mut()
+        .map(|agent| {
+            agent.open("app", &format!("mongodb://{name}/?replicaSet=rs&w=majority&appName=steady"));
+            agent.run("app", "insert", 10, &json!({}));
+            agent.submit(json!({ "do": "run", "name": "app", "operation": "insert", "seconds": 8, "concurrency": 4, "args": { "list": true } }))
+        })
+        .collect();
+    eventually(LIMIT, || {
+        match first.sum("poolscope_requests_total", &[("command", "insert")]) {
+            count if count > 200.0 => Ok(()),
+            count => Err(count),
+        }
+    });
+    // As an orchestrator does it: the new one is ready, new connections go there, the old one is told to stop.
+    let second = Poolscope::start(&set.addrs());
+    service.turn_to(second.addr());
+    assert_eq!(first.terminate(LIMIT).code(), Some(0));
+
+    let mut acknowledged = 0;
+    for (agent, run) in agents.iter().zip(runs) {
+        let answer = agent.wait(run);
+        assert_eq!(answer["failed"], 0, "{}", answer["errors"]);
+        acknowledged += answer["acknowledged"].as_array().unwrap().len();
+    }
+    let taken_over = second.sum("poolscope_requests_total", &[("command", "insert")]);
+    println!("{acknowledged} inserts, {taken_over} of them through the second proxy");
+    assert!(taken_over > 100.0, "{taken_over}");
 }
