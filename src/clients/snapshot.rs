@@ -225,7 +225,7 @@ pub struct UpstreamRow {
     pub message_sizes: [HistogramRow; 2],
     /// Dial times.
     pub connect_times: HistogramRow,
-    /// Failed dials.
+    /// Failed dials, every reason named.
     pub connect_failures: Vec<(DialFailure, u64)>,
     /// What the server said last.
     pub server: Option<ServerFacts>,
