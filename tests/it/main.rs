@@ -10,10 +10,13 @@
 mod architecture;
 mod command_line;
 mod drivers;
+mod parity;
 mod prometheus;
 mod relay;
+mod restart;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
+mod tls;
