@@ -15,12 +15,16 @@ mod drain;
 mod drivers;
 mod exposition;
 mod hostile;
+mod parity;
 mod prometheus;
 mod readme;
 mod relay;
+mod restart;
 mod secrets;
+mod tls;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
+mod tls;
