@@ -34,6 +34,8 @@ pub(super) struct ConnectionCell {
     pub(super) requests: AtomicU64,
     /// Requests that are neither handshake nor authentication.
     pub(super) operations: AtomicU64,
+    /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
+    heartbeat_nanos: AtomicU64,
     pub(super) bytes: [AtomicU64; 2],
     last_command: AtomicU16,
     pub(super) facts: Mutex<ConnectionFacts>,
@@ -52,6 +54,18 @@ pub(super) struct ConnectionFacts {
     pub(super) compressor: Option<Compressor>,
     pub(super) opaque: Option<OpaqueReason>,
     pub(super) traits: Traits,
+    membership: Membership,
+}
+
+/// What the counters of the owner's pool say of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Membership {
+    /// Nothing.
+    Outside,
+    /// Opened.
+    Inside,
+    /// The connection ended; nothing more will be said.
+    Over,
 }
 
 impl ConnectionCell {
@@ -73,6 +87,7 @@ impl ConnectionCell {
             last_activity: AtomicU64::new(at.as_nanos()),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
             last_command: AtomicU16::new(NO_COMMAND),
             facts: Mutex::new(ConnectionFacts {
@@ -86,6 +101,7 @@ impl ConnectionCell {
                 compressor: None,
                 opaque: None,
                 traits: Traits::default(),
+                membership: Membership::Outside,
             }),
         }
     }
@@ -173,6 +189,36 @@ impl ConnectionCell {
             .copied()
     }
 
+    pub(super) fn set_heartbeat(&self, interval: Duration) {
+        let nanos = super::latency::nanos(interval);
+        self.heartbeat_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// It was found to belong to the pool of its owner, or not to: counted as opened there once, and as closed
+    /// should it prove to be a monitor after all. Neither counter ever falls, and their difference is the number
+    /// of open connections found to belong to the pool.
+    pub(super) fn found_pooled(&self, is_pooled: bool) {
+        let mut facts = lock(&self.facts);
+        match (facts.membership, is_pooled) {
+            (Membership::Outside, true) => {
+                facts.membership = Membership::Inside;
+                facts.owner.pooled_opened.fetch_add(1, Ordering::Relaxed);
+            }
+            (Membership::Inside, false) => {
+                facts.membership = Membership::Outside;
+                facts.owner.pooled_closed.fetch_add(1, Ordering::Relaxed);
+            }
+            (Membership::Outside, false) | (Membership::Inside, true) | (Membership::Over, _) => {}
+        }
+    }
+
+    /// It ended, and was or was not pooled for good.
+    pub(super) fn ended_pooled(&self, is_pooled: bool) {
+        self.found_pooled(is_pooled);
+        self.found_pooled(false);
+        lock(&self.facts).membership = Membership::Over;
+    }
+
     /// What the decision about roles needs to know of it.
     pub(super) fn sibling(&self) -> Sibling {
         let traits = lock(&self.facts).traits;
@@ -184,7 +230,16 @@ impl ConnectionCell {
             id: self.id,
             opened_at: self.opened_at,
             told: self.told_role(),
-            is_answered: !matches!(self.state(), State::Connecting | State::Handshaking),
+            // Of what is not decoded, silence says nothing.
+            is_answered: !matches!(
+                self.state(),
+                State::Connecting | State::Handshaking | State::Opaque
+            ),
+            has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
+            heartbeat: match self.heartbeat_nanos.load(Ordering::Relaxed) {
+                NEVER => None,
+                nanos => Some(Duration::from_nanos(nanos)),
+            },
             traits,
         }
     }

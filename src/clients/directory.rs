@@ -27,7 +27,7 @@ use super::attribution::ClientKey;
 use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::recorder::Recorder;
-use super::roles::{Family, Sibling, is_pooled};
+use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::{ListenerNames, UpstreamCell};
 use super::{ClientId, ConnectionId, DirectoryRow, UpstreamId, UpstreamSpec, lock};
 use crate::connection::{OpaqueReason, Role, ServerFacts};
@@ -225,7 +225,8 @@ impl Directory {
         client: &Arc<ClientCell>,
         at: Timestamp,
     ) {
-        let role = final_role(connection, client, at);
+        let ending = connection.sibling();
+        let role = final_role(&ending, connection, client, at);
         client
             .lifetimes
             .record_duration(at.since(connection.opened_at));
@@ -233,9 +234,7 @@ impl Directory {
             let operations = connection.operations.load(Ordering::Relaxed);
             client.requests_per_connection.record(operations);
         }
-        if is_pooled(role) {
-            client.pooled_closed.fetch_add(1, Ordering::Relaxed);
-        }
+        connection.ended_pooled(ending.is_pooled(role));
         let mut table = lock(&self.table);
         self.connections.remove(&connection.id);
         client.release(connection.id, at);
@@ -413,8 +412,12 @@ fn siblings_of(
 }
 
 /// Decides what a connection was for, and remembers what its siblings need to know of that.
-fn final_role(connection: &ConnectionCell, client: &ClientCell, at: Timestamp) -> Role {
-    let ending = connection.sibling();
+fn final_role(
+    ending: &Sibling,
+    connection: &ConnectionCell,
+    client: &ClientCell,
+    at: Timestamp,
+) -> Role {
     let mut departed = lock(&client.departed);
     departed.expire(at);
     let siblings: Vec<Sibling> = {
@@ -440,11 +443,11 @@ fn final_role(connection: &ConnectionCell, client: &ClientCell, at: Timestamp) -
     let family = Family {
         siblings: &siblings,
         hints: *lock(&client.hints),
-        heartbeat: client.heartbeat(),
+        heartbeat: heartbeat(&siblings, client.heartbeat()),
         at,
     };
-    let role = family.final_role(&ending, &departed);
-    departed.ended(&ending, role, at);
+    let role = family.final_role(ending, &departed);
+    departed.ended(ending, role, at);
     role
 }
 
@@ -721,21 +724,73 @@ mod tests {
         let client = row(&snapshot, "10.0.0.1", "orders");
         assert_eq!(client.mongo_clients, Some(1));
         assert_eq!(client.by_state[State::Monitoring.index()], 2);
-        assert_eq!((client.pooled_active, client.pooled_idle), (1, 3));
-        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 0));
+        assert_eq!((client.pooled_active, client.pooled_idle), (1, 1));
+        assert_eq!((client.pooled_opened, client.pooled_closed), (2, 0));
+        assert_eq!(client.undecided, 2);
         assert_eq!(client.in_flight, 3);
         assert_eq!(client.longest_idle, Some(Duration::from_secs(3)));
         assert_eq!(snapshot.connections[0].state, State::Monitoring);
+        assert_eq!(snapshot.connections[5].role, Role::Unknown);
+
+        let snapshot = directory.snapshot(second(13), true);
+        let client = row(&snapshot, "10.0.0.1", "orders");
+        assert_eq!((client.pooled_active, client.pooled_idle), (1, 3));
+        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 0));
+        assert_eq!(client.undecided, 0);
         assert_eq!(snapshot.connections[5].role, Role::Application);
 
         for member in members {
-            end(member, 4);
+            end(member, 14);
         }
-        let snapshot = directory.snapshot(second(5), true);
+        let snapshot = directory.snapshot(second(15), true);
         let client = row(&snapshot, "10.0.0.1", "orders");
         assert_eq!((client.pooled_opened, client.pooled_closed), (4, 4));
         assert_eq!(client.requests_per_connection.count, 4);
         assert_eq!(open_count(client), 0);
+    }
+
+    #[test]
+    fn what_was_counted_as_pooled_stays_counted() {
+        let directory = directory(10);
+        let mut members: Vec<_> = (0..3).map(|_| open(&directory, 1)).collect();
+        for member in &mut members {
+            introduce(member, "orders");
+        }
+        members[0].observed(second(0), Observation::RoleFound(Role::Monitor));
+        let counts = |at| {
+            let snapshot = directory.snapshot(second(at), false);
+            let client = row(&snapshot, "10.0.0.1", "orders");
+            (
+                client.pooled_opened,
+                client.pooled_closed,
+                client.pooled_idle,
+            )
+        };
+        assert_eq!(counts(11), (0, 0, 0));
+        // Longer silent than its driver's monitors ever are, unless the whole process stood still.
+        assert_eq!(counts(13), (2, 0, 2));
+        members[1].observed(second(14), Observation::RoleFound(Role::RoundTripMonitor));
+        assert_eq!(counts(14), (2, 1, 1));
+        for member in members {
+            end(member, 15);
+        }
+        assert_eq!(counts(16), (2, 2, 0));
+    }
+
+    #[test]
+    fn a_slow_heartbeat_leaves_silence_longer_undecided() {
+        let directory = directory(10);
+        let mut monitors: Vec<_> = (0..2).map(|_| open(&directory, 1)).collect();
+        let mut silent = open(&directory, 1);
+        for (monitor, interval) in monitors.iter_mut().zip([60, 10]) {
+            introduce(monitor, "orders");
+            monitor.observed(second(0), Observation::RoleFound(Role::Monitor));
+            let interval = Duration::from_secs(interval);
+            monitor.observed(second(0), Observation::HeartbeatInterval(interval));
+        }
+        introduce(&mut silent, "orders");
+        let pooled = |at| directory.snapshot(second(at), false).clients[0].pooled_opened;
+        assert_eq!((pooled(70), pooled(73)), (0, 1));
     }
 
     #[test]

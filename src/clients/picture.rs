@@ -11,7 +11,7 @@ use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::directory::Directory;
 use super::latency::Histogram;
-use super::roles::{Family, Sibling, is_pooled};
+use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::UpstreamCell;
 use super::{
     ClientId, ClientRow, ConnectionRow, Snapshot, StateCounts, UpstreamId, UpstreamRow, lock,
@@ -26,6 +26,14 @@ struct Seen {
     sibling: Sibling,
     state: State,
     role: Role,
+    is_pooled: bool,
+}
+
+impl Seen {
+    /// A driver's connection, ready for use, of which only its siblings or time can tell what it is for.
+    fn is_undecided(&self) -> bool {
+        self.role == Role::Unknown && self.sibling.is_silent() && self.sibling.is_answered
+    }
 }
 
 impl Directory {
@@ -108,6 +116,7 @@ impl Directory {
                     sibling: cell.sibling_with(traits),
                     state: cell.state(),
                     role: Role::Unknown,
+                    is_pooled: false,
                     cell,
                 }
             })
@@ -124,9 +133,9 @@ impl Directory {
         let command_times = cell.command_times.read();
         let pooled = |state| {
             let members = members.iter();
-            count(members.filter(|one| is_pooled(one.role) && one.state == state))
+            count(members.filter(|one| one.is_pooled && one.state == state))
         };
-        let pooled_open = count(members.iter().filter(|one| is_pooled(one.role)));
+        // In this order, so that no connection is shown as closed that was never shown as opened.
         let pooled_closed = cell.pooled_closed.load(Ordering::Relaxed);
         let busy = Duration::from_nanos(cell.busy_nanos.load(Ordering::Relaxed));
         ClientRow {
@@ -144,9 +153,10 @@ impl Directory {
             by_role: by_role(members),
             pooled_active: pooled(State::Active),
             pooled_idle: pooled(State::Idle),
+            undecided: count(members.iter().filter(|one| one.is_undecided())),
             peak: cell.peaks.last(),
             opened: cell.opened.load(Ordering::Relaxed),
-            pooled_opened: pooled_closed + pooled_open,
+            pooled_opened: cell.pooled_opened.load(Ordering::Relaxed),
             closed: cell.closed.read(),
             pooled_closed,
             lifetimes: cell.lifetimes.row(),
@@ -172,7 +182,7 @@ impl Directory {
             oldest: members.iter().map(|one| at.since(one.cell.opened_at)).max(),
             longest_idle: members
                 .iter()
-                .filter(|one| is_pooled(one.role) && one.state == State::Idle)
+                .filter(|one| one.is_pooled && one.state == State::Idle)
                 .map(|one| at.since(one.cell.state_since()))
                 .max(),
             cursors_open: lock(&cell.cursors).open_count(at),
@@ -232,13 +242,15 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
     let family = Family {
         siblings: &siblings,
         hints: *lock(&owner.owner.hints),
-        heartbeat: owner.owner.heartbeat(),
+        heartbeat: heartbeat(&siblings, owner.owner.heartbeat()),
         at,
     };
     for (position, role) in positions.iter().zip(family.roles()) {
         if let Some(one) = seen.get_mut(*position) {
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
+            one.is_pooled = one.sibling.is_pooled(role);
+            one.cell.found_pooled(one.is_pooled);
         }
     }
 }

@@ -291,7 +291,10 @@ impl Facts for Recorder {
                 self.connection.set_told_role(role);
                 self.learn_from_pool();
             }
-            Observation::HeartbeatInterval(interval) => self.client.set_heartbeat(interval),
+            Observation::HeartbeatInterval(interval) => {
+                self.connection.set_heartbeat(interval);
+                self.client.set_heartbeat(interval);
+            }
             Observation::TransactionStarted { lsid } => {
                 let key = TransactionKey::new(lsid, self.connection.id);
                 if !lock(&self.client.transactions).started(at, key) {

@@ -10,31 +10,35 @@
 //!   the legacy topology, PHP).
 //! - *Unknown* means: only a handshake. Such a connection is one of: a pooled connection opened in advance
 //!   (`minPoolSize`) or not used yet; the round-trip monitor before its first hello; a streaming or polling
-//!   monitor before its second. The rules for it, the first that applies:
+//!   monitor before its second. The rules for it while it is open, the first that applies:
 //!
-//! 1. No answer to its handshake yet, or no `client` metadata (drivers always send it): unknown.
+//! 1. No answer to its handshake yet, not decoded any more, or no `client` metadata (drivers always send it): unknown.
 //! 2. The driver says so: Ruby from 2.15 ends `platform` with `A`, `M` or `P`. Drivers without monitors
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
 //!    asynchronous PyMongo is named `…|async` and its monitors are not; monitors never authenticate where the
 //!    pool does. The habits of the pool are remembered from the connections that were used.
-//! 4. Older than 1.2 heartbeats: pooled. A monitor would have spoken.
-//! 5. Younger than two seconds: unknown. A streaming monitor speaks only then (Node: half a second later).
-//! 6. Every streaming monitor already has its round-trip monitor, or cannot have one yet (Node opens it one
-//!    heartbeat after the monitor): pooled.
-//! 7. Otherwise unknown until rule 4 decides.
+//! 4. Older than 1.2 heartbeats (12 s unless the client's monitors told another interval): pooled. A monitor
+//!    would have spoken.
+//! 5. Otherwise unknown.
+//!
+//! Nothing weaker decides about an open connection, since counters follow from it and must never fall: that all
+//! monitors found so far have their round-trip connection says nothing of one that was opened a moment ago, and
+//! a monitor is silent for as long as its process is held up.
 //!
 //! A connection that *ends* undecided is counted by best evidence, rules 2 to 4, and then:
 //!
-//! 8. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
+//! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
-//! 9. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
+//! 7. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
 //!    ended within two seconds, before its own monitor could speak). A polling one is: pooled. None is: the
 //!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; as many
 //!    later ones that opened within two seconds of it are monitors as there are used connections from that time
 //!    (a `MongoClient` per request, each closed before its monitor spoke); the rest is pooled.
+//!
+//! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
 //! Sources: Server Monitoring specification § Streaming protocol, § Measuring RTT; Connection Monitoring and
 //! Pooling specification § Populating the pool; behaviour of Node 3.6 to 7, PyMongo 4, Go 1.8, Rust 3, Java 3.6
@@ -205,8 +209,12 @@ pub(super) struct Sibling {
     pub(super) opened_at: Timestamp,
     /// The role its own traffic proves.
     pub(super) told: Role,
-    /// Its first hello was answered.
+    /// Its first hello was answered, and what follows is read.
     pub(super) is_answered: bool,
+    /// It carried more than hellos, or authenticated.
+    pub(super) has_worked: bool,
+    /// How often it asks for changes, where it is a streaming monitor.
+    pub(super) heartbeat: Option<Duration>,
     pub(super) traits: Traits,
 }
 
@@ -217,6 +225,18 @@ impl Sibling {
 
     fn is_round_trip(&self) -> bool {
         self.told == Role::RoundTripMonitor && self.traits.habit != Habit::NoMonitors
+    }
+
+    /// Whether it belongs to a pool, given the role it was found to have. A tool has monitors of its own, so the
+    /// name alone does not tell.
+    pub(super) fn is_pooled(&self, role: Role) -> bool {
+        match role {
+            Role::Application => true,
+            Role::Tool => self.has_worked,
+            Role::Unknown | Role::Monitor | Role::RoundTripMonitor | Role::Probe | Role::Member => {
+                false
+            }
+        }
     }
 
     /// Nothing but a handshake of a driver.
@@ -257,7 +277,7 @@ pub(super) struct Departed {
     streamed_at: Option<Timestamp>,
     /// Opening times of used connections that ended.
     used: VecDeque<Timestamp>,
-    /// Opening times of connections that ended silent and were counted as monitors under rule 9.
+    /// Opening times of connections that ended silent and were counted as monitors under rule 7.
     silent_monitors: VecDeque<Timestamp>,
     /// When the newest entry of the two above was made.
     newest: Timestamp,
@@ -338,7 +358,6 @@ impl Family<'_> {
     /// The roles of all siblings at this moment, in their order.
     pub(super) fn roles(&self) -> Vec<Role> {
         let streaming = self.streaming();
-        let round_trips = self.round_trip_count();
         self.siblings
             .iter()
             .map(|sibling| {
@@ -348,18 +367,8 @@ impl Family<'_> {
                 if !sibling.is_silent() || !sibling.is_answered {
                     return Role::Unknown;
                 }
-                if let Some(role) = self.evident(sibling, !streaming.is_empty()) {
-                    return role;
-                }
-                if sibling.age(self.at) < SETTLING {
-                    return Role::Unknown;
-                }
-                let able = self.able_count(sibling, &streaming);
-                if !streaming.is_empty() && able <= round_trips {
-                    Role::Application
-                } else {
-                    Role::Unknown
-                }
+                self.evident(sibling, !streaming.is_empty())
+                    .unwrap_or(Role::Unknown)
             })
             .collect()
     }
@@ -402,7 +411,7 @@ impl Family<'_> {
         Role::Application
     }
 
-    /// Rule 9.
+    /// Rule 7.
     fn without_streaming(&self, ending: &Sibling, departed: &Departed) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
         let has_polling =
@@ -518,9 +527,15 @@ fn proven(sibling: &Sibling, has_streaming: bool) -> Role {
     }
 }
 
-/// Whether a connection with this role belongs to a pool.
-pub(super) const fn is_pooled(role: Role) -> bool {
-    matches!(role, Role::Application | Role::Tool)
+/// The interval that has to pass before silence means something: the longest that a streaming monitor among
+/// `siblings` told, otherwise the one remembered for their client.
+pub(super) fn heartbeat(siblings: &[Sibling], remembered: Duration) -> Duration {
+    siblings
+        .iter()
+        .filter(|sibling| sibling.is_streaming())
+        .filter_map(|sibling| sibling.heartbeat)
+        .max()
+        .unwrap_or(remembered)
 }
 
 #[cfg(test)]
@@ -565,6 +580,8 @@ mod tests {
             opened_at: milli(opened_ms),
             told,
             is_answered: true,
+            has_worked: told == Application,
+            heartbeat: None,
             traits: Traits::of(&metadata(driver)),
         }
     }
@@ -623,7 +640,7 @@ mod tests {
                     };
                     let role = family.final_role(&ending, &departed);
                     departed.ended(&ending, role, milli(at_ms));
-                    counted += usize::from(is_pooled(role));
+                    counted += usize::from(ending.is_pooled(role));
                     open.remove(0);
                 }
                 assert_eq!(counted, pooled, "{driver} from {start}, {is_backwards}");
@@ -645,6 +662,12 @@ mod tests {
             "rust",
             10_100,
             &members,
+            &[Monitor, RoundTrip, Unknown, Unknown],
+        );
+        check_live(
+            "rust",
+            12_096,
+            &members,
             &[Monitor, RoundTrip, Application, Application],
         );
         // Told by nobody, but too old for any monitor.
@@ -655,8 +678,8 @@ mod tests {
     #[test]
     fn node_opens_its_round_trip_connection_one_heartbeat_later() {
         let members = [(0, Monitor), (60, Unknown), (9990, Unknown)];
-        check_live("node6", 5000, &members[..2], &[Monitor, Application]);
-        check_live("node6", 12_000, &members, &[Monitor, Application, Unknown]);
+        check_live("node6", 5000, &members[..2], &[Monitor, Unknown]);
+        check_live("node6", 12_100, &members, &[Monitor, Application, Unknown]);
         check_closed("node6", 5000, &members[..2], 1);
         check_closed("node6", 11_000, &members, 1);
         check_closed("node36", 11_000, &members, 1);
@@ -801,6 +824,32 @@ mod tests {
         ];
         let roles = family(&members, milli(1)).roles();
         assert_eq!(roles, [Application, Monitor]);
+    }
+
+    #[test]
+    fn the_slowest_monitor_says_how_long_silence_may_last() {
+        let told = |id, seconds| Sibling {
+            heartbeat: Some(Duration::from_secs(seconds)),
+            ..sibling("rust", id, 0, Monitor)
+        };
+        let members = [told(1, 60), told(2, 10), sibling("rust", 3, 0, Unknown)];
+        assert_eq!(heartbeat(&members, HEARTBEAT), Duration::from_mins(1));
+        assert_eq!(heartbeat(&members[2..], HEARTBEAT), HEARTBEAT);
+        let mut family = family(&members, milli(15_000));
+        assert_eq!(family.roles()[2], Application);
+        family.heartbeat = heartbeat(&members, HEARTBEAT);
+        assert_eq!(family.roles()[2], Unknown);
+        family.at = milli(72_001);
+        assert_eq!(family.roles()[2], Application);
+    }
+
+    #[test]
+    fn a_tool_is_pooled_when_it_works() {
+        let mut tool = sibling("node6", 1, 0, Role::Tool);
+        assert!(!tool.is_pooled(Role::Tool));
+        tool.has_worked = true;
+        assert!(tool.is_pooled(Role::Tool));
+        assert!(!tool.is_pooled(RoundTrip));
     }
 
     #[test]

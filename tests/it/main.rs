@@ -10,8 +10,8 @@
 mod architecture;
 mod command_line;
 mod drivers;
-mod relay;
 mod prometheus;
+mod relay;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"

@@ -24,7 +24,11 @@ impl Rig {
     fn new() -> Self {
         let port = Port::reserve();
         let listener = TcpListener::bind(port.addr()).expect("bind upstream");
-        Self { proxy: Poolscope::start(&[port.addr()]), listener, port }
+        Self {
+            proxy: Poolscope::start(&[port.addr()]),
+            listener,
+            port,
+        }
     }
 
     /// A connected pair: the client's socket, and the server's.
@@ -32,7 +36,9 @@ impl Rig {
         let client = TcpStream::connect(self.proxy.addr()).expect("connect");
         let (server, _) = self.listener.accept().expect("accept");
         for stream in [&client, &server] {
-            stream.set_read_timeout(Some(Duration::from_secs(20))).expect("read timeout");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .expect("read timeout");
             stream.set_nodelay(true).expect("nodelay");
         }
         (client, server)
@@ -149,8 +155,14 @@ fn check_both_ways(rig: &Rig, up: &[u8], down: &[u8], seed: u64, pauses: usize) 
         scope.spawn(move || send_in_pieces(server, down, Random(seed + 7)));
         let got_up = scope.spawn(move || read_all(server_reader, 70_000, pauses));
         let got_down = scope.spawn(move || read_all(client_reader, 3_000, pauses * 20));
-        assert!(got_up.join().unwrap() == up, "bytes to the server differ, seed {seed}");
-        assert!(got_down.join().unwrap() == down, "bytes to the client differ, seed {seed}");
+        assert!(
+            got_up.join().unwrap() == up,
+            "bytes to the server differ, seed {seed}"
+        );
+        assert!(
+            got_down.join().unwrap() == down,
+            "bytes to the client differ, seed {seed}"
+        );
     });
 }
 
@@ -160,7 +172,13 @@ fn bytes_are_equal_under_random_splits_in_both_directions_at_once() {
     for seed in 1..=12 {
         let len = 40_000 * usize::try_from(seed).unwrap();
         check_both_ways(&rig, &noise(seed, len), &noise(seed + 99, len / 2), seed, 0);
-        check_both_ways(&rig, &messages(seed, len), &messages(seed + 99, len * 2), seed, 0);
+        check_both_ways(
+            &rig,
+            &messages(seed, len),
+            &messages(seed + 99, len * 2),
+            seed,
+            0,
+        );
     }
     let opaque = rig.proxy.sum("poolscope_opaque_connections_total", &[]);
     assert!(opaque >= 12.0, "noise was noticed as such: {opaque}");
@@ -170,7 +188,13 @@ fn bytes_are_equal_under_random_splits_in_both_directions_at_once() {
 fn slow_readers_lose_no_byte() {
     let rig = Rig::new();
     for seed in 1..=3 {
-        check_both_ways(&rig, &messages(seed, 6_000_000), &messages(seed + 9, 3_000_000), seed, 4);
+        check_both_ways(
+            &rig,
+            &messages(seed, 6_000_000),
+            &messages(seed + 9, 3_000_000),
+            seed,
+            4,
+        );
     }
 }
 
@@ -193,7 +217,10 @@ fn what_the_other_side_does_not_take_is_not_read() {
         }
     }
     // Kernel buffers of both hops hold some megabytes; the proxy itself one chunk.
-    assert!(sent < 48 << 20, "{sent} bytes were taken although nobody reads");
+    assert!(
+        sent < 48 << 20,
+        "{sent} bytes were taken although nobody reads"
+    );
     let resident = rig.proxy.resident_bytes();
     assert!(resident < 64 << 20, "resident {resident}");
     client.set_nonblocking(false).unwrap();
@@ -206,7 +233,11 @@ fn half_close_keeps_the_other_direction_open() {
     let rig = Rig::new();
     for client_first in [true, false] {
         let (client, server) = rig.connect();
-        let (mut early, mut late) = if client_first { (client, server) } else { (server, client) };
+        let (mut early, mut late) = if client_first {
+            (client, server)
+        } else {
+            (server, client)
+        };
         early.write_all(b"last words").unwrap();
         early.shutdown(Shutdown::Write).unwrap();
         let mut heard = Vec::new();
@@ -224,7 +255,8 @@ fn half_close_keeps_the_other_direction_open() {
     for initiator in ["client", "server"] {
         eventually_equal(Duration::from_secs(5), &1.0, || {
             let labels = [("initiator", initiator)];
-            rig.proxy.sum("poolscope_upstream_connections_closed_total", &labels)
+            rig.proxy
+                .sum("poolscope_upstream_connections_closed_total", &labels)
         });
     }
 }
@@ -245,10 +277,14 @@ fn time_of_reset(from: TcpStream, mut to: TcpStream) -> Duration {
             }
         }
     });
-    SockRef::from(&from).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&from)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     let began = now();
     drop(from);
-    let (ended, how) = rx.recv_timeout(Duration::from_secs(10)).expect("the reset never arrived");
+    let (ended, how) = rx
+        .recv_timeout(Duration::from_secs(10))
+        .expect("the reset never arrived");
     reader.join().unwrap();
     assert_eq!(how, "rst", "a reset must arrive as a reset");
     ended.saturating_duration_since(began)
@@ -262,7 +298,9 @@ fn a_reset_is_passed_on_as_a_reset_within_five_milliseconds() {
             .map(|round| {
                 let (mut client, mut server) = rig.connect();
                 if round % 3 > 0 {
-                    client.write_all(&op_msg(1, 0, bson::rawdoc! { "ping": 1 }.as_bytes())).unwrap();
+                    client
+                        .write_all(&op_msg(1, 0, bson::rawdoc! { "ping": 1 }.as_bytes()))
+                        .unwrap();
                     server.read_exact(&mut [0; 16]).unwrap();
                 }
                 if round % 3 > 1 {
@@ -270,13 +308,20 @@ fn a_reset_is_passed_on_as_a_reset_within_five_milliseconds() {
                     client.read_exact(&mut [0; 64]).unwrap();
                     client.shutdown(Shutdown::Write).unwrap();
                 }
-                let (from, to) = if client_first { (client, server) } else { (server, client) };
+                let (from, to) = if client_first {
+                    (client, server)
+                } else {
+                    (server, client)
+                };
                 time_of_reset(from, to)
             })
             .collect();
         times.sort();
         // The machine is shared: the median says what the proxy does, the worst what the scheduler did.
-        assert!(times[10] < Duration::from_millis(5), "client first {client_first}: {times:?}");
+        assert!(
+            times[10] < Duration::from_millis(5),
+            "client first {client_first}: {times:?}"
+        );
     }
     rig.await_quiet();
 }
@@ -294,7 +339,9 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
             Err(_) => thread::yield_now(),
         }
     }
-    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     drop(client);
     rig.await_quiet();
     // What had been taken may still be read, then comes the reset.
@@ -313,12 +360,18 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
 #[test]
 fn a_refused_upstream_resets_the_client_and_works_again_when_it_is_back() {
     let rig = Rig::new();
-    let Rig { proxy, listener, port } = rig;
+    let Rig {
+        proxy,
+        listener,
+        port,
+    } = rig;
     drop(listener);
     for _ in 0..5 {
         let began = now();
         let mut client = TcpStream::connect(proxy.addr()).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
         let error = client.read(&mut [0; 1]).expect_err("refused upstream");
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         let took = began.elapsed();
@@ -326,9 +379,16 @@ fn a_refused_upstream_resets_the_client_and_works_again_when_it_is_back() {
     }
     let refused = [("reason", "refused")];
     let count = proxy.sum("poolscope_upstream_connect_failures_total", &refused);
-    assert!((count - 5.0).abs() < f64::EPSILON, "{count} refusals counted");
+    assert!(
+        (count - 5.0).abs() < f64::EPSILON,
+        "{count} refusals counted"
+    );
     let listener = TcpListener::bind(port.addr()).expect("bind again");
-    let rig = Rig { proxy, listener, port };
+    let rig = Rig {
+        proxy,
+        listener,
+        port,
+    };
     check_both_ways(&rig, b"hello", b"there", 3, 0);
 }
 
@@ -344,7 +404,9 @@ fn a_server_too_slow_to_accept_is_given_up_after_the_connect_timeout() {
     let proxy = Poolscope::start_with(&[upstream], &["--connect-timeout", "700ms"]);
     let began = now();
     let mut client = TcpStream::connect(proxy.addr()).unwrap();
-    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
     let error = client.read(&mut [0; 1]).expect_err("no answer");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     let took = began.elapsed();
@@ -354,7 +416,10 @@ fn a_server_too_slow_to_accept_is_given_up_after_the_connect_timeout() {
     );
     let timeout = [("reason", "timeout")];
     let count = proxy.sum("poolscope_upstream_connect_failures_total", &timeout);
-    assert!((count - 1.0).abs() < f64::EPSILON, "{count} time-outs counted");
+    assert!(
+        (count - 1.0).abs() < f64::EPSILON,
+        "{count} time-outs counted"
+    );
 }
 
 #[test]
@@ -378,9 +443,13 @@ fn churn_of_two_thousand_connections_leaks_no_descriptor() {
         for (number, (client, server)) in pairs.iter_mut().enumerate() {
             client.write_all(&noise(batch, 100)).unwrap();
             if number % 3 == 0 {
-                SockRef::from(&*client).set_linger(Some(Duration::ZERO)).unwrap();
+                SockRef::from(&*client)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
             } else if number % 3 == 1 {
-                SockRef::from(&*server).set_linger(Some(Duration::ZERO)).unwrap();
+                SockRef::from(&*server)
+                    .set_linger(Some(Duration::ZERO))
+                    .unwrap();
             }
         }
     }
@@ -388,10 +457,17 @@ fn churn_of_two_thousand_connections_leaks_no_descriptor() {
         count if count <= before => Ok(()),
         count => Err(format!("{count} descriptors, {before} before")),
     });
-    let opened = rig.proxy.sum("poolscope_upstream_connections_opened_total", &[]);
-    let closed = rig.proxy.sum("poolscope_upstream_connections_closed_total", &[]);
+    let opened = rig
+        .proxy
+        .sum("poolscope_upstream_connections_opened_total", &[]);
+    let closed = rig
+        .proxy
+        .sum("poolscope_upstream_connections_closed_total", &[]);
     assert!((opened - 2001.0).abs() < f64::EPSILON, "{opened} opened");
-    assert!((closed - opened).abs() < f64::EPSILON, "{closed} of {opened} closed");
+    assert!(
+        (closed - opened).abs() < f64::EPSILON,
+        "{closed} of {opened} closed"
+    );
 }
 
 #[test]
@@ -448,7 +524,11 @@ fn ten_messages_of_48_megabytes_at_once_leave_memory_where_it_was() {
     const MESSAGE_LEN: usize = 48_000_000;
     let rig = Rig::new();
     let (client, server) = rig.connect();
-    exchange(&client, &server, &op_msg(1, 0, bson::rawdoc! { "ping": 1 }.as_bytes()));
+    exchange(
+        &client,
+        &server,
+        &op_msg(1, 0, bson::rawdoc! { "ping": 1 }.as_bytes()),
+    );
     let before = rig.proxy.resident_bytes();
     let mut message = op_msg(2, 0, bson::rawdoc! { "insert": "c", "$db": "d" }.as_bytes());
     let section_len = MESSAGE_LEN - message.len() - 1;
@@ -470,7 +550,10 @@ fn ten_messages_of_48_megabytes_at_once_leave_memory_where_it_was() {
     });
     let peak = rig.proxy.peak_resident_bytes();
     let after = rig.proxy.resident_bytes();
-    assert!(after < before + (10 << 20), "resident {before} -> {after}, peak {peak}");
+    assert!(
+        after < before + (10 << 20),
+        "resident {before} -> {after}, peak {peak}"
+    );
     assert!(peak < before + (10 << 20), "resident {before}, peak {peak}");
 }
 
@@ -484,7 +567,12 @@ fn several_listeners_have_each_their_own_upstream_and_ipv6_works() {
     let addr_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, listen_v6.number()));
     let proxy = Poolscope::start_with(
         &upstreams[..1],
-        &["--listen", &addr_v6.to_string(), "--upstream", &upstreams[1].to_string()],
+        &[
+            "--listen",
+            &addr_v6.to_string(),
+            "--upstream",
+            &upstreams[1].to_string(),
+        ],
     );
     for (addr, listener) in [(proxy.addr(), &first), (addr_v6, &second)] {
         let mut client = TcpStream::connect(addr).unwrap();
@@ -516,10 +604,17 @@ fn running_out_of_descriptors_ends_nothing() {
     let (mut early, mut early_server) = rig.connect();
     let limit = u64::try_from(rig.proxy.descriptors()).unwrap() + 20;
     rig.proxy.limit_descriptors(limit);
-    let waiting: Vec<_> = (0..60).map(|_| TcpStream::connect(rig.proxy.addr()).unwrap()).collect();
+    let waiting: Vec<_> = (0..60)
+        .map(|_| TcpStream::connect(rig.proxy.addr()).unwrap())
+        .collect();
     eventually(Duration::from_secs(10), || {
         // The descriptors that ran out are also those of the admin side: the log is what tells.
-        match rig.proxy.log().iter().find(|line| line.contains("file_limit")) {
+        match rig
+            .proxy
+            .log()
+            .iter()
+            .find(|line| line.contains("file_limit"))
+        {
             Some(_) => Ok(()),
             None => Err("no accept failed"),
         }
@@ -537,7 +632,11 @@ fn running_out_of_descriptors_ends_nothing() {
             .body
             .lines()
             .any(|line| line.starts_with("poolscope_accept_errors_total{reason=\"file_limit\"} "));
-        if errors { Ok(()) } else { Err("not counted".to_owned()) }
+        if errors {
+            Ok(())
+        } else {
+            Err("not counted".to_owned())
+        }
     });
     check_both_ways(&rig, b"hello", b"there", 3, 0);
 }
