@@ -201,7 +201,7 @@ impl<W: Watcher> Relay<'_, W> {
         if self.lanes[direction.index()].held.is_some() {
             return match self.flush_held(direction, cx) {
                 Step::Waiting => self.watch_for_reset(source, cx),
-                step => step,
+                step @ (Step::Moved | Step::Broke(..)) => step,
             };
         }
         if self.lanes[direction.index()].source_ended {

@@ -39,7 +39,7 @@ pub(super) fn poll_read(
                 .map_err(io::Error::from);
             give_back_readiness(&outcome, buffer.len())
         });
-        if let Some(result) = settle(asked, outcome) {
+        if let Some(result) = settle(&asked, outcome) {
             return Poll::Ready(result);
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn poll_write(
             outcome = send(stream, bytes, SendFlags::NOSIGNAL).map_err(io::Error::from);
             give_back_readiness(&outcome, bytes.len())
         });
-        if let Some(result) = settle(asked, outcome) {
+        if let Some(result) = settle(&asked, outcome) {
             return Poll::Ready(result);
         }
     }
@@ -74,7 +74,7 @@ fn give_back_readiness(outcome: &io::Result<usize>, wanted: usize) -> io::Result
 }
 
 /// The result to hand on; `None` when the call has to be made again.
-fn settle(asked: io::Result<()>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
+fn settle(asked: &io::Result<()>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
     match outcome {
         Err(error)
             if matches!(
@@ -108,11 +108,16 @@ pub(super) fn reset_on_drop(stream: &TcpStream) {
 
 /// How an error on an established connection shows what the peer, or the path to it, did.
 pub(super) fn manner_of(error: &io::Error) -> Manner {
-    match error.kind() {
+    let is_silence = matches!(
+        error.kind(),
         io::ErrorKind::TimedOut
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable => Manner::TimedOut,
-        _ => Manner::Reset,
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    );
+    if is_silence {
+        Manner::TimedOut
+    } else {
+        Manner::Reset
     }
 }
 
@@ -124,14 +129,14 @@ pub(super) fn listen(address: SocketAddr, keepalive: Duration) -> io::Result<Soc
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    tune(SockRef::from(&socket), keepalive)?;
+    tune(&SockRef::from(&socket), keepalive)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
 /// Sends small messages at once, and notices a peer that is gone.
-pub(super) fn tune(socket: SockRef<'_>, keepalive: Duration) -> io::Result<()> {
+pub(super) fn tune(socket: &SockRef<'_>, keepalive: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let probing = TcpKeepalive::new()
         .with_time(keepalive)

@@ -5,7 +5,7 @@
 mod agent;
 mod http;
 mod mongod;
-pub(crate) mod poolscope;
+mod poolscope;
 mod ports;
 mod process;
 mod prometheus;
