@@ -64,6 +64,8 @@ pub(super) struct ClientCell {
     pub(super) members: Mutex<BTreeMap<ConnectionId, Arc<ConnectionCell>>>,
     pub(super) hints: Mutex<Hints>,
     pub(super) departed: Mutex<Departed>,
+    /// Its driver has monitors, so that none being open means that no MongoClient is.
+    pub(super) has_monitors: AtomicBool,
 }
 
 impl ClientCell {
@@ -105,6 +107,7 @@ impl ClientCell {
             members: Mutex::default(),
             hints: Mutex::default(),
             departed: Mutex::default(),
+            has_monitors: AtomicBool::new(false),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is known of one open connection.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,8 @@ pub(super) struct ConnectionCell {
     pub(super) requests: AtomicU64,
     /// Requests that are neither handshake nor authentication.
     pub(super) operations: AtomicU64,
+    /// It carried `endSessions`.
+    has_said_goodbye: AtomicBool,
     /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
     heartbeat_nanos: AtomicU64,
     pub(super) bytes: [AtomicU64; 2],
@@ -87,6 +89,7 @@ impl ConnectionCell {
             last_activity: AtomicU64::new(at.as_nanos()),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            has_said_goodbye: AtomicBool::new(false),
             heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
             last_command: AtomicU16::new(NO_COMMAND),
@@ -179,6 +182,9 @@ impl ConnectionCell {
         if command != Command::Hello && !command.is_authentication() {
             self.operations.fetch_add(1, Ordering::Relaxed);
         }
+        if command == Command::EndSessions {
+            self.has_said_goodbye.store(true, Ordering::Relaxed);
+        }
         let index = u16::try_from(command.index()).unwrap_or(NO_COMMAND);
         self.last_command.store(index, Ordering::Relaxed);
     }
@@ -236,6 +242,7 @@ impl ConnectionCell {
                 State::Connecting | State::Handshaking | State::Opaque
             ),
             has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
+            has_said_goodbye: self.has_said_goodbye.load(Ordering::Relaxed),
             heartbeat: match self.heartbeat_nanos.load(Ordering::Relaxed) {
                 NEVER => None,
                 nanos => Some(Duration::from_nanos(nanos)),

@@ -192,7 +192,7 @@ impl Directory {
                 .map(|((mechanism, result), count)| (*mechanism, *result, *count))
                 .collect(),
             driver: lock(&cell.driver).clone(),
-            mongo_clients: mongo_clients(members),
+            mongo_clients: mongo_clients(cell, members),
         }
     }
 
@@ -302,7 +302,7 @@ fn by_role(members: &[&Seen]) -> [u64; Role::ALL.len()] {
 
 /// Live streaming monitors, otherwise polling ones (a monitor that is not streaming was told as round-trip
 /// monitor); `None` when there are none and the driver is not known to have any.
-fn mongo_clients(members: &[&Seen]) -> Option<u64> {
+fn mongo_clients(cell: &ClientCell, members: &[&Seen]) -> Option<u64> {
     let streaming = members
         .iter()
         .filter(|one| one.sibling.told == Role::Monitor);
@@ -311,7 +311,7 @@ fn mongo_clients(members: &[&Seen]) -> Option<u64> {
         return Some(streaming);
     }
     let polling = count(members.iter().filter(|one| one.role == Role::Monitor));
-    let has_monitors = members.iter().any(|one| one.sibling.traits.has_monitors());
+    let has_monitors = cell.has_monitors.load(Ordering::Relaxed);
     let lacks_monitors = members
         .iter()
         .any(|one| one.sibling.traits.lacks_monitors());

@@ -143,6 +143,9 @@ impl Recorder {
         if row.name.is_empty() {
             return;
         }
+        if traits.has_monitors() {
+            self.client.has_monitors.store(true, Ordering::Relaxed);
+        }
         let mut driver = lock(&self.client.driver);
         if let Some(known) = driver.take() {
             row.compressor = known.compressor;

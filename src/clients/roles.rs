@@ -18,8 +18,8 @@
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
 //!    asynchronous PyMongo is named `…|async` and its monitors are not; monitors never authenticate where the
 //!    pool does. The habits of the pool are remembered from the connections that were used.
-//! 4. Older than 1.2 heartbeats (12 s unless the client's monitors told another interval): pooled. A monitor
-//!    would have spoken.
+//! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
+//!    told another interval): pooled. A monitor would have spoken.
 //! 5. Otherwise unknown.
 //!
 //! Nothing weaker decides about an open connection, since counters follow from it and must never fall: that all
@@ -34,9 +34,9 @@
 //!    which a closing client closes does not matter.
 //! 7. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
 //!    ended within two seconds, before its own monitor could speak). A polling one is: pooled. None is: the
-//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; as many
-//!    later ones that opened within two seconds of it are monitors as there are used connections from that time
-//!    (a `MongoClient` per request, each closed before its monitor spoke); the rest is pooled.
+//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; of those
+//!    opened within two seconds of it as many are monitors as clients said goodbye (a `MongoClient` per request,
+//!    each closed before its monitor spoke: `endSessions` is sent once by each client); the rest is pooled.
 //!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
@@ -51,8 +51,9 @@ use super::ConnectionId;
 use crate::connection::{ClientMetadata, Role};
 use crate::time::Timestamp;
 
-/// A monitor that has not spoken by then never will; in tenths of its interval.
-const SILENCE_MAX_TENTHS: u32 = 12;
+/// A monitor may be late by this part of its interval, and by [`SETTLING`] where that is more: the shortest
+/// interval is half a second, and a busy machine delays by more than a part of it.
+const SILENCE_TOLERANCE_PART: u32 = 5;
 
 /// Node opens the round-trip connection one heartbeat after the monitor; in tenths, with some tolerance.
 const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
@@ -213,6 +214,8 @@ pub(super) struct Sibling {
     pub(super) is_answered: bool,
     /// It carried more than hellos, or authenticated.
     pub(super) has_worked: bool,
+    /// It carried `endSessions`, which a client that is closed sends once to a server.
+    pub(super) has_said_goodbye: bool,
     /// How often it asks for changes, where it is a streaming monitor.
     pub(super) heartbeat: Option<Duration>,
     pub(super) traits: Traits,
@@ -275,8 +278,8 @@ pub(super) struct Departed {
     polling: VecDeque<Timestamp>,
     /// When the last streaming monitor ended, paired off or not.
     streamed_at: Option<Timestamp>,
-    /// Opening times of used connections that ended.
-    used: VecDeque<Timestamp>,
+    /// Opening times of ended connections that had carried `endSessions`.
+    goodbyes: VecDeque<Timestamp>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
     silent_monitors: VecDeque<Timestamp>,
     /// When the newest entry of the two above was made.
@@ -303,7 +306,7 @@ impl Departed {
             self.streamed_at = None;
         }
         if at.since(self.newest) > DEPARTURE {
-            self.used.clear();
+            self.goodbyes.clear();
             self.silent_monitors.clear();
         }
     }
@@ -328,8 +331,8 @@ impl Departed {
                     remember(&mut self.round_trip, at);
                 }
             }
-            Role::Application if connection.told == Role::Application => {
-                remember(&mut self.used, connection.opened_at);
+            Role::Application if connection.has_said_goodbye => {
+                remember(&mut self.goodbyes, connection.opened_at);
                 self.newest = at;
             }
             Role::Unknown | Role::Application | Role::Probe | Role::Tool | Role::Member => {}
@@ -419,24 +422,24 @@ impl Family<'_> {
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
-        let used_now = self
+        let leaving = self
             .siblings
             .iter()
-            .filter(|sibling| sibling.told == Role::Application)
+            .filter(|sibling| sibling.has_said_goodbye)
             .filter(|sibling| is_near(sibling.opened_at, ending))
             .count();
-        let used = used_now
-            + departed
-                .used
-                .iter()
-                .filter(|used| is_near(**used, ending))
-                .count();
+        let left = departed
+            .goodbyes
+            .iter()
+            .filter(|opened_at| is_near(**opened_at, ending))
+            .count();
+        let clients = (leaving + left).max(1);
         let earlier = departed
             .silent_monitors
             .iter()
             .filter(|opened_at| is_near(**opened_at, ending))
             .count();
-        if earlier + self.silent_before(ending).count() < used.max(1) {
+        if earlier + self.silent_before(ending).count() < clients {
             Role::Monitor
         } else {
             Role::Application
@@ -465,7 +468,8 @@ impl Family<'_> {
                 Role::Monitor
             });
         }
-        let silence_max = self.heartbeat * SILENCE_MAX_TENTHS / 10;
+        let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
+        let silence_max = self.heartbeat.saturating_add(tolerance);
         (silent.age(self.at) > silence_max).then_some(Role::Application)
     }
 
@@ -581,6 +585,7 @@ mod tests {
             told,
             is_answered: true,
             has_worked: told == Application,
+            has_said_goodbye: false,
             heartbeat: None,
             traits: Traits::of(&metadata(driver)),
         }
@@ -620,11 +625,23 @@ mod tests {
     /// All members end at `at_ms`, in every rotation of their order and backwards; the number counted as
     /// pooled must not depend on it.
     fn check_closed(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
-        let all = siblings(driver, members);
-        let hints = family(&all, milli(at_ms)).hints;
+        check_ended(driver, at_ms, &siblings(driver, members), pooled);
+    }
+
+    /// The same with a goodbye on each used connection.
+    fn check_left(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
+        let mut all = siblings(driver, members);
+        for one in &mut all {
+            one.has_said_goodbye = one.told == Application;
+        }
+        check_ended(driver, at_ms, &all, pooled);
+    }
+
+    fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
+        let hints = family(all, milli(at_ms)).hints;
         for start in 0..all.len() {
             for is_backwards in [false, true] {
-                let mut open = all.clone();
+                let mut open = all.to_vec();
                 open.rotate_left(start);
                 if is_backwards {
                     open.reverse();
@@ -720,7 +737,10 @@ mod tests {
             (20, Application),
             (21, Application),
         ];
-        check_closed("node6", 300, &concurrent, 2);
+        // One client whose process was killed: what its pool opened in advance is no monitor.
+        check_closed("node6", 300, &concurrent, 3);
+        // Two clients, each of which said goodbye.
+        check_left("node6", 300, &concurrent, 2);
         let with_pool = [
             (0, Unknown),
             (20, Application),
@@ -748,10 +768,11 @@ mod tests {
         let mut departed = Departed::default();
         for round in 0..50 {
             let start = round * 400;
-            let open = [
+            let mut open = [
                 sibling("node6", 2 * round, start, Unknown),
                 sibling("node6", 2 * round + 1, start + 20, Application),
             ];
+            open[1].has_said_goodbye = true;
             let at = milli(start + 300);
             let monitor = family(&open, at).final_role(&open[0], &departed);
             departed.ended(&open[0], monitor, at);

@@ -17,3 +17,4 @@ mod relay;
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
+mod truth;
