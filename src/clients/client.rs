@@ -10,7 +10,7 @@ use super::connection::ConnectionCell;
 use super::cursors::{Cursors, Transactions};
 use super::latency::{HANDSHAKES, Histogram, LIFETIMES, LatencyHistogram, REQUESTS};
 use super::lock;
-use super::roles::{Departed, Hints};
+use super::roles::{Departed, Hints, Sibling};
 use super::snapshot::CloseCounts;
 use super::{ClientId, ConnectionId, DriverRow, UpstreamId};
 use crate::connection::{
@@ -64,8 +64,18 @@ pub(super) struct ClientCell {
     pub(super) members: Mutex<BTreeMap<ConnectionId, Arc<ConnectionCell>>>,
     pub(super) hints: Mutex<Hints>,
     pub(super) departed: Mutex<Departed>,
+    /// Ended connections that are not judged yet.
+    pub(super) unjudged: Mutex<Vec<Unjudged>>,
     /// Its driver has monitors, so that none being open means that no MongoClient is.
     pub(super) has_monitors: AtomicBool,
+}
+
+/// A connection that ended with nothing but its handshake.
+#[derive(Debug)]
+pub(super) struct Unjudged {
+    pub(super) connection: Arc<ConnectionCell>,
+    pub(super) sibling: Sibling,
+    pub(super) ended_at: Timestamp,
 }
 
 impl ClientCell {
@@ -107,6 +117,7 @@ impl ClientCell {
             members: Mutex::default(),
             hints: Mutex::default(),
             departed: Mutex::default(),
+            unjudged: Mutex::default(),
             has_monitors: AtomicBool::new(false),
         }
     }

@@ -34,6 +34,8 @@ pub(super) struct ConnectionCell {
     pub(super) requests: AtomicU64,
     /// Requests that are neither handshake nor authentication.
     pub(super) operations: AtomicU64,
+    /// It is counted as opened in its owner's pool; changed only under the lock of `facts`.
+    was_found_pooled: AtomicBool,
     /// It carried `endSessions`.
     has_said_goodbye: AtomicBool,
     /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
@@ -89,6 +91,7 @@ impl ConnectionCell {
             last_activity: AtomicU64::new(at.as_nanos()),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            was_found_pooled: AtomicBool::new(false),
             has_said_goodbye: AtomicBool::new(false),
             heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
@@ -200,29 +203,46 @@ impl ConnectionCell {
         self.heartbeat_nanos.store(nanos, Ordering::Relaxed);
     }
 
-    /// It was found to belong to the pool of its owner, or not to: counted as opened there once, and as closed
-    /// should it prove to be a monitor after all. Neither counter ever falls, and their difference is the number
-    /// of open connections found to belong to the pool.
-    pub(super) fn found_pooled(&self, is_pooled: bool) {
+    /// It was found to belong to the pool of its owner, or not to, when `told` was what its own traffic proved:
+    /// counted as opened there once, and as closed should it prove to be a monitor after all. Neither counter ever
+    /// falls, and their difference is the number of open connections found to belong to the pool.
+    ///
+    /// Pictures are taken side by side, so a finding may be older than what was counted: one whose ground has
+    /// changed is ignored, and that nothing was known yet takes nothing back.
+    pub(super) fn found_pooled(&self, is_pooled: bool, told: Role) {
         let mut facts = lock(&self.facts);
+        if self.told_role() != told {
+            return;
+        }
         match (facts.membership, is_pooled) {
-            (Membership::Outside, true) => {
-                facts.membership = Membership::Inside;
-                facts.owner.pooled_opened.fetch_add(1, Ordering::Relaxed);
-            }
-            (Membership::Inside, false) => {
-                facts.membership = Membership::Outside;
-                facts.owner.pooled_closed.fetch_add(1, Ordering::Relaxed);
-            }
-            (Membership::Outside, false) | (Membership::Inside, true) | (Membership::Over, _) => {}
+            (Membership::Outside, true) => self.join_pool(&mut facts),
+            (Membership::Inside, false) if told != Role::Unknown => self.leave_pool(&mut facts),
+            (Membership::Outside, false) | (Membership::Inside, _) | (Membership::Over, _) => {}
         }
     }
 
     /// It ended, and was or was not pooled for good.
     pub(super) fn ended_pooled(&self, is_pooled: bool) {
-        self.found_pooled(is_pooled);
-        self.found_pooled(false);
-        lock(&self.facts).membership = Membership::Over;
+        let mut facts = lock(&self.facts);
+        if facts.membership == Membership::Outside && is_pooled {
+            self.join_pool(&mut facts);
+        }
+        if facts.membership == Membership::Inside {
+            self.leave_pool(&mut facts);
+        }
+        facts.membership = Membership::Over;
+    }
+
+    fn join_pool(&self, facts: &mut ConnectionFacts) {
+        facts.membership = Membership::Inside;
+        self.was_found_pooled.store(true, Ordering::Relaxed);
+        facts.owner.pooled_opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave_pool(&self, facts: &mut ConnectionFacts) {
+        facts.membership = Membership::Outside;
+        self.was_found_pooled.store(false, Ordering::Relaxed);
+        facts.owner.pooled_closed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the decision about roles needs to know of it.
@@ -241,6 +261,7 @@ impl ConnectionCell {
                 self.state(),
                 State::Connecting | State::Handshaking | State::Opaque
             ),
+            was_found_pooled: self.was_found_pooled.load(Ordering::Relaxed),
             has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
             has_said_goodbye: self.has_said_goodbye.load(Ordering::Relaxed),
             heartbeat: match self.heartbeat_nanos.load(Ordering::Relaxed) {

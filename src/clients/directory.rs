@@ -24,7 +24,7 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::attribution::ClientKey;
-use super::client::ClientCell;
+use super::client::{ClientCell, Unjudged};
 use super::connection::ConnectionCell;
 use super::recorder::Recorder;
 use super::roles::{Family, Sibling, heartbeat};
@@ -42,7 +42,10 @@ pub struct DirectoryLimits {
     pub client_ttl: Duration,
 }
 
-/// Siblings looked at when a connection ends undecided.
+/// When a connection that ended undecided is judged: what its client did on other sockets before has been read.
+const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// Siblings looked at when a connection ends undecided, and such connections waiting for their judgement.
 const SIBLINGS_MAX: usize = 1024;
 
 /// All client instances, connections and upstreams.
@@ -169,6 +172,7 @@ impl Directory {
         let expired = u64::try_from(expired).unwrap_or(u64::MAX);
         self.expired.fetch_add(expired, Ordering::Relaxed);
         for cell in cells.iter().chain(&self.others) {
+            judge_ended(cell, at);
             cell.tick(at);
         }
     }
@@ -226,15 +230,13 @@ impl Directory {
         at: Timestamp,
     ) {
         let ending = connection.sibling();
-        let role = final_role(&ending, connection, client, at);
         client
             .lifetimes
             .record_duration(at.since(connection.opened_at));
-        if matches!(role, Role::Application | Role::Tool | Role::Unknown) {
-            let operations = connection.operations.load(Ordering::Relaxed);
-            client.requests_per_connection.record(operations);
+        if !is_postponed(&ending, connection, client, at) {
+            let role = final_role(&ending, connection, client, at);
+            count_ended(&ending, role, connection, client);
         }
-        connection.ended_pooled(ending.is_pooled(role));
         let mut table = lock(&self.table);
         self.connections.remove(&connection.id);
         client.release(connection.id, at);
@@ -409,6 +411,66 @@ fn siblings_of(
     siblings.sort_unstable_by_key(|sibling| sibling.id);
     siblings.dedup_by_key(|sibling| sibling.id);
     siblings
+}
+
+/// Counts a connection by what it was for.
+fn count_ended(ending: &Sibling, role: Role, connection: &ConnectionCell, client: &ClientCell) {
+    if matches!(role, Role::Application | Role::Tool | Role::Unknown) {
+        let operations = connection.operations.load(Ordering::Relaxed);
+        client.requests_per_connection.record(operations);
+    }
+    connection.ended_pooled(ending.is_pooled(role));
+}
+
+/// Puts a connection aside whose role the other endings of this moment will tell: sockets that a client closes
+/// together are read by different workers, in any order.
+fn is_postponed(
+    ending: &Sibling,
+    connection: &Arc<ConnectionCell>,
+    client: &ClientCell,
+    at: Timestamp,
+) -> bool {
+    // The overflow gathers strangers.
+    if client.key.is_none() || !ending.is_silent() || ending.was_found_pooled {
+        return false;
+    }
+    let mut unjudged = lock(&client.unjudged);
+    if unjudged.len() >= SIBLINGS_MAX {
+        return false;
+    }
+    unjudged.push(Unjudged {
+        connection: Arc::clone(connection),
+        sibling: *ending,
+        ended_at: at,
+    });
+    true
+}
+
+/// Judges and counts what was put aside long enough ago, in the order of opening.
+pub(super) fn judge_ended(client: &ClientCell, at: Timestamp) {
+    let mut unjudged = lock(&client.unjudged);
+    let is_due = |one: &mut Unjudged| at.since(one.ended_at) >= JUDGED_AFTER;
+    let mut due: Vec<Unjudged> = unjudged.extract_if(.., is_due).collect();
+    let Some(first) = due.first() else {
+        return;
+    };
+    let mut siblings = siblings_of(&first.connection, client, &lock(&client.members));
+    let ended = due.iter().chain(unjudged.iter());
+    siblings.extend(ended.map(|one| one.sibling));
+    due.sort_by_key(|one| (one.sibling.opened_at, one.sibling.id));
+    for one in due {
+        let mut departed = lock(&client.departed);
+        let family = Family {
+            siblings: &siblings,
+            hints: *lock(&client.hints),
+            heartbeat: heartbeat(&siblings, client.heartbeat()),
+            at: one.ended_at,
+        };
+        let role = family.final_role(&one.sibling, &departed);
+        departed.ended(&one.sibling, role, one.ended_at);
+        siblings.retain(|sibling| sibling.id != one.sibling.id);
+        count_ended(&one.sibling, role, &one.connection, client);
+    }
 }
 
 /// Decides what a connection was for, and remembers what its siblings need to know of that.
@@ -766,15 +828,17 @@ mod tests {
                 client.pooled_idle,
             )
         };
-        assert_eq!(counts(11), (0, 0, 0));
+        assert_eq!(counts(29), (0, 0, 0));
         // Longer silent than its driver's monitors ever are, unless the whole process stood still.
-        assert_eq!(counts(13), (2, 0, 2));
-        members[1].observed(second(14), Observation::RoleFound(Role::RoundTripMonitor));
-        assert_eq!(counts(14), (2, 1, 1));
+        assert_eq!(counts(31), (2, 0, 2));
+        members[1].observed(second(32), Observation::RoleFound(Role::RoundTripMonitor));
+        assert_eq!(counts(32), (2, 1, 1));
+        // A picture that was begun before, and is done after the others.
+        assert_eq!(counts(5), (2, 1, 1));
         for member in members {
-            end(member, 15);
+            end(member, 33);
         }
-        assert_eq!(counts(16), (2, 2, 0));
+        assert_eq!(counts(34), (2, 2, 0));
     }
 
     #[test]
@@ -790,7 +854,7 @@ mod tests {
         }
         introduce(&mut silent, "orders");
         let pooled = |at| directory.snapshot(second(at), false).clients[0].pooled_opened;
-        assert_eq!((pooled(70), pooled(73)), (0, 1));
+        assert_eq!((pooled(31), pooled(179), pooled(181)), (0, 0, 1));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::client::ClientCell;
 use super::connection::ConnectionCell;
-use super::directory::Directory;
+use super::directory::{Directory, judge_ended};
 use super::latency::Histogram;
 use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::UpstreamCell;
@@ -39,6 +39,9 @@ impl Seen {
 impl Directory {
     /// Everything known at the moment `at`, with or without a row for each connection.
     pub fn snapshot(&self, at: Timestamp, with_connections: bool) -> Snapshot {
+        for cell in self.client_cells() {
+            judge_ended(&cell, at);
+        }
         let mut seen = self.walk();
         // After the walk, so that every owner that is still in the table is found there.
         let mut cells = self.client_cells();
@@ -250,7 +253,7 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
             one.is_pooled = one.sibling.is_pooled(role);
-            one.cell.found_pooled(one.is_pooled);
+            one.cell.found_pooled(one.is_pooled, one.sibling.told);
         }
     }
 }

@@ -20,13 +20,16 @@
 //!    pool does. The habits of the pool are remembered from the connections that were used.
 //! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
 //!    told another interval): pooled. A monitor would have spoken.
+//!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that
+//!    is late, its process being held up: pooled after three heartbeats only.
 //! 5. Otherwise unknown.
 //!
 //! Nothing weaker decides about an open connection, since counters follow from it and must never fall: that all
 //! monitors found so far have their round-trip connection says nothing of one that was opened a moment ago, and
 //! a monitor is silent for as long as its process is held up.
 //!
-//! A connection that *ends* undecided is counted by best evidence, rules 2 to 4, and then:
+//! A connection that *ends* undecided is judged a second later, when everything that its client did on other
+//! sockets at the same moment has been seen, by best evidence: rules 2 to 4, and then:
 //!
 //! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
@@ -54,6 +57,13 @@ use crate::time::Timestamp;
 /// A monitor may be late by this part of its interval, and by [`SETTLING`] where that is more: the shortest
 /// interval is half a second, and a busy machine delays by more than a part of it.
 const SILENCE_TOLERANCE_PART: u32 = 5;
+
+/// Intervals that a round-trip monitor which must be there may have missed, its process being held up, before it
+/// is given up for missing.
+const MISSED_MAX: u32 = 3;
+
+/// The same for short intervals.
+const MISSING_MIN: Duration = Duration::from_secs(12);
 
 /// Node opens the round-trip connection one heartbeat after the monitor; in tenths, with some tolerance.
 const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
@@ -212,6 +222,8 @@ pub(super) struct Sibling {
     pub(super) told: Role,
     /// Its first hello was answered, and what follows is read.
     pub(super) is_answered: bool,
+    /// It was found to be pooled before, and stays that unless its own traffic proves otherwise.
+    pub(super) was_found_pooled: bool,
     /// It carried more than hellos, or authenticated.
     pub(super) has_worked: bool,
     /// It carried `endSessions`, which a client that is closed sends once to a server.
@@ -361,6 +373,7 @@ impl Family<'_> {
     /// The roles of all siblings at this moment, in their order.
     pub(super) fn roles(&self) -> Vec<Role> {
         let streaming = self.streaming();
+        let round_trips = self.round_trip_count();
         self.siblings
             .iter()
             .map(|sibling| {
@@ -370,7 +383,7 @@ impl Family<'_> {
                 if !sibling.is_silent() || !sibling.is_answered {
                     return Role::Unknown;
                 }
-                self.evident(sibling, !streaming.is_empty())
+                self.evident(sibling, &streaming, round_trips)
                     .unwrap_or(Role::Unknown)
             })
             .collect()
@@ -386,7 +399,7 @@ impl Family<'_> {
         if !ending.is_silent() {
             return Role::Unknown;
         }
-        if let Some(role) = self.evident(ending, !streaming.is_empty()) {
+        if let Some(role) = self.evident(ending, &streaming, self.round_trip_count()) {
             return role;
         }
         streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
@@ -447,8 +460,16 @@ impl Family<'_> {
     }
 
     /// Rules 2 to 4.
-    fn evident(&self, silent: &Sibling, has_streaming: bool) -> Option<Role> {
+    fn evident(
+        &self,
+        silent: &Sibling,
+        streaming: &[Timestamp],
+        round_trips: usize,
+    ) -> Option<Role> {
         let traits = silent.traits;
+        if silent.was_found_pooled {
+            return Some(Role::Application);
+        }
         if traits.declared.is_some() {
             return traits.declared;
         }
@@ -462,14 +483,18 @@ impl Family<'_> {
             || (self.hints.is_async && traits.is_pymongo)
             || (self.hints.authenticates && silent.age(self.at) >= SETTLING);
         if is_unlike_pool {
-            return Some(if has_streaming {
-                Role::RoundTripMonitor
-            } else {
+            return Some(if streaming.is_empty() {
                 Role::Monitor
+            } else {
+                Role::RoundTripMonitor
             });
         }
         let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
-        let silence_max = self.heartbeat.saturating_add(tolerance);
+        let silence_max = if self.able_count(silent, streaming) > round_trips {
+            self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
+        } else {
+            self.heartbeat.saturating_add(tolerance)
+        };
         (silent.age(self.at) > silence_max).then_some(Role::Application)
     }
 
@@ -501,11 +526,13 @@ impl Family<'_> {
     /// Undecided siblings that were opened before `silent`.
     fn silent_before(&self, silent: &Sibling) -> impl Iterator<Item = &Sibling> {
         let own = (silent.opened_at, silent.id);
+        let streaming = self.streaming();
+        let round_trips = self.round_trip_count();
         self.siblings
             .iter()
             .filter(|sibling| sibling.is_silent())
             .filter(move |sibling| (sibling.opened_at, sibling.id) < own)
-            .filter(|sibling| self.evident(sibling, true).is_none())
+            .filter(move |sibling| self.evident(sibling, &streaming, round_trips).is_none())
     }
 }
 
@@ -584,6 +611,7 @@ mod tests {
             opened_at: milli(opened_ms),
             told,
             is_answered: true,
+            was_found_pooled: false,
             has_worked: told == Application,
             has_said_goodbye: false,
             heartbeat: None,
@@ -687,9 +715,6 @@ mod tests {
             &members,
             &[Monitor, RoundTrip, Application, Application],
         );
-        // Told by nobody, but too old for any monitor.
-        let members = [(0, Monitor), (50, Unknown)];
-        check_live("rust", 12_051, &members, &[Monitor, Application]);
     }
 
     #[test]
@@ -853,7 +878,13 @@ mod tests {
             heartbeat: Some(Duration::from_secs(seconds)),
             ..sibling("rust", id, 0, Monitor)
         };
-        let members = [told(1, 60), told(2, 10), sibling("rust", 3, 0, Unknown)];
+        let members = [
+            told(1, 60),
+            told(2, 10),
+            sibling("rust", 3, 0, Unknown),
+            sibling("rust", 4, 0, RoundTrip),
+            sibling("rust", 5, 0, RoundTrip),
+        ];
         assert_eq!(heartbeat(&members, HEARTBEAT), Duration::from_mins(1));
         assert_eq!(heartbeat(&members[2..], HEARTBEAT), HEARTBEAT);
         let mut family = family(&members, milli(15_000));
@@ -862,6 +893,25 @@ mod tests {
         assert_eq!(family.roles()[2], Unknown);
         family.at = milli(72_001);
         assert_eq!(family.roles()[2], Application);
+    }
+
+    #[test]
+    fn a_late_round_trip_monitor_is_not_taken_for_pooled() {
+        // Nobody measured round trips yet: either silent one may be about to.
+        let members = [(0, Monitor), (50, Unknown), (90, Unknown)];
+        check_live("rust", 29_000, &members, &[Monitor, Unknown, Unknown]);
+        check_live(
+            "rust",
+            30_100,
+            &members,
+            &[Monitor, Application, Application],
+        );
+        // Once found to be pooled it stays that, whoever comes later.
+        let mut members = siblings("rust", &[(0, Monitor), (50, RoundTrip), (90, Unknown)]);
+        assert_eq!(family(&members, milli(12_100)).roles()[2], Application);
+        members[2].was_found_pooled = true;
+        members.push(sibling("rust", 4, 12_200, Monitor));
+        assert_eq!(family(&members, milli(12_300)).roles()[2], Application);
     }
 
     #[test]
