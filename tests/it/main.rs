@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod bypass;
 mod command_line;
 mod drivers;
 mod prometheus;
