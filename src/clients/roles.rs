@@ -35,10 +35,10 @@
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
-//! 7. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
-//!    ended within two seconds, before its own monitor could speak). A polling one is: pooled. None is: the
+//! 7. No streaming monitor is known, or the connection is one of Node's that ended within two seconds, before its
+//!    client's own monitor could speak. A polling one is: pooled. None is: the
 //!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; of those
-//!    opened within two seconds of it as many are monitors as clients said goodbye (a `MongoClient` per request,
+//!    opened within two seconds of it as many are monitors, those that spoke included, as clients said goodbye (a `MongoClient` per request,
 //!    each closed before its monitor spoke: `endSessions` is sent once by each client); the rest is pooled.
 //!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
@@ -406,7 +406,7 @@ impl Family<'_> {
         streaming.sort_unstable();
         let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
         if streaming.is_empty() && !has_streamed {
-            return self.without_streaming(ending, departed);
+            return self.by_goodbyes(ending, departed, &streaming);
         }
         let taken = self.round_trip_count() + departed.round_trip.len();
         let lacking = self.able_count(ending, &streaming).saturating_sub(taken);
@@ -416,19 +416,16 @@ impl Family<'_> {
         if before.count() < lacking {
             return Role::RoundTripMonitor;
         }
-        let is_beside_monitor = streaming
-            .iter()
-            .any(|opened_at| is_near(*opened_at, ending));
         let may_be_monitor =
             ending.traits.habit == Habit::RoundTripLater && ending.age(self.at) < SETTLING;
-        if may_be_monitor && !is_beside_monitor {
-            return self.without_streaming(ending, departed);
+        if may_be_monitor {
+            return self.by_goodbyes(ending, departed, &streaming);
         }
         Role::Application
     }
 
     /// Rule 7.
-    fn without_streaming(&self, ending: &Sibling, departed: &Departed) -> Role {
+    fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, streaming: &[Timestamp]) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
         let has_polling =
             self.streaming().is_empty() && self.siblings.iter().any(Sibling::is_round_trip);
@@ -450,6 +447,7 @@ impl Family<'_> {
         let earlier = departed
             .silent_monitors
             .iter()
+            .chain(streaming)
             .filter(|opened_at| is_near(**opened_at, ending))
             .count();
         if earlier + self.silent_before(ending).count() < clients {
@@ -799,6 +797,25 @@ mod tests {
             ];
             open[1].has_said_goodbye = true;
             let at = milli(start + 300);
+            let monitor = family(&open, at).final_role(&open[0], &departed);
+            departed.ended(&open[0], monitor, at);
+            assert_eq!(monitor, Monitor, "round {round}");
+            departed.ended(&open[1], Application, at);
+        }
+    }
+
+    #[test]
+    fn some_monitors_speak_before_their_client_is_closed_and_some_do_not() {
+        let mut departed = Departed::default();
+        for round in 0..20 {
+            let start = round * 700;
+            let spoke = if round % 2 == 0 { Monitor } else { Unknown };
+            let mut open = [
+                sibling("node6", 2 * round, start, spoke),
+                sibling("node6", 2 * round + 1, start + 20, Application),
+            ];
+            open[1].has_said_goodbye = true;
+            let at = milli(start + 600);
             let monitor = family(&open, at).final_role(&open[0], &departed);
             departed.ended(&open[0], monitor, at);
             assert_eq!(monitor, Monitor, "round {round}");

@@ -268,10 +268,18 @@ impl<'a> Actor<'a> {
         }
         eventually(LIMIT, || {
             let stats = self.agent.stats(app);
-            if number(&stats["open"]) >= POOL_MIN && stats["created"] == stats["ready"] {
+            let open = number(&stats["open"]);
+            let is_filled = open >= POOL_MIN && stats["created"] == stats["ready"];
+            // Node 3.6 reports a connection when it is usable, and never one that was not when the pool was
+            // closed. Beside the pool there is a monitor, and after a heartbeat one that measures round trips.
+            let all = self
+                .row(app)
+                .map_or(0, |row| number(&row["connections"]["open"]));
+            let tells_all = self.driver != Driver::Node36Unified || all <= open + 1;
+            if is_filled && (tells_all || app.ends_with("prewarmed")) {
                 Ok(())
             } else {
-                Err(format!("{app}: {stats}"))
+                Err(format!("{app}: {all} open, {stats}"))
             }
         });
     }
@@ -336,7 +344,7 @@ fn several(actor: &mut Actor<'_>) {
 
 /// Connections that sat idle for too long are replaced.
 fn recycled(actor: &mut Actor<'_>) {
-    let app = actor.open("recycled", &format!("{FAST}&maxIdleTimeMS=300"));
+    let app = actor.open("recycled", "&maxIdleTimeMS=300");
     actor.run(&app, 12, 4);
     actor.agree(&app);
     // The pause is the subject: after it every connection has been idle for too long.
