@@ -217,7 +217,7 @@ impl ConnectionCell {
         match (facts.membership, is_pooled) {
             (Membership::Outside, true) => self.join_pool(&mut facts),
             (Membership::Inside, false) if told != Role::Unknown => self.leave_pool(&mut facts),
-            (Membership::Outside, false) | (Membership::Inside, _) | (Membership::Over, _) => {}
+            (Membership::Outside, false) | (Membership::Inside | Membership::Over, _) => {}
         }
     }
 
