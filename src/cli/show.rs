@@ -6,8 +6,9 @@ use super::table::{Cell, render, wrap};
 use crate::admin::api;
 
 const LEGEND: &str = "\
-POOLS: MongoClient objects, told by their monitors. MON: connections that only watch the server.
-OPS/CONN: operations a pooled connection carried. P95: command time. MAX IDLE: of pooled ones.
+POOLS: MongoClient objects, told by their monitors. CONN: all open. ACTIVE, IDLE: in pools.
+MON: those that only watch the server. OPS/CONN: operations a pooled one carried. P95: command time.
+MAX IDLE: longest current pause of a pooled one.
 ";
 
 /// Who holds which connections: one table an upstream, the largest holders first.
@@ -29,6 +30,7 @@ pub(super) fn clients(clients: &api::Clients, upstreams: &api::Upstreams) -> Str
             continue;
         }
         text.push_str(&clients_table(&rows));
+        text.push_str(&undecided(&rows));
         text.push('\n');
     }
     text.push_str(LEGEND);
@@ -86,6 +88,21 @@ fn states(counts: &api::StateCounts) -> String {
     }
 }
 
+/// What stands only in the column of all connections, said where there is any.
+fn undecided(rows: &[&api::Client]) -> String {
+    let undecided = rows
+        .iter()
+        .fold(0, |sum: u64, row| sum.saturating_add(row.undecided));
+    if undecided == 0 {
+        return String::new();
+    }
+    let text = format!(
+        "{} only shook hands so far: pooled or watching, nothing tells yet",
+        plural(undecided, "connection")
+    );
+    wrap("", &text)
+}
+
 fn clients_table(rows: &[&api::Client]) -> String {
     let columns = [
         ("CLIENT", Text),
@@ -118,9 +135,9 @@ fn client_cells(row: &api::Client) -> [Cell; 13] {
             .into(),
         or_unknown(row.mongo_clients_estimated, count).into(),
         count(row.connections.open).into(),
-        count(row.connections.active).into(),
-        count(row.connections.idle).into(),
-        count(row.connections.monitoring).into(),
+        count(row.pooled.active).into(),
+        count(row.pooled.idle).into(),
+        count(row.monitors).into(),
         count(row.opened).into(),
         count(row.closed).into(),
         or_unknown(row.operations_per_connection, number).into(),
@@ -156,9 +173,9 @@ fn totals(rows: &[&api::Client]) -> [Cell; 13] {
         Cell::from(""),
         sum(|row| row.mongo_clients_estimated.unwrap_or(0)),
         sum(|row| row.connections.open),
-        sum(|row| row.connections.active),
-        sum(|row| row.connections.idle),
-        sum(|row| row.connections.monitoring),
+        sum(|row| row.pooled.active),
+        sum(|row| row.pooled.idle),
+        sum(|row| row.monitors),
         sum(|row| row.opened),
         sum(|row| row.closed),
         // Ratios and percentiles of parts do not add up to those of the whole.

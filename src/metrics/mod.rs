@@ -12,7 +12,6 @@
 
 pub mod catalogue;
 mod census;
-mod codes;
 mod families;
 mod health;
 mod process;

@@ -21,10 +21,10 @@ mod readme;
 mod relay;
 mod restart;
 mod secrets;
-mod tls;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
 mod tls;
+mod truth;
