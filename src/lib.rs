@@ -39,7 +39,7 @@
 //! # Words
 //!
 //! *Chunk*: bytes of one read. *Direction*: to the server or to the client. *Message*: one unit of the wire
-//! protocol, *section* a part of an OP_MSG. *Exchange*: a request with its replies. *Handshake*: from accept until
+//! protocol, *section* a part of an `OP_MSG`. *Exchange*: a request with its replies. *Handshake*: from accept until
 //! the first ordinary command may be sent. *Role*: what a connection is for (application, monitor, round-trip
 //! monitor, probe, tool, member). *Ending*: initiator × manner × phase. *Observation*: a fact that changes what
 //! is known about a connection. *Client instance*: one process of an application, as far as the wire tells.

@@ -50,7 +50,8 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
 async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
     let descriptors = raise_descriptor_limit();
-    let listeners = bind_all(&config)?;
+    let workers_count = config.workers.unwrap_or_else(default_workers);
+    let listeners = bind_all(&config, workers_count)?;
     refuse_loops(&config, &listeners).await?;
     let web = TcpListener::bind(config.web.listen)
         .await
@@ -59,7 +60,6 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let web_addr = web
         .local_addr()
         .context("failed to read the http address")?;
-    let workers_count = config.workers.unwrap_or_else(default_workers);
     let workers =
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
     let shared = Arc::new(share(&config, &listeners, clock));
@@ -105,11 +105,7 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
             upstream = %listener.upstream().address,
             "accepting connections"
         );
-        tasks.spawn(listener.run(
-            Arc::clone(&shared),
-            Arc::clone(&workers),
-            stop_accepting.clone(),
-        ));
+        listener.start(&shared, &workers, &stop_accepting, &tasks);
     }
     source.enter(Stage::Serving);
     tracing::info!(web = %web_addr, workers = workers_count, ?descriptors, "serving");
@@ -145,7 +141,7 @@ fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
     }
 }
 
-fn bind_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
+fn bind_all(config: &Config, workers_count: usize) -> anyhow::Result<Vec<Listener>> {
     if config.listeners.is_empty() {
         bail!("no listener is configured");
     }
@@ -157,7 +153,7 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
             connect_timeout: config.connect_timeout,
             keepalive: config.keepalive,
         };
-        let bound = Listener::bind(listener.listen, upstream)
+        let bound = Listener::bind(listener.listen, upstream, workers_count)
             .with_context(|| format!("failed to listen on {}", listener.listen))?;
         listeners.push(bound);
     }

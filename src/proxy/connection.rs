@@ -14,28 +14,39 @@ use crate::clients::{DialFailure, Recorder};
 use crate::connection::{Initiator, Manner};
 use crate::time::Timestamp;
 
-/// Runs the connection to its end.
-pub(super) async fn run(
-    accepted: StdTcpStream,
-    peer: SocketAddr,
-    opened_at: Timestamp,
-    recorder: Recorder,
-    call: Call,
-    upstream: Arc<Upstream>,
-    shared: Arc<Shared>,
-) {
-    let mut tap = Tap::new(recorder, opened_at, &shared);
-    let end = match TcpStream::from_std(accepted) {
-        Ok(client) => serve(&client, &mut tap, &call, &upstream, &shared).await,
+/// A connection that was accepted, and what it needs to live.
+pub(super) struct Arrival {
+    pub(super) peer: SocketAddr,
+    pub(super) at: Timestamp,
+    pub(super) recorder: Recorder,
+    pub(super) call: Call,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Runs a connection that was accepted on another thread to its end.
+pub(super) async fn run_handed_over(accepted: StdTcpStream, arrival: Arrival) {
+    match TcpStream::from_std(accepted) {
+        Ok(client) => run(client, arrival).await,
+        // The recorder's drop counts the connection as ended by us.
         Err(error) => {
-            tracing::warn!(%peer, %error, "cannot watch an accepted socket");
-            RelayEnd {
-                initiator: Initiator::Proxy,
-                manner: Manner::Internal,
-                at: shared.clock.now(),
-            }
+            tracing::warn!(peer = %arrival.peer, %error, "cannot watch an accepted socket");
         }
-    };
+    }
+}
+
+/// Runs the connection to its end.
+pub(super) async fn run(client: TcpStream, arrival: Arrival) {
+    let Arrival {
+        peer,
+        at,
+        recorder,
+        call,
+        upstream,
+        shared,
+    } = arrival;
+    let mut tap = Tap::new(recorder, at, &shared);
+    let end = serve(&client, &mut tap, &call, &upstream, &shared).await;
     tap.ended(end.initiator, end.manner, end.at, peer);
     // The place is given back last: whoever waits for it finds the books closed.
     drop(call);

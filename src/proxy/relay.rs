@@ -201,12 +201,15 @@ impl<W: Watcher> Relay<'_, W> {
         if self.lanes[direction.index()].held.is_some() {
             return match self.flush_held(direction, cx) {
                 Step::Waiting => self.watch_for_reset(source, cx),
-                step => step,
+                step @ (Step::Moved | Step::Broke(..)) => step,
             };
         }
         if self.lanes[direction.index()].source_ended {
-            // A side that is gone already shows itself when it is read from or written to.
-            drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            // When the other lane has ended as well, the close of both sockets says it in the same way.
+            if !self.lanes[1 - direction.index()].done {
+                // A side that is gone already shows itself when it is read from or written to.
+                drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            }
             self.lanes[direction.index()].done = true;
             return Step::Moved;
         }

@@ -6,13 +6,13 @@
 //! way: the runtime keeps the closed states of a socket.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -39,7 +39,7 @@ pub(super) fn poll_read(
                 .map_err(io::Error::from);
             give_back_readiness(&outcome, buffer.len())
         });
-        if let Some(result) = settle(asked, outcome) {
+        if let Some(result) = settle(&asked, outcome) {
             return Poll::Ready(result);
         }
     }
@@ -58,7 +58,7 @@ pub(super) fn poll_write(
             outcome = send(stream, bytes, SendFlags::NOSIGNAL).map_err(io::Error::from);
             give_back_readiness(&outcome, bytes.len())
         });
-        if let Some(result) = settle(asked, outcome) {
+        if let Some(result) = settle(&asked, outcome) {
             return Poll::Ready(result);
         }
     }
@@ -74,7 +74,7 @@ fn give_back_readiness(outcome: &io::Result<usize>, wanted: usize) -> io::Result
 }
 
 /// The result to hand on; `None` when the call has to be made again.
-fn settle(asked: io::Result<()>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
+fn settle(asked: &io::Result<()>, outcome: io::Result<usize>) -> Option<io::Result<usize>> {
     match outcome {
         Err(error)
             if matches!(
@@ -108,30 +108,52 @@ pub(super) fn reset_on_drop(stream: &TcpStream) {
 
 /// How an error on an established connection shows what the peer, or the path to it, did.
 pub(super) fn manner_of(error: &io::Error) -> Manner {
-    match error.kind() {
+    let is_silence = matches!(
+        error.kind(),
         io::ErrorKind::TimedOut
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable => Manner::TimedOut,
-        _ => Manner::Reset,
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    );
+    if is_silence {
+        Manner::TimedOut
+    } else {
+        Manner::Reset
     }
 }
 
-/// A listening socket whose options the kernel hands on to every accepted one.
-pub(super) fn listen(address: SocketAddr, keepalive: Duration) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
+/// `count` listening sockets that share an address, their options handed on to every accepted socket by the
+/// kernel.
+pub(super) fn listen(
+    address: SocketAddr,
+    keepalive: Duration,
+    count: usize,
+) -> io::Result<Vec<TcpListener>> {
+    // Sockets that share an address also share it with those of another process of the same user. That is to be
+    // refused as it always was, so the address is tried first without sharing.
+    let probe = new_socket(&address.into())?;
+    probe.bind(&address.into())?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    let share = || {
+        let socket = new_socket(&address)?;
+        socket.set_reuse_port(true)?;
+        tune(&SockRef::from(&socket), keepalive)?;
+        socket.bind(&address)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    (0..count).map(|_| share()).collect()
+}
+
+fn new_socket(address: &SockAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(address.domain(), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    tune(SockRef::from(&socket), keepalive)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 
 /// Sends small messages at once, and notices a peer that is gone.
-pub(super) fn tune(socket: SockRef<'_>, keepalive: Duration) -> io::Result<()> {
+pub(super) fn tune(socket: &SockRef<'_>, keepalive: Duration) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     let probing = TcpKeepalive::new()
         .with_time(keepalive)

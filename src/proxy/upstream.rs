@@ -56,7 +56,8 @@ impl Upstream {
             TcpSocket::new_v6()
         }
         .map_err(|error| failure_of(&error))?;
-        socket::tune(SockRef::from(&socket), self.keepalive).map_err(|error| failure_of(&error))?;
+        socket::tune(&SockRef::from(&socket), self.keepalive)
+            .map_err(|error| failure_of(&error))?;
         socket
             .connect(address)
             .await
@@ -64,6 +65,10 @@ impl Upstream {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kinds of the standard library grow, and all we do not name are `other`"
+)]
 fn failure_of(error: &io::Error) -> DialFailure {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => DialFailure::Refused,

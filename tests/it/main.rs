@@ -8,11 +8,12 @@
 )]
 
 mod architecture;
+mod bypass;
 mod command_line;
 mod demo;
 mod drivers;
-mod relay;
 mod prometheus;
+mod relay;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"

@@ -5,7 +5,7 @@
 mod agent;
 mod http;
 mod mongod;
-pub(crate) mod poolscope;
+mod poolscope;
 mod ports;
 mod process;
 mod prometheus;
@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use agent::{Agent, Driver};
 pub(crate) use http::{Response, get};
 pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet};
+pub(crate) use poolscope::Poolscope;
 pub(crate) use ports::Port;
 pub(crate) use process::Process;
 pub(crate) use prometheus::{Prometheus, promtool};
