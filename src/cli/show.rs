@@ -124,7 +124,7 @@ fn server(server: &api::Server) -> String {
     parts.join(" ")
 }
 
-/// `111 connections: 13 active, 93 idle, ..`; states without connections are left out.
+/// `111 open: 13 active, 93 idle, ..`; states without connections are left out.
 fn states(counts: &api::StateCounts) -> String {
     let by_state: Vec<String> = [
         ("active", counts.active),
@@ -140,7 +140,7 @@ fn states(counts: &api::StateCounts) -> String {
     .filter(|(_, number)| *number > 0)
     .map(|(state, number)| format!("{} {state}", count(number)))
     .collect();
-    let open = plural(counts.open, "connection");
+    let open = format!("{} open", count(counts.open));
     if by_state.is_empty() {
         open
     } else {
