@@ -36,6 +36,12 @@ const CONTROL_THREADS: usize = 2;
 /// Time between two turns of the clockwork.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Descriptors of one proxied connection: the accepted socket and the dialled one.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// Descriptors kept for listeners, runtimes, logs and the admin side, which answers up to 64 connections.
+const DESCRIPTORS_RESERVED: usize = 128;
+
 /// Runs the proxy until a signal ends it. `warnings` are shown in the status.
 pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -47,9 +53,12 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     control.block_on(run(config, warnings))
 }
 
-async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
+async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let descriptors = raise_descriptor_limit();
+    if let Some(warning) = fit_into_descriptors(&mut config, raise_descriptor_limit()) {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
     let workers_count = config.workers.unwrap_or_else(default_workers);
     let listeners = bind_all(&config, workers_count)?;
     refuse_loops(&config, &listeners).await?;
@@ -108,7 +117,7 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
         listener.start(&shared, &workers, &stop_accepting, &tasks);
     }
     source.enter(Stage::Serving);
-    tracing::info!(web = %web_addr, workers = workers_count, ?descriptors, "serving");
+    tracing::info!(web = %web_addr, workers = workers_count, max_connections = config.limits.connections_max, "serving");
 
     drain::until_signalled_and_drained(&config, &source, &shared.drain, &stop_accepting).await?;
     stop_all.cancel();
@@ -116,6 +125,22 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     tasks.wait().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Lowers the limit of connections to what the descriptors allow: a client beyond it is reset, and counted, where
+/// it would otherwise wait in the kernel's queue for an accept that cannot come.
+fn fit_into_descriptors(config: &mut Config, descriptors: Option<u64>) -> Option<String> {
+    let descriptors = usize::try_from(descriptors?).ok()?;
+    let allowed = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
+    let wanted = config.limits.connections_max;
+    if allowed >= wanted {
+        return None;
+    }
+    config.limits.connections_max = allowed.max(1);
+    Some(format!(
+        "max_connections is lowered from {wanted} to {} by the limit of {descriptors} descriptors",
+        config.limits.connections_max
+    ))
 }
 
 fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {

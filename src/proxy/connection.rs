@@ -1,7 +1,9 @@
 //! The life of one proxied connection: dial, relay, account for the end.
 
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -13,6 +15,9 @@ use super::{Shared, Upstream, socket};
 use crate::clients::{DialFailure, Recorder};
 use crate::connection::{Initiator, Manner};
 use crate::time::Timestamp;
+
+/// Longest wait for a dial whose client has left.
+const DIAL_GRACE: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted, and what it needs to live.
 pub(super) struct Arrival {
@@ -61,10 +66,16 @@ async fn serve(
     shared: &Shared,
 ) -> RelayEnd {
     let dial_began = shared.clock.now();
+    let mut dial = pin!(upstream.dial());
     let dialled = tokio::select! {
-        dialled = upstream.dial() => dialled,
+        dialled = &mut dial => dialled,
         manner = client_reset(client) => {
             let at = shared.clock.now();
+            // The server may have accepted already. It is to see the reset, not the FIN of a socket that is
+            // merely dropped; a dial that takes longer than this has reached nobody.
+            if let Ok(Ok(server)) = tokio::time::timeout(DIAL_GRACE, dial).await {
+                socket::reset_on_drop(&server);
+            }
             return RelayEnd { initiator: Initiator::Client, manner, at };
         }
     };
