@@ -2,6 +2,7 @@
 
 use rustix::process::{Resource, getrlimit};
 
+use super::table::wrap;
 use crate::config::{Loaded, MetricsDetail};
 use crate::metrics::{
     SERIES_OF_ITSELF, SERIES_PER_CLIENT, SERIES_PER_CLIENT_MINIMAL, SERIES_PER_UPSTREAM,
@@ -16,16 +17,21 @@ pub(super) fn report(loaded: &Loaded) -> String {
     let limit = getrlimit(Resource::Nofile);
     let mut text = loaded.to_string();
     for line in allowances(loaded, limit.current, limit.maximum) {
-        text.push_str("# ");
-        text.push_str(&line);
-        text.push('\n');
+        text.push_str(&comment(&line));
     }
     for warning in &loaded.warnings {
-        text.push_str("# warning: ");
-        text.push_str(&warning.escape_debug().to_string());
-        text.push('\n');
+        text.push_str(&comment(&format!("warning: {}", warning.escape_debug())));
     }
     text
+}
+
+/// A text as comment lines that fit a terminal.
+fn comment(text: &str) -> String {
+    let lines = wrap("  ", text);
+    let lines = lines.lines().map(|line| line.strip_prefix("  "));
+    lines
+        .flatten()
+        .fold(String::new(), |comment, line| comment + "# " + line + "\n")
 }
 
 /// `soft` and `hard` are the limits of the process; `None` is no limit.

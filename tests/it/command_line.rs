@@ -78,6 +78,10 @@ fn a_watch_shows_the_table_again_and_again() {
     eventually(Duration::from_secs(20), || {
         let lines = watch.lines();
         let tables = lines.iter().filter(|line| *line == "no client").count();
-        if tables >= 3 { Ok(()) } else { Err(lines.join("\n")) }
+        if tables >= 3 {
+            Ok(())
+        } else {
+            Err(lines.join("\n"))
+        }
     });
 }
