@@ -55,6 +55,7 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
 
 async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
+    let mut signals = drain::Signals::new()?;
     if let Some(warning) = fit_into_descriptors(&mut config, raise_descriptor_limit()) {
         tracing::warn!("{warning}");
         warnings.push(warning);
@@ -119,11 +120,20 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
     source.enter(Stage::Serving);
     tracing::info!(web = %web_addr, workers = workers_count, max_connections = config.limits.connections_max, "serving");
 
-    drain::until_signalled_and_drained(&config, &source, &shared.drain, &stop_accepting).await?;
-    stop_all.cancel();
-    tasks.close();
-    tasks.wait().await;
-    tracing::info!("stopped");
+    let signal = signals.next().await;
+    let ending = async {
+        drain::drain(signal, &config, &source, &shared.drain, &stop_accepting).await;
+        stop_all.cancel();
+        tasks.close();
+        tasks.wait().await;
+    };
+    tokio::select! {
+        () = ending => tracing::info!("stopped"),
+        signal = signals.next() => {
+            let connections = shared.drain.open_count();
+            tracing::warn!(signal, connections, "stopped at once");
+        }
+    }
     Ok(())
 }
 

@@ -143,6 +143,19 @@ impl Poolscope {
             .sum()
     }
 
+    /// What one of the binary's own commands prints about this instance.
+    #[track_caller]
+    pub(crate) fn show(&self, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_poolscope"))
+            .args(args)
+            .args(["--address", &self.web.addr().to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What `/api/v1/<path>` answers.
     #[track_caller]
     pub(crate) fn api(&self, path: &str) -> Value {
