@@ -10,6 +10,7 @@
 mod architecture;
 mod bypass;
 mod command_line;
+mod demo;
 mod deploy;
 mod drain;
 mod drivers;
