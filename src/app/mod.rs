@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::StatusFacts;
 use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
 use crate::clock::Clock;
-use crate::config::{Config, ListenerConfig};
+use crate::config::{Config, Limits, ListenerConfig};
 use crate::metrics::{BuildFacts, Exposition, Health};
 use crate::proxy::{
     Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
@@ -56,10 +56,7 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
 async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
     let mut signals = drain::Signals::new()?;
-    if let Some(warning) = fit_into_descriptors(&mut config, raise_descriptor_limit()) {
-        tracing::warn!("{warning}");
-        warnings.push(warning);
-    }
+    warnings.extend(fit_into_descriptors(&mut config, raise_descriptor_limit()));
     let workers_count = config.workers.unwrap_or_else(default_workers);
     let listeners = bind_all(&config, workers_count)?;
     refuse_loops(&config, &listeners).await?;
@@ -138,7 +135,8 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
 }
 
 /// Lowers the limit of connections to what the descriptors allow: a client beyond it is reset, and counted, where
-/// it would otherwise wait in the kernel's queue for an accept that cannot come.
+/// it would otherwise wait in the kernel's queue for an accept that cannot come. Whoever asked for more is warned;
+/// the default means no more than "as many as fit".
 fn fit_into_descriptors(config: &mut Config, descriptors: Option<u64>) -> Option<String> {
     let descriptors = usize::try_from(descriptors?).ok()?;
     let allowed = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
@@ -147,10 +145,16 @@ fn fit_into_descriptors(config: &mut Config, descriptors: Option<u64>) -> Option
         return None;
     }
     config.limits.connections_max = allowed.max(1);
-    Some(format!(
+    let told = format!(
         "max_connections is lowered from {wanted} to {} by the limit of {descriptors} descriptors",
         config.limits.connections_max
-    ))
+    );
+    if wanted == Limits::default().connections_max {
+        tracing::info!("{told}");
+        return None;
+    }
+    tracing::warn!("{told}");
+    Some(told)
 }
 
 fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {

@@ -35,13 +35,13 @@ impl Poolscope {
 
     /// The same with a limit of open descriptors from its start.
     #[track_caller]
-    pub(crate) fn start_limited(upstreams: &[SocketAddr], descriptors: u64) -> Self {
+    pub(crate) fn start_limited(upstreams: &[SocketAddr], descriptors: u64, args: &[&str]) -> Self {
         let mut command = Command::new("prlimit");
         command.args([
             &format!("--nofile={descriptors}"),
             env!("CARGO_BIN_EXE_poolscope"),
         ]);
-        Self::launch(command, upstreams, &[])
+        Self::launch(command, upstreams, args)
     }
 
     #[track_caller]
