@@ -1,6 +1,6 @@
 # What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
 
-.PHONY: help test demo lint setup bench
+.PHONY: help test demo lint setup bench bench-instructions
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
@@ -8,7 +8,8 @@ help:
 	@echo "make lint    formatting, clippy and documentation, without any warning"
 	@echo "make setup   only install what tests and demo run on"
 	@echo
-	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 20 quiet minutes (ROUNDS SECONDS ONLY SCENARIO)"
+	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 15 minutes (ROUNDS SECONDS ONLY SCENARIO)"
+	@echo "make bench-instructions   what looking costs in instructions; fails when it is 5 % more than agreed"
 
 setup:
 	@tests/setup/install
@@ -25,6 +26,10 @@ bench:
 	@tests/setup/install haproxy nginx envoy
 	@benches/compare/run $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(SCENARIO),--scenario '$(SCENARIO)')
+
+bench-instructions:
+	@tests/setup/install valgrind
+	cargo bench --locked --bench instructions
 
 lint:
 	cargo fmt --check
