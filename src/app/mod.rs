@@ -36,6 +36,12 @@ const CONTROL_THREADS: usize = 2;
 /// Time between two turns of the clockwork.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Descriptors of one proxied connection: the accepted socket and the dialled one.
+const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// Descriptors kept for listeners, runtimes, logs and the admin side, which answers up to 64 connections.
+const DESCRIPTORS_RESERVED: usize = 128;
+
 /// Runs the proxy until a signal ends it. `warnings` are shown in the status.
 pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_multi_thread()
@@ -47,10 +53,15 @@ pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     control.block_on(run(config, warnings))
 }
 
-async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
+async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()> {
     let clock = Clock::start();
-    let descriptors = raise_descriptor_limit();
-    let listeners = bind_all(&config)?;
+    let mut signals = drain::Signals::new()?;
+    if let Some(warning) = fit_into_descriptors(&mut config, raise_descriptor_limit()) {
+        tracing::warn!("{warning}");
+        warnings.push(warning);
+    }
+    let workers_count = config.workers.unwrap_or_else(default_workers);
+    let listeners = bind_all(&config, workers_count)?;
     refuse_loops(&config, &listeners).await?;
     let web = TcpListener::bind(config.web.listen)
         .await
@@ -59,7 +70,6 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
     let web_addr = web
         .local_addr()
         .context("failed to read the http address")?;
-    let workers_count = config.workers.unwrap_or_else(default_workers);
     let workers =
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
     let shared = Arc::new(share(&config, &listeners, clock));
@@ -105,21 +115,42 @@ async fn run(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
             upstream = %listener.upstream().address,
             "accepting connections"
         );
-        tasks.spawn(listener.run(
-            Arc::clone(&shared),
-            Arc::clone(&workers),
-            stop_accepting.clone(),
-        ));
+        listener.start(&shared, &workers, &stop_accepting, &tasks);
     }
     source.enter(Stage::Serving);
-    tracing::info!(web = %web_addr, workers = workers_count, ?descriptors, "serving");
+    tracing::info!(web = %web_addr, workers = workers_count, max_connections = config.limits.connections_max, "serving");
 
-    drain::until_signalled_and_drained(&config, &source, &shared.drain, &stop_accepting).await?;
-    stop_all.cancel();
-    tasks.close();
-    tasks.wait().await;
-    tracing::info!("stopped");
+    let signal = signals.next().await;
+    let ending = async {
+        drain::drain(signal, &config, &source, &shared.drain, &stop_accepting).await;
+        stop_all.cancel();
+        tasks.close();
+        tasks.wait().await;
+    };
+    tokio::select! {
+        () = ending => tracing::info!("stopped"),
+        signal = signals.next() => {
+            let connections = shared.drain.open_count();
+            tracing::warn!(signal, connections, "stopped at once");
+        }
+    }
     Ok(())
+}
+
+/// Lowers the limit of connections to what the descriptors allow: a client beyond it is reset, and counted, where
+/// it would otherwise wait in the kernel's queue for an accept that cannot come.
+fn fit_into_descriptors(config: &mut Config, descriptors: Option<u64>) -> Option<String> {
+    let descriptors = usize::try_from(descriptors?).ok()?;
+    let allowed = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
+    let wanted = config.limits.connections_max;
+    if allowed >= wanted {
+        return None;
+    }
+    config.limits.connections_max = allowed.max(1);
+    Some(format!(
+        "max_connections is lowered from {wanted} to {} by the limit of {descriptors} descriptors",
+        config.limits.connections_max
+    ))
 }
 
 fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
@@ -145,7 +176,7 @@ fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
     }
 }
 
-fn bind_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
+fn bind_all(config: &Config, workers_count: usize) -> anyhow::Result<Vec<Listener>> {
     if config.listeners.is_empty() {
         bail!("no listener is configured");
     }
@@ -157,7 +188,7 @@ fn bind_all(config: &Config) -> anyhow::Result<Vec<Listener>> {
             connect_timeout: config.connect_timeout,
             keepalive: config.keepalive,
         };
-        let bound = Listener::bind(listener.listen, upstream)
+        let bound = Listener::bind(listener.listen, upstream, workers_count)
             .with_context(|| format!("failed to listen on {}", listener.listen))?;
         listeners.push(bound);
     }

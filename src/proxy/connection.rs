@@ -1,7 +1,9 @@
 //! The life of one proxied connection: dial, relay, account for the end.
 
 use std::net::{SocketAddr, TcpStream as StdTcpStream};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -14,28 +16,42 @@ use crate::clients::{DialFailure, Recorder};
 use crate::connection::{Initiator, Manner};
 use crate::time::Timestamp;
 
-/// Runs the connection to its end.
-pub(super) async fn run(
-    accepted: StdTcpStream,
-    peer: SocketAddr,
-    opened_at: Timestamp,
-    recorder: Recorder,
-    call: Call,
-    upstream: Arc<Upstream>,
-    shared: Arc<Shared>,
-) {
-    let mut tap = Tap::new(recorder, opened_at, &shared);
-    let end = match TcpStream::from_std(accepted) {
-        Ok(client) => serve(&client, &mut tap, &call, &upstream, &shared).await,
+/// Longest wait for a dial whose client has left.
+const DIAL_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection that was accepted, and what it needs to live.
+pub(super) struct Arrival {
+    pub(super) peer: SocketAddr,
+    pub(super) at: Timestamp,
+    pub(super) recorder: Recorder,
+    pub(super) call: Call,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// Runs a connection that was accepted on another thread to its end.
+pub(super) async fn run_handed_over(accepted: StdTcpStream, arrival: Arrival) {
+    match TcpStream::from_std(accepted) {
+        Ok(client) => run(client, arrival).await,
+        // The recorder's drop counts the connection as ended by us.
         Err(error) => {
-            tracing::warn!(%peer, %error, "cannot watch an accepted socket");
-            RelayEnd {
-                initiator: Initiator::Proxy,
-                manner: Manner::Internal,
-                at: shared.clock.now(),
-            }
+            tracing::warn!(peer = %arrival.peer, %error, "cannot watch an accepted socket");
         }
-    };
+    }
+}
+
+/// Runs the connection to its end.
+pub(super) async fn run(client: TcpStream, arrival: Arrival) {
+    let Arrival {
+        peer,
+        at,
+        recorder,
+        call,
+        upstream,
+        shared,
+    } = arrival;
+    let mut tap = Tap::new(recorder, at, &shared);
+    let end = serve(&client, &mut tap, &call, &upstream, &shared).await;
     tap.ended(end.initiator, end.manner, end.at, peer);
     // The place is given back last: whoever waits for it finds the books closed.
     drop(call);
@@ -50,10 +66,16 @@ async fn serve(
     shared: &Shared,
 ) -> RelayEnd {
     let dial_began = shared.clock.now();
+    let mut dial = pin!(upstream.dial());
     let dialled = tokio::select! {
-        dialled = upstream.dial() => dialled,
+        dialled = &mut dial => dialled,
         manner = client_reset(client) => {
             let at = shared.clock.now();
+            // The server may have accepted already. It is to see the reset, not the FIN of a socket that is
+            // merely dropped; a dial that takes longer than this has reached nobody.
+            if let Ok(Ok(server)) = tokio::time::timeout(DIAL_GRACE, dial).await {
+                socket::reset_on_drop(&server);
+            }
             return RelayEnd { initiator: Initiator::Client, manner, at };
         }
     };

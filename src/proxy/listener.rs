@@ -1,15 +1,17 @@
 //! Accepting connections.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use super::{Shared, Upstream, Workers, connection, socket};
+use super::connection::{self, Arrival};
+use super::{Shared, Upstream, Workers, socket};
 use crate::connection::{Ending, Initiator, Manner, Phase};
 use crate::metrics::AcceptFailure;
 
@@ -17,20 +19,26 @@ use crate::metrics::AcceptFailure;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 
 /// A bound address and the upstream behind it.
+///
+/// Every worker accepts for itself, on a socket of its own that shares the address: a connection that stays
+/// where it was accepted costs no wake-up of another thread and no second registration.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    sockets: Vec<StdTcpListener>,
     local: SocketAddr,
     upstream: Arc<Upstream>,
 }
 
 impl Listener {
-    /// Binds `address`. Must be called within the runtime that will run it.
-    pub fn bind(address: SocketAddr, upstream: Upstream) -> io::Result<Self> {
-        let socket = TcpListener::from_std(socket::listen(address, upstream.keepalive)?.into())?;
-        let local = socket.local_addr()?;
+    /// Binds `address` with one socket for each of `workers_count` workers.
+    pub fn bind(address: SocketAddr, upstream: Upstream, workers_count: usize) -> io::Result<Self> {
+        let sockets = socket::listen(address, upstream.keepalive, workers_count)?;
+        let local = match sockets.first() {
+            Some(socket) => socket.local_addr()?,
+            None => return Err(io::Error::other("no worker to listen for")),
+        };
         Ok(Self {
-            socket,
+            sockets,
             local,
             upstream: Arc::new(upstream),
         })
@@ -46,40 +54,80 @@ impl Listener {
         &self.upstream
     }
 
-    /// Accepts until `stop` is cancelled. No error ends it: each is counted, and shortages are waited out.
-    pub async fn run(self, shared: Arc<Shared>, workers: Arc<Workers>, stop: CancellationToken) {
-        let accepting = async {
-            let mut pause = BACKOFF.0;
-            loop {
-                match self.socket.accept().await {
-                    Ok((stream, peer)) => {
-                        pause = BACKOFF.0;
-                        self.admit(stream, peer, &shared, &workers);
-                    }
-                    Err(error) => {
-                        let kind = kind_of(&error);
-                        shared.health.accept_failed(kind);
-                        if kind == AcceptFailure::Aborted {
-                            continue;
-                        }
-                        tracing::warn!(listen = %self.local, reason = kind.label(), %error, "accept failed");
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(BACKOFF.1);
-                    }
-                }
+    /// Accepts on every worker until `stop` is cancelled. No error ends it: each is counted, and shortages are
+    /// waited out.
+    pub fn start(
+        self,
+        shared: &Arc<Shared>,
+        workers: &Arc<Workers>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        for (worker, socket) in self.sockets.into_iter().enumerate() {
+            let acceptor = Acceptor {
+                worker,
+                local: self.local,
+                upstream: Arc::clone(&self.upstream),
+                shared: Arc::clone(shared),
+                workers: Arc::clone(workers),
+            };
+            let accepting = acceptor.run(socket, stop.clone());
+            tasks.spawn_on(accepting, workers.handle(worker));
+        }
+    }
+}
+
+/// Takes connections on one worker.
+struct Acceptor {
+    worker: usize,
+    local: SocketAddr,
+    upstream: Arc<Upstream>,
+    shared: Arc<Shared>,
+    workers: Arc<Workers>,
+}
+
+impl Acceptor {
+    async fn run(self, socket: StdTcpListener, stop: CancellationToken) {
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(listen = %self.local, %error, "cannot watch a listening socket");
+                return;
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = accepting => {}
+            () = self.accept(&socket) => {}
         }
     }
 
-    /// Hands a connection to a worker, or resets it when there are too many.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, shared: &Arc<Shared>, workers: &Workers) {
-        let at = shared.clock.now();
-        let recorder = shared.directory.open(self.upstream.id, peer, at);
-        if shared.drain.open_count() >= shared.connections_max {
+    async fn accept(&self, socket: &TcpListener) {
+        let mut pause = BACKOFF.0;
+        loop {
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    pause = BACKOFF.0;
+                    self.admit(stream, peer);
+                }
+                Err(error) => {
+                    let kind = kind_of(&error);
+                    self.shared.health.accept_failed(kind);
+                    if kind == AcceptFailure::Aborted {
+                        continue;
+                    }
+                    tracing::warn!(listen = %self.local, reason = kind.label(), %error, "accept failed");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Starts a connection here or on a worker with fewer; resets it when there are too many.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let at = self.shared.clock.now();
+        let recorder = self.shared.directory.open(self.upstream.id, peer, at);
+        if self.shared.drain.open_count() >= self.shared.connections_max {
             socket::reset_on_drop(&stream);
             let ending = Ending {
                 initiator: Initiator::Proxy,
@@ -90,24 +138,26 @@ impl Listener {
             recorder.ended(ending, at);
             return;
         }
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => {
-                // The recorder's drop counts the connection as ended by us.
-                tracing::warn!(%peer, %error, "cannot hand a socket to a worker");
-                return;
-            }
-        };
-        let call = shared.drain.enter();
-        workers.spawn(connection::run(
-            stream,
+        let arrival = Arrival {
             peer,
             at,
             recorder,
-            call,
-            Arc::clone(&self.upstream),
-            Arc::clone(shared),
-        ));
+            call: self.shared.drain.enter(),
+            upstream: Arc::clone(&self.upstream),
+            shared: Arc::clone(&self.shared),
+        };
+        let target = self.workers.seat(self.worker);
+        if target.worker() == self.worker {
+            self.workers.spawn(target, connection::run(stream, arrival));
+            return;
+        }
+        match stream.into_std() {
+            Ok(stream) => self
+                .workers
+                .spawn(target, connection::run_handed_over(stream, arrival)),
+            // The recorder's drop counts the connection as ended by us.
+            Err(error) => tracing::warn!(%peer, %error, "cannot hand a socket to another worker"),
+        }
     }
 }
 

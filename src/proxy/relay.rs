@@ -21,6 +21,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
@@ -135,8 +136,7 @@ struct Lane {
 
 /// Bytes that were read and not yet taken by the other side.
 struct Held {
-    bytes: Vec<u8>,
-    sent: usize,
+    bytes: Bytes,
     read_at: Timestamp,
 }
 
@@ -205,8 +205,11 @@ impl<W: Watcher> Relay<'_, W> {
             };
         }
         if self.lanes[direction.index()].source_ended {
-            // A side that is gone already shows itself when it is read from or written to.
-            drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            // When the other lane has ended as well, the close of both sockets says it in the same way.
+            if !self.lanes[1 - direction.index()].done {
+                // A side that is gone already shows itself when it is read from or written to.
+                drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            }
             self.lanes[direction.index()].done = true;
             return Step::Moved;
         }
@@ -236,11 +239,8 @@ impl<W: Watcher> Relay<'_, W> {
         };
         let (written, rest) = chunk.split_at(taken.min(chunk.len()));
         if !rest.is_empty() {
-            self.lanes[direction.index()].held = Some(Held {
-                bytes: rest.to_vec(),
-                sent: 0,
-                read_at,
-            });
+            let bytes = Bytes::copy_from_slice(rest);
+            self.lanes[direction.index()].held = Some(Held { bytes, read_at });
         }
         if !written.is_empty() {
             let written_at = self.clock.now();
@@ -256,15 +256,14 @@ impl<W: Watcher> Relay<'_, W> {
         let Some(held) = lane.held.as_mut() else {
             return Step::Waiting;
         };
-        let rest = held.bytes.get(held.sent..).unwrap_or_default();
-        match socket::poll_write(self.sides[sink as usize], cx, rest) {
+        match socket::poll_write(self.sides[sink as usize], cx, &held.bytes) {
             Poll::Pending => Step::Waiting,
             Poll::Ready(Ok(taken)) => {
-                let written = rest.get(..taken).unwrap_or(rest);
+                let written = held.bytes.split_to(taken.min(held.bytes.len()));
+                let written_at = self.clock.now();
                 self.watcher
-                    .saw(direction, written, held.read_at, self.clock.now());
-                held.sent = held.sent.saturating_add(taken);
-                if held.sent >= held.bytes.len() {
+                    .saw(direction, &written, held.read_at, written_at);
+                if held.bytes.is_empty() {
                     lane.held = None;
                 }
                 Step::Moved

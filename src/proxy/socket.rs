@@ -6,13 +6,13 @@
 //! way: the runtime keeps the closed states of a socket.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
@@ -121,17 +121,34 @@ pub(super) fn manner_of(error: &io::Error) -> Manner {
     }
 }
 
-/// A listening socket whose options the kernel hands on to every accepted one.
-pub(super) fn listen(address: SocketAddr, keepalive: Duration) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        Some(Protocol::TCP),
-    )?;
+/// `count` listening sockets that share an address, their options handed on to every accepted socket by the
+/// kernel.
+pub(super) fn listen(
+    address: SocketAddr,
+    keepalive: Duration,
+    count: usize,
+) -> io::Result<Vec<TcpListener>> {
+    // Sockets that share an address also share it with those of another process of the same user. That is to be
+    // refused as it always was, so the address is tried first without sharing.
+    let probe = new_socket(&address.into())?;
+    probe.bind(&address.into())?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    let share = || {
+        let socket = new_socket(&address)?;
+        socket.set_reuse_port(true)?;
+        tune(&SockRef::from(&socket), keepalive)?;
+        socket.bind(&address)?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    (0..count).map(|_| share()).collect()
+}
+
+fn new_socket(address: &SockAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(address.domain(), kind, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    tune(&SockRef::from(&socket), keepalive)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
     Ok(socket)
 }
 

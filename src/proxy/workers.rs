@@ -1,8 +1,9 @@
 //! Threads that forward.
 //!
 //! Each worker is a thread with a runtime of its own: a connection stays on its thread for life, so that its
-//! two sockets, its tap and the thread's scratch buffer never cross cores. New connections go to the worker
-//! that has the fewest open.
+//! two sockets, its tap and the thread's scratch buffer never cross cores. The kernel deals new connections to
+//! the workers' listening sockets by hash; one that would tip the balance is handed to the worker with the
+//! fewest open.
 
 use std::future::Future;
 use std::io;
@@ -12,6 +13,10 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
+
+/// How many connections more than the least loaded worker one may have before it hands new ones over. Handing
+/// over costs a wake-up and a second registration of the socket.
+const IMBALANCE: usize = 2;
 
 /// The threads that forward.
 #[derive(Debug)]
@@ -27,12 +32,22 @@ struct Worker {
     open: Arc<AtomicUsize>,
 }
 
-/// Counts a connection against its worker for as long as it lives.
-struct Seat(Arc<AtomicUsize>);
+/// A connection's place on a worker; counted for as long as it is held.
+#[derive(Debug)]
+pub(super) struct Seat {
+    worker: usize,
+    open: Arc<AtomicUsize>,
+}
+
+impl Seat {
+    pub(super) fn worker(&self) -> usize {
+        self.worker
+    }
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -51,23 +66,39 @@ impl Workers {
         self.workers.len()
     }
 
-    /// Runs `task` on the worker with the fewest open connections.
-    pub(crate) fn spawn<F>(&self, task: F)
+    /// The runtime of a worker.
+    pub(super) fn handle(&self, worker: usize) -> &Handle {
+        &self.workers[worker].handle
+    }
+
+    /// A seat for a connection that was accepted on worker `here`: there, unless another has clearly fewer.
+    pub(super) fn seat(&self, here: usize) -> Seat {
+        let load = |worker: &Worker| worker.open.load(Ordering::Relaxed);
+        let least = self
+            .workers
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, worker)| load(worker));
+        let chosen = match least {
+            Some((other, worker)) if load(worker) + IMBALANCE < load(&self.workers[here]) => other,
+            _ => here,
+        };
+        let open = Arc::clone(&self.workers[chosen].open);
+        open.fetch_add(1, Ordering::Relaxed);
+        Seat {
+            worker: chosen,
+            open,
+        }
+    }
+
+    /// Runs `task` on the worker of its seat.
+    pub(super) fn spawn<F>(&self, seat: Seat, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Some(worker) = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.open.load(Ordering::Relaxed))
-        else {
-            return;
-        };
-        worker.open.fetch_add(1, Ordering::Relaxed);
-        let seat = Seat(Arc::clone(&worker.open));
-        worker.handle.spawn(async move {
-            let _seat = seat;
+        self.workers[seat.worker].handle.spawn(async move {
             task.await;
+            drop(seat);
         });
     }
 }

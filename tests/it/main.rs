@@ -8,10 +8,17 @@
 )]
 
 mod architecture;
+mod bypass;
 mod command_line;
+mod deploy;
+mod drain;
 mod drivers;
+mod exposition;
+mod hostile;
 mod prometheus;
+mod readme;
 mod relay;
+mod secrets;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"

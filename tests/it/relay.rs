@@ -5,7 +5,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -621,31 +622,78 @@ fn running_out_of_descriptors_ends_nothing() {
     early.write_all(b"still here").unwrap();
     early_server.read_exact(&mut [0; 10]).unwrap();
     drop(waiting);
-    // Connections that waited all the while are taken now, and end as their clients have left.
-    rig.listener.set_nonblocking(true).unwrap();
-    eventually(Duration::from_secs(10), || {
-        while rig.listener.accept().is_ok() {}
-        let metrics = get(rig.proxy.web_addr(), "/metrics")
-            .map_err(|error| error.to_string())?
-            .body;
-        let value = |series: &str| -> f64 {
-            let found = metrics.lines().find_map(|line| line.strip_prefix(series));
-            found
-                .and_then(|value| value.trim().parse().ok())
-                .unwrap_or(f64::NAN)
-        };
-        let errors = value("poolscope_accept_errors_total{reason=\"file_limit\"}");
-        let opened = rig
-            .proxy
-            .sum("poolscope_upstream_connections_opened_total", &[]);
-        let open = rig.proxy.sum("poolscope_upstream_connections", &[]);
-        let is_over = errors >= 1.0 && opened >= 61.0 && open <= 1.0;
-        if is_over {
+    // Connections that waited all the while are taken now, and end as both their peers have left.
+    let listener = rig.listener.try_clone().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let hanging_up = thread::spawn({
+        let is_over = Arc::clone(&is_over);
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                drop(listener.accept());
+                thread::yield_now();
+            }
+        }
+    });
+    eventually(Duration::from_secs(20), || {
+        let metrics = get(rig.proxy.web_addr(), "/metrics").map_err(|error| error.to_string())?;
+        let sum = |family: &str, labels| Poolscope::sum_in(&metrics.body, family, labels);
+        let errors = sum("poolscope_accept_errors_total", &[("reason", "file_limit")]);
+        let opened = sum("poolscope_upstream_connections_opened_total", &[]);
+        let open = sum("poolscope_upstream_connections", &[]);
+        if errors >= 1.0 && opened >= 61.0 && open <= 1.0 {
             Ok(())
         } else {
             Err(format!("{errors} errors, {open} of {opened} open"))
         }
     });
+    is_over.store(true, Ordering::Relaxed);
+    hanging_up.join().unwrap();
     rig.listener.set_nonblocking(false).unwrap();
     check_both_ways(&rig, b"hello", b"there", 3, 0);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_reset_and_counted() {
+    let port = Port::reserve();
+    let listener = TcpListener::bind(port.addr()).unwrap();
+    let proxy = Poolscope::start_with(&[port.addr()], &["--max-connections", "3"]);
+    let rig = Rig {
+        proxy,
+        listener,
+        port,
+    };
+    let held: Vec<_> = (0..3).map(|_| rig.connect()).collect();
+    let mut one_too_many = TcpStream::connect(rig.proxy.addr()).unwrap();
+    one_too_many
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let error = one_too_many.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let limited = [("initiator", "proxy"), ("reason", "limit")];
+    let family = "poolscope_upstream_connections_closed_total";
+    eventually_equal(Duration::from_secs(5), &1.0, || {
+        rig.proxy.sum(family, &limited)
+    });
+    drop(held);
+    rig.await_quiet();
+    drop(rig.connect());
+}
+
+#[test]
+fn too_few_descriptors_lower_the_limit_of_connections() {
+    let port = Port::reserve();
+    let listener = TcpListener::bind(port.addr()).unwrap();
+    let proxy = Poolscope::start_limited(&[port.addr()], 136);
+    let rig = Rig {
+        proxy,
+        listener,
+        port,
+    };
+    let _held: Vec<_> = (0..4).map(|_| rig.connect()).collect();
+    let mut one_too_many = TcpStream::connect(rig.proxy.addr()).unwrap();
+    let error = one_too_many.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    let status = rig.proxy.api("status").to_string();
+    assert!(status.contains("lowered from 20000 to 4"), "{status}");
 }

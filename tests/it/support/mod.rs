@@ -3,18 +3,21 @@
 //! Every process belongs to the value that started it and ends when that is dropped.
 
 mod agent;
+mod exposition;
 mod http;
 mod mongod;
 mod poolscope;
 mod ports;
 mod process;
 mod prometheus;
+pub(crate) mod raw;
 mod wait;
 mod wire;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use agent::{Agent, Driver};
+pub(crate) use exposition::{Family, Sample, parse_exposition};
 pub(crate) use http::{Response, get};
 pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet};
 pub(crate) use poolscope::Poolscope;

@@ -29,9 +29,25 @@ impl Poolscope {
     /// The same with further arguments.
     #[track_caller]
     pub(crate) fn start_with(upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+        Self::launch(command, upstreams, args)
+    }
+
+    /// The same with a limit of open descriptors from its start.
+    #[track_caller]
+    pub(crate) fn start_limited(upstreams: &[SocketAddr], descriptors: u64) -> Self {
+        let mut command = Command::new("prlimit");
+        command.args([
+            &format!("--nofile={descriptors}"),
+            env!("CARGO_BIN_EXE_poolscope"),
+        ]);
+        Self::launch(command, upstreams, &[])
+    }
+
+    #[track_caller]
+    fn launch(mut command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let listeners: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
         let web = Port::reserve();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
         command.arg("serve");
         for (listener, upstream) in listeners.iter().zip(upstreams) {
             command
@@ -111,17 +127,33 @@ impl Poolscope {
     /// The sum over all series of a family that carry these labels.
     #[track_caller]
     pub(crate) fn sum(&self, family: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted: Vec<String> = labels
-            .iter()
-            .map(|(label, value)| format!("{label}=\"{value}\""))
-            .collect();
-        self.metrics()
+        Self::sum_in(&self.metrics(), family, labels)
+    }
+
+    /// The same in an exposition at hand.
+    pub(crate) fn sum_in(metrics: &str, family: &str, labels: &[(&str, &str)]) -> f64 {
+        let pair = |(label, value): &(&str, &str)| format!("{label}=\"{value}\"");
+        let wanted: Vec<String> = labels.iter().map(pair).collect();
+        metrics
             .lines()
             .filter_map(|line| line.strip_prefix(family))
             .filter(|rest| rest.starts_with('{') || rest.starts_with(' '))
             .filter(|rest| wanted.iter().all(|pair| rest.contains(pair)))
             .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
+    }
+
+    /// What one of the binary's own commands prints about this instance.
+    #[track_caller]
+    pub(crate) fn show(&self, args: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_poolscope"))
+            .args(args)
+            .args(["--address", &self.web.addr().to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// What `/api/v1/<path>` answers.

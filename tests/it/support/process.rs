@@ -112,6 +112,19 @@ impl Process {
         kib.parse::<u64>().unwrap() * 1024
     }
 
+    /// Processor time spent so far, user and system, in steps of a clock tick (10 ms).
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name of the program may contain anything; the fields behind it are numbers.
+        let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
+        let ticks: u64 = fields
+            .skip(11)
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// Limits how many descriptors it may have open from now on.
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         let limit = Rlimit {
