@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import time
 from dataclasses import dataclass
 
 from proxies import WIRELOAD
 
 KB, MB = 1024, 1024 * 1024
+TIME_WAIT_REUSE_SECONDS = 1.5
 
 
 @dataclass
@@ -36,6 +38,10 @@ class Scenario:
             command += ["--pid", str(proxy.pid)]
         if not self.is_idle:
             command += ["--server-pid", str(server_pid)]
+        if self.mode == "connect":
+            # The connections of the one before us wait in TIME_WAIT, and the kernel searches long for a port to the
+            # same server until it may use theirs again, which is after a second.
+            time.sleep(TIME_WAIT_REUSE_SECONDS)
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 4 + 90, check=False)
         except subprocess.TimeoutExpired:

@@ -50,7 +50,7 @@ pub fn connect_and_close(
     }
     let secs = t0.elapsed().as_secs_f64();
     let (a, as_, am) = (get(pid), get(server), me());
-    let named = a.cpu_ns_since(&b) + as_.cpu_ns_since(&bs) + am.cpu_ns_since(&bm);
+    let named = a.cpu_ns_since(&b) + as_.cpu_ns_since(&bs) + am.ticks_ns_since(&bm);
     let other = machine_busy_ns().saturating_sub(busy).saturating_sub(named) as f64 / 1e9 / secs;
     let n = hist.count();
     Ok(format!(

@@ -102,8 +102,13 @@ impl Usage {
         if self.tasks == before.tasks && self.exec_ns > 0 {
             self.exec_ns.saturating_sub(before.exec_ns)
         } else {
-            (self.user_ns + self.sys_ns).saturating_sub(before.user_ns + before.sys_ns)
+            self.ticks_ns_since(before)
         }
+    }
+
+    /// The same by ticks, which also know of threads that came and went in between.
+    pub fn ticks_ns_since(&self, before: &Usage) -> u64 {
+        (self.user_ns + self.sys_ns).saturating_sub(before.user_ns + before.sys_ns)
     }
 
     pub fn json_since(&self, before: &Usage, ops: u64, bytes: u64) -> String {
