@@ -20,6 +20,8 @@ test: setup
 
 demo:
 	@tests/setup/install mongod python node rust-driver
+	@[ -x target/release/poolscope ] || echo "setup: poolscope: building (some minutes, once)" >&2
+	@cargo build --quiet --release --locked
 	@tests/demo/run
 
 bench:

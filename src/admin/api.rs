@@ -216,6 +216,8 @@ pub struct Client {
     pub monitors: u64,
     /// Application connections: the pool.
     pub pooled: Pooled,
+    /// Open connections that only shook hands: pooled or monitors, which their traffic or time will tell.
+    pub undecided: u64,
     /// Highest number of open connections in the last complete minute.
     pub peak: u64,
     /// Connections accepted.
@@ -273,9 +275,9 @@ pub struct Pooled {
     pub active: u64,
     /// Open without.
     pub idle: u64,
-    /// Accepted so far.
+    /// Accepted so far, each counted when it is certain that it is one; a driver's `ConnectionCreated`.
     pub opened: u64,
-    /// Ended so far.
+    /// Ended so far; a driver's `ConnectionClosed`.
     pub closed: u64,
 }
 
@@ -323,6 +325,8 @@ pub struct ErrorCount {
     pub kind: String,
     /// The server's code; 0 when the reply had none.
     pub code: i32,
+    /// Its name in the server's table; `none` without a code, `unknown` for one that is not in our table.
+    pub code_name: String,
     /// How many.
     pub count: u64,
 }

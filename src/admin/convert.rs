@@ -10,7 +10,7 @@ use crate::clients::{
 };
 use crate::connection::{ErrorKind, OpaqueReason, Role, State};
 use crate::time::Timestamp;
-use crate::wire::Command;
+use crate::wire::{Command, error_code_labels};
 
 /// `app@address`, or the address alone when there is no application name.
 pub(super) fn client_name(app: &str, address: &str) -> String {
@@ -180,6 +180,7 @@ fn client(row: &ClientRow) -> api::Client {
             opened: row.pooled_opened,
             closed: row.pooled_closed,
         },
+        undecided: row.undecided,
         peak: row.peak,
         opened: row.opened,
         closed: total(row.closed.iter().map(|(_, _, count)| *count)),
@@ -378,6 +379,7 @@ fn errors(counts: &[(ErrorKind, i32, u64)]) -> Vec<api::ErrorCount> {
         .map(|(kind, code, count)| api::ErrorCount {
             kind: kind.label().to_owned(),
             code: *code,
+            code_name: error_code_labels(*code).1.to_owned(),
             count: *count,
         })
         .collect()

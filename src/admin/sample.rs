@@ -162,6 +162,7 @@ pub(crate) fn client(
         by_role,
         pooled_active: active,
         pooled_idle: idle,
+        undecided: 0,
         peak: active + idle + 1,
         opened: active + idle + 1,
         pooled_opened: active + idle,
@@ -225,6 +226,11 @@ fn orders() -> ClientRow {
         (Mechanism::ScramSha256, AuthenticationResult::Failed, 2),
     ];
     row.mongo_clients = Some(3);
+    // Two more shook hands a moment ago.
+    row.undecided = 2;
+    row.by_state[State::Idle.index()] += 2;
+    row.by_role[0] += 2;
+    row.opened += 2;
     row.cursors_open = 2;
     row.transactions_open = 1;
     row

@@ -174,8 +174,15 @@ async fn a_row_says_what_the_picture_said() {
     assert_eq!(answer["at"], "2026-11-23T21:26:28.000Z");
     let row: api::Client = serde_json::from_value(answer["clients"][0].clone()).unwrap();
     assert_eq!(row.client, "orders@10.0.0.11");
-    assert_eq!((row.connections.open, row.connections.idle), (101, 88));
-    assert_eq!((row.opened, row.closed, row.monitors), (5123, 5022, 1));
+    assert_eq!((row.connections.open, row.connections.idle), (103, 90));
+    assert_eq!((row.pooled.idle, row.undecided), (88, 2));
+    assert_eq!((row.opened, row.closed, row.monitors), (5125, 5022, 1));
+    let codes = row.errors_by_code.iter();
+    let codes: Vec<_> = codes.map(|row| (row.code, &*row.code_name)).collect();
+    assert_eq!(
+        codes,
+        [(10_107, "NotWritablePrimary"), (11_000, "DuplicateKey")]
+    );
     assert_eq!(row.closed_by.len(), 2, "zero counts are left out");
     assert_eq!(row.operations, 1_020_000);
     assert_eq!(row.operations_per_connection, Some(200.0));

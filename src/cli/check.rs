@@ -2,14 +2,12 @@
 
 use rustix::process::{Resource, getrlimit};
 
+use super::table::wrap;
 use crate::config::{Loaded, MetricsDetail};
+use crate::metrics::{
+    SERIES_OF_ITSELF, SERIES_PER_CLIENT, SERIES_PER_CLIENT_MINIMAL, SERIES_PER_UPSTREAM,
+};
 
-/// Series of one busy client, rounded up: 56 of counters and gauges, 54 of four histograms.
-const SERIES_PER_CLIENT: usize = 110;
-/// The same without its histograms.
-const SERIES_PER_CLIENT_MINIMAL: usize = 56;
-/// Series of one upstream with twenty commands in use, most of them from the histogram of each.
-const SERIES_PER_UPSTREAM: usize = 500;
 /// Descriptors beside those of connections: standard streams, pollers and timers of the workers, the HTTP side
 /// with its 64 connections, logs.
 const DESCRIPTORS_BESIDE: usize = 128;
@@ -19,16 +17,21 @@ pub(super) fn report(loaded: &Loaded) -> String {
     let limit = getrlimit(Resource::Nofile);
     let mut text = loaded.to_string();
     for line in allowances(loaded, limit.current, limit.maximum) {
-        text.push_str("# ");
-        text.push_str(&line);
-        text.push('\n');
+        text.push_str(&comment(&line));
     }
     for warning in &loaded.warnings {
-        text.push_str("# warning: ");
-        text.push_str(&warning.escape_debug().to_string());
-        text.push('\n');
+        text.push_str(&comment(&format!("warning: {}", warning.escape_debug())));
     }
     text
+}
+
+/// A text as comment lines that fit a terminal.
+fn comment(text: &str) -> String {
+    let lines = wrap("  ", text);
+    let lines = lines.lines().map(|line| line.strip_prefix("  "));
+    lines
+        .flatten()
+        .fold(String::new(), |comment, line| comment + "# " + line + "\n")
 }
 
 /// `soft` and `hard` are the limits of the process; `None` is no limit.
@@ -41,7 +44,7 @@ fn allowances(loaded: &Loaded, soft: Option<u64>, hard: Option<u64>) -> Vec<Stri
         MetricsDetail::Standard => SERIES_PER_CLIENT,
     };
     // The row for what is over the limit has series as well.
-    let series = (clients + 1) * each + upstreams * SERIES_PER_UPSTREAM;
+    let series = (clients + 1) * each + upstreams * SERIES_PER_UPSTREAM + SERIES_OF_ITSELF;
     let connections = config.limits.connections_max;
     let descriptors = 2 * connections + upstreams + DESCRIPTORS_BESIDE;
     let needed = u64::try_from(descriptors).unwrap_or(u64::MAX);
@@ -71,7 +74,8 @@ fn allowances(loaded: &Loaded, soft: Option<u64>, hard: Option<u64>) -> Vec<Stri
     };
     vec![
         format!(
-            "series: about {} at most ({} for clients, about {each} each; {} for upstreams, about {SERIES_PER_UPSTREAM} each)",
+            "series: about {} when all clients are busy ({} for clients, {each} each; {} for upstreams, \
+             {SERIES_PER_UPSTREAM} each)",
             grouped(series),
             grouped((clients + 1) * each),
             grouped(upstreams * SERIES_PER_UPSTREAM)
@@ -121,7 +125,8 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "series: about 28,110 at most (27,610 for clients, about 110 each; 500 for upstreams, about 500 each)",
+                "series: about 28,190 when all clients are busy (27,610 for clients, 110 each; 500 for upstreams, \
+                 500 each)",
                 "descriptors: 40,129 for 20,000 connections; the limit is 1,024, which serve raises to 4,096: \
                  enough for 1,983 connections only; raise it (ulimit -Hn, LimitNOFILE=)",
             ]

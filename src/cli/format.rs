@@ -68,6 +68,21 @@ pub(super) fn count(count: u64) -> String {
     }
 }
 
+/// A count in at most four columns.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "only the first two digits are shown"
+)]
+pub(super) fn brief(count: u64) -> String {
+    if count < 10_000 {
+        count.to_string()
+    } else if count < 999_500 {
+        format!("{:.0}k", count as f64 / 1e3)
+    } else {
+        number(count as f64)
+    }
+}
+
 /// A number in at most five columns.
 pub(super) fn number(number: f64) -> String {
     const UNITS: [(f64, &str); 5] = [

@@ -258,7 +258,8 @@ impl Asking {
             if !print(&format!("{clear}{shown}{space}"))? {
                 return Ok(());
             }
-            runtime.block_on(tokio::time::sleep(pause));
+            // A timer can only be made inside the runtime.
+            runtime.block_on(async { tokio::time::sleep(pause).await });
             shown = once().unwrap_or_else(|error| format!("{error:#}\n"));
         }
     }

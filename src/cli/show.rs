@@ -1,14 +1,21 @@
 //! What the API said, as tables for people.
 
-use super::format::{UNKNOWN, count, driver, duration, number, or_unknown, plural, safe};
+use super::format::{UNKNOWN, brief, count, driver, duration, number, or_unknown, plural, safe};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
+use crate::connection::{CloseReason, Initiator};
 
 const LEGEND: &str = "\
-POOLS: MongoClient objects, told by their monitors. MON: connections that only watch the server.
-OPS/CONN: operations a pooled connection carried. P95: command time. MAX IDLE: of pooled ones.
+POOLS: MongoClient objects, told by their monitors (-: none to tell by). CONN: all open connections.
+ACTIVE, IDLE: in pools. MON: those that only watch the server. CLOSED BY C/S/P: first by client,
+server, proxy. ABRUPT: of these, all but orderly ends. OPS/CONN: operations a pooled one carried.
+P95: command time.
 ";
+/// A space at which no line is broken.
+const TIED: char = '\u{a0}';
+/// How the reason of an orderly end is called, as in the API.
+const ORDERLY: [&str; 2] = [CloseReason::Clean.label(), CloseReason::Drain.label()];
 
 /// Who holds which connections: one table an upstream, the largest holders first.
 pub(super) fn clients(clients: &api::Clients, upstreams: &api::Upstreams) -> String {
@@ -23,12 +30,13 @@ pub(super) fn clients(clients: &api::Clients, upstreams: &api::Upstreams) -> Str
             let by_open = b.connections.open.cmp(&a.connections.open);
             by_open.then_with(|| (&a.client, a.id).cmp(&(&b.client, b.id)))
         });
-        text.push_str(&heading(upstream, &clients.at));
+        text.push_str(&heading(upstream, &rows, &clients.at));
         if rows.is_empty() {
             text.push_str("no client\n\n");
             continue;
         }
         text.push_str(&clients_table(&rows));
+        text.push_str(&undecided(&rows));
         text.push('\n');
     }
     text.push_str(LEGEND);
@@ -36,7 +44,7 @@ pub(super) fn clients(clients: &api::Clients, upstreams: &api::Upstreams) -> Str
     text
 }
 
-fn heading(upstream: &api::Upstream, at: &str) -> String {
+fn heading(upstream: &api::Upstream, rows: &[&api::Client], at: &str) -> String {
     let server = upstream
         .server
         .as_ref()
@@ -48,7 +56,63 @@ fn heading(upstream: &api::Upstream, at: &str) -> String {
     };
     let at = at.get(11..19).unwrap_or(at);
     let route = format!("{} > {name}, {server}, at {at} UTC", safe(&upstream.listen));
-    wrap("", &route) + &wrap("", &states(&upstream.connections))
+    // From the rows rather than from the upstream, which was asked a moment later.
+    wrap("", &route) + &wrap("", &states(&open_by_state(rows))) + &endings(rows)
+}
+
+fn sum(rows: &[&api::Client], value: impl Fn(&api::Client) -> u64) -> u64 {
+    rows.iter()
+        .fold(0, |sum, row| sum.saturating_add(value(row)))
+}
+
+fn open_by_state(rows: &[&api::Client]) -> api::StateCounts {
+    let sum = |value: fn(&api::StateCounts) -> u64| sum(rows, |row| value(&row.connections));
+    api::StateCounts {
+        open: sum(|counts| counts.open),
+        connecting: sum(|counts| counts.connecting),
+        handshaking: sum(|counts| counts.handshaking),
+        authenticating: sum(|counts| counts.authenticating),
+        idle: sum(|counts| counts.idle),
+        active: sum(|counts| counts.active),
+        monitoring: sum(|counts| counts.monitoring),
+        draining: sum(|counts| counts.draining),
+        opaque: sum(|counts| counts.opaque),
+    }
+}
+
+/// Ended connections of some kinds.
+fn closed(rows: &[&api::Client], is_meant: impl Fn(&api::CloseCount) -> bool) -> u64 {
+    let counts = rows.iter().flat_map(|row| &row.closed_by);
+    counts
+        .filter(|one| is_meant(one))
+        .fold(0, |sum, one| sum.saturating_add(one.count))
+}
+
+/// `31 closed: by client 22 clean, 3 in_flight; by server 6 reset`.
+fn endings(rows: &[&api::Client]) -> String {
+    let ended = |initiator: Initiator, reason: CloseReason| {
+        closed(rows, |one| {
+            one.initiator == initiator.label() && one.reason == reason.label()
+        })
+    };
+    let by: Vec<String> = Initiator::ALL
+        .into_iter()
+        .filter_map(|initiator| {
+            let reasons: Vec<String> = CloseReason::ALL
+                .into_iter()
+                .map(|reason| (ended(initiator, reason), reason))
+                .filter(|(number, _)| *number > 0)
+                .map(|(number, reason)| format!("{}{TIED}{}", count(number), reason.label()))
+                .collect();
+            let told = format!("by {} {}", initiator.label(), reasons.join(", "));
+            (!reasons.is_empty()).then_some(told)
+        })
+        .collect();
+    if by.is_empty() {
+        return String::new();
+    }
+    let total = count(sum(rows, |row| row.closed));
+    wrap("", &format!("{total} closed: {}", by.join("; "))).replace(TIED, " ")
 }
 
 /// `rs0 primary 6.0.5`, as far as known.
@@ -62,7 +126,7 @@ fn server(server: &api::Server) -> String {
     parts.join(" ")
 }
 
-/// `111 connections: 13 active, 93 idle, ..`; states without connections are left out.
+/// `111 open: 13 active, 93 idle, ..`; states without connections are left out.
 fn states(counts: &api::StateCounts) -> String {
     let by_state: Vec<String> = [
         ("active", counts.active),
@@ -78,12 +142,27 @@ fn states(counts: &api::StateCounts) -> String {
     .filter(|(_, number)| *number > 0)
     .map(|(state, number)| format!("{} {state}", count(number)))
     .collect();
-    let open = plural(counts.open, "connection");
+    let open = format!("{} open", count(counts.open));
     if by_state.is_empty() {
         open
     } else {
         format!("{open}: {}", by_state.join(", "))
     }
+}
+
+/// What stands only in the column of all connections, said where there is any.
+fn undecided(rows: &[&api::Client]) -> String {
+    let undecided = rows
+        .iter()
+        .fold(0, |sum: u64, row| sum.saturating_add(row.undecided));
+    if undecided == 0 {
+        return String::new();
+    }
+    let text = format!(
+        "{} only shook hands so far: pooled or watching, nothing tells yet",
+        plural(undecided, "connection")
+    );
+    wrap("", &text)
 }
 
 fn clients_table(rows: &[&api::Client]) -> String {
@@ -96,37 +175,70 @@ fn clients_table(rows: &[&api::Client]) -> String {
         ("IDLE", Number),
         ("MON", Number),
         ("OPENED", Number),
-        ("CLOSED", Number),
+        ("CLOSED BY\nC/S/P", Number),
+        ("ABRUPT", Number),
         ("OPS/\nCONN", Number),
         ("P95", Number),
         ("ERR", Number),
-        ("MAX\nIDLE", Number),
     ];
-    let cells: Vec<[Cell; 13]> = rows.iter().map(|row| client_cells(row)).collect();
-    render(columns, &cells, Some(&totals(rows)))
+    // Whoever came and went without a word has nothing to tell them apart but the address.
+    let (silent, told): (Vec<&api::Client>, Vec<&api::Client>) = rows
+        .iter()
+        .copied()
+        .partition(|row| row.driver.is_none() && row.connections.open == 0);
+    let mut cells: Vec<[Cell; 13]> = told.iter().map(|row| client_cells(row)).collect();
+    if let [row] = silent[..] {
+        cells.push(client_cells(row));
+    } else if !silent.is_empty() {
+        let name = format!("{} unnamed, gone", silent.len());
+        cells.push(sums(name, &silent));
+    }
+    let clients = u64::try_from(rows.len()).unwrap_or(u64::MAX);
+    render(
+        columns,
+        &cells,
+        Some(&sums(plural(clients, "client"), rows)),
+    )
 }
 
 fn client_cells(row: &api::Client) -> [Cell; 13] {
+    let mut cells = sums(String::new(), &[row]);
+    cells[0] = client(&row.app, &row.address);
+    cells[1] = row
+        .driver
+        .as_ref()
+        .map_or_else(
+            || UNKNOWN.to_owned(),
+            |said| driver(&said.name, &said.version),
+        )
+        .into();
+    cells[10] = or_unknown(row.operations_per_connection, number).into();
+    cells[11] = or_unknown(row.p95_seconds, duration).into();
+    cells
+}
+
+/// Several rows as one. Ratios and percentiles of parts do not add up to those of the whole.
+fn sums(name: String, rows: &[&api::Client]) -> [Cell; 13] {
+    let cell = |value: fn(&api::Client) -> u64| Cell::from(count(sum(rows, value)));
+    let closed_by = Initiator::ALL
+        .map(|initiator| brief(closed(rows, |one| one.initiator == initiator.label())));
+    let abrupt = closed(rows, |one| !ORDERLY.contains(&one.reason.as_str()));
+    let pools = rows.iter().filter_map(|row| row.mongo_clients_estimated);
+    let pools = pools.reduce(u64::saturating_add);
     [
-        client(&row.app, &row.address),
-        row.driver
-            .as_ref()
-            .map_or_else(
-                || UNKNOWN.to_owned(),
-                |said| driver(&said.name, &said.version),
-            )
-            .into(),
-        or_unknown(row.mongo_clients_estimated, count).into(),
-        count(row.connections.open).into(),
-        count(row.connections.active).into(),
-        count(row.connections.idle).into(),
-        count(row.connections.monitoring).into(),
-        count(row.opened).into(),
-        count(row.closed).into(),
-        or_unknown(row.operations_per_connection, number).into(),
-        or_unknown(row.p95_seconds, duration).into(),
-        count(row.errors).into(),
-        or_unknown(row.longest_idle_seconds, duration).into(),
+        Cell::from(name),
+        Cell::from(""),
+        or_unknown(pools, count).into(),
+        cell(|row| row.connections.open),
+        cell(|row| row.pooled.active),
+        cell(|row| row.pooled.idle),
+        cell(|row| row.monitors),
+        cell(|row| row.opened),
+        closed_by.join("/").into(),
+        count(abrupt).into(),
+        Cell::from(""),
+        Cell::from(""),
+        cell(|row| row.errors),
     ]
 }
 
@@ -137,36 +249,6 @@ fn client(app: &str, address: &str) -> Cell {
     } else {
         Cell::with_tail(&safe(app), &format!("@{address}"))
     }
-}
-
-fn totals(rows: &[&api::Client]) -> [Cell; 13] {
-    let sum = |value: fn(&api::Client) -> u64| {
-        let sum = rows
-            .iter()
-            .fold(0, |sum: u64, row| sum.saturating_add(value(row)));
-        Cell::from(count(sum))
-    };
-    let clients = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-    let longest_idle = rows
-        .iter()
-        .filter_map(|row| row.longest_idle_seconds)
-        .max_by(f64::total_cmp);
-    [
-        Cell::from(plural(clients, "client")),
-        Cell::from(""),
-        sum(|row| row.mongo_clients_estimated.unwrap_or(0)),
-        sum(|row| row.connections.open),
-        sum(|row| row.connections.active),
-        sum(|row| row.connections.idle),
-        sum(|row| row.connections.monitoring),
-        sum(|row| row.opened),
-        sum(|row| row.closed),
-        // Ratios and percentiles of parts do not add up to those of the whole.
-        Cell::from(""),
-        Cell::from(""),
-        sum(|row| row.errors),
-        or_unknown(longest_idle, duration).into(),
-    ]
 }
 
 fn warnings(warnings: &[String]) -> String {

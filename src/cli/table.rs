@@ -6,6 +6,8 @@ use super::format::{shorten, width};
 pub(super) const WIDTH_MAX: usize = 100;
 /// A text that gives way keeps at least this many columns.
 const TEXT_WIDTH_MIN: usize = 8;
+/// Before that it keeps these, the longest IPv4 address with what tells that a name stood before it.
+const NAME_WIDTH_MIN: usize = 20;
 /// One that gives way before the others keeps these until they have given way.
 const ASIDE_WIDTH_MIN: usize = 14;
 
@@ -102,6 +104,8 @@ fn fit<const N: usize>(columns: &[(&str, Align); N], widths: &mut [usize; N]) ->
     }
     for (align, least) in [
         (Align::Aside, ASIDE_WIDTH_MIN),
+        (Align::Text, NAME_WIDTH_MIN),
+        (Align::Aside, TEXT_WIDTH_MIN),
         (Align::Text, TEXT_WIDTH_MIN),
     ] {
         while sum(widths) + gaps > WIDTH_MAX {

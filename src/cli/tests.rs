@@ -10,6 +10,7 @@ use crate::admin::sample::{Fixed, client as client_row, fixed};
 use crate::admin::{self, api};
 use crate::clients::DriverRow;
 use crate::config::KEYS;
+use crate::connection::{CloseReason, Initiator, Role, State};
 use crate::telemetry::is_invisible;
 
 /// An instance that shows `source`, asked for `paths`.
@@ -93,6 +94,37 @@ fn many_large_clients_fit_a_hundred_columns() {
         "many_clients",
         text.lines().take(8).collect::<Vec<_>>().join("\n")
     );
+}
+
+#[test]
+fn those_who_said_nothing_and_left_share_a_row() {
+    let mut source = fixed();
+    source.snapshot.clients = (0..3)
+        .map(|n| {
+            let address = format!("10.0.0.{n}");
+            let mut row = client_row(n, 0, "", &address, [0, 0], DriverRow::default());
+            row.by_state = [0; State::ALL.len()];
+            row.by_role = [0; Role::ALL.len()];
+            row.opened = 20_000;
+            row.closed = vec![
+                (Initiator::Client, CloseReason::Handshake, 19_000),
+                (Initiator::Proxy, CloseReason::ConnectFailed, 1000),
+            ];
+            row
+        })
+        .chain([client_row(
+            9,
+            0,
+            "web",
+            "10.0.0.9",
+            [1, 1],
+            DriverRow::default(),
+        )])
+        .collect();
+    let (clients, upstreams) = clients_of(source);
+    let text = show::clients(&clients, &upstreams);
+    check_harmless(&text);
+    insta::assert_snapshot!("silent", text);
 }
 
 #[test]

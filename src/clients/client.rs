@@ -10,7 +10,7 @@ use super::connection::ConnectionCell;
 use super::cursors::{Cursors, Transactions};
 use super::latency::{HANDSHAKES, Histogram, LIFETIMES, LatencyHistogram, REQUESTS};
 use super::lock;
-use super::roles::{Departed, Hints};
+use super::roles::{Departed, Hints, Sibling};
 use super::snapshot::CloseCounts;
 use super::{ClientId, ConnectionId, DriverRow, UpstreamId};
 use crate::connection::{
@@ -45,6 +45,7 @@ pub(super) struct ClientCell {
     pub(super) peaks: Peaks,
     pub(super) opened: AtomicU64,
     pub(super) closed: ClosedCounts,
+    pub(super) pooled_opened: AtomicU64,
     pub(super) pooled_closed: AtomicU64,
     pub(super) lifetimes: Histogram,
     pub(super) requests_per_connection: Histogram,
@@ -63,6 +64,18 @@ pub(super) struct ClientCell {
     pub(super) members: Mutex<BTreeMap<ConnectionId, Arc<ConnectionCell>>>,
     pub(super) hints: Mutex<Hints>,
     pub(super) departed: Mutex<Departed>,
+    /// Ended connections that are not judged yet.
+    pub(super) unjudged: Mutex<Vec<Unjudged>>,
+    /// Its driver has monitors, so that none being open means that no MongoClient is.
+    pub(super) has_monitors: AtomicBool,
+}
+
+/// A connection that ended with nothing but its handshake.
+#[derive(Debug)]
+pub(super) struct Unjudged {
+    pub(super) connection: Arc<ConnectionCell>,
+    pub(super) sibling: Sibling,
+    pub(super) ended_at: Timestamp,
 }
 
 impl ClientCell {
@@ -86,6 +99,7 @@ impl ClientCell {
             peaks: Peaks::default(),
             opened: AtomicU64::new(0),
             closed: ClosedCounts::default(),
+            pooled_opened: AtomicU64::new(0),
             pooled_closed: AtomicU64::new(0),
             lifetimes: Histogram::new(&LIFETIMES),
             requests_per_connection: Histogram::new(&REQUESTS),
@@ -103,6 +117,8 @@ impl ClientCell {
             members: Mutex::default(),
             hints: Mutex::default(),
             departed: Mutex::default(),
+            unjudged: Mutex::default(),
+            has_monitors: AtomicBool::new(false),
         }
     }
 

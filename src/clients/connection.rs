@@ -1,7 +1,7 @@
 //! What is known of one open connection.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +34,12 @@ pub(super) struct ConnectionCell {
     pub(super) requests: AtomicU64,
     /// Requests that are neither handshake nor authentication.
     pub(super) operations: AtomicU64,
+    /// It is counted as opened in its owner's pool; changed only under the lock of `facts`.
+    was_found_pooled: AtomicBool,
+    /// It carried `endSessions`.
+    has_said_goodbye: AtomicBool,
+    /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
+    heartbeat_nanos: AtomicU64,
     pub(super) bytes: [AtomicU64; 2],
     last_command: AtomicU16,
     pub(super) facts: Mutex<ConnectionFacts>,
@@ -52,6 +58,18 @@ pub(super) struct ConnectionFacts {
     pub(super) compressor: Option<Compressor>,
     pub(super) opaque: Option<OpaqueReason>,
     pub(super) traits: Traits,
+    membership: Membership,
+}
+
+/// What the counters of the owner's pool say of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Membership {
+    /// Nothing.
+    Outside,
+    /// Opened.
+    Inside,
+    /// The connection ended; nothing more will be said.
+    Over,
 }
 
 impl ConnectionCell {
@@ -73,6 +91,9 @@ impl ConnectionCell {
             last_activity: AtomicU64::new(at.as_nanos()),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
+            was_found_pooled: AtomicBool::new(false),
+            has_said_goodbye: AtomicBool::new(false),
+            heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
             last_command: AtomicU16::new(NO_COMMAND),
             facts: Mutex::new(ConnectionFacts {
@@ -86,6 +107,7 @@ impl ConnectionCell {
                 compressor: None,
                 opaque: None,
                 traits: Traits::default(),
+                membership: Membership::Outside,
             }),
         }
     }
@@ -163,6 +185,9 @@ impl ConnectionCell {
         if command != Command::Hello && !command.is_authentication() {
             self.operations.fetch_add(1, Ordering::Relaxed);
         }
+        if command == Command::EndSessions {
+            self.has_said_goodbye.store(true, Ordering::Relaxed);
+        }
         let index = u16::try_from(command.index()).unwrap_or(NO_COMMAND);
         self.last_command.store(index, Ordering::Relaxed);
     }
@@ -171,6 +196,53 @@ impl ConnectionCell {
         Command::ALL
             .get(usize::from(self.last_command.load(Ordering::Relaxed)))
             .copied()
+    }
+
+    pub(super) fn set_heartbeat(&self, interval: Duration) {
+        let nanos = super::latency::nanos(interval);
+        self.heartbeat_nanos.store(nanos, Ordering::Relaxed);
+    }
+
+    /// It was found to belong to the pool of its owner, or not to, when `told` was what its own traffic proved:
+    /// counted as opened there once, and as closed should it prove to be a monitor after all. Neither counter ever
+    /// falls, and their difference is the number of open connections found to belong to the pool.
+    ///
+    /// Pictures are taken side by side, so a finding may be older than what was counted: one whose ground has
+    /// changed is ignored, and that nothing was known yet takes nothing back.
+    pub(super) fn found_pooled(&self, is_pooled: bool, told: Role) {
+        let mut facts = lock(&self.facts);
+        if self.told_role() != told {
+            return;
+        }
+        match (facts.membership, is_pooled) {
+            (Membership::Outside, true) => self.join_pool(&mut facts),
+            (Membership::Inside, false) if told != Role::Unknown => self.leave_pool(&mut facts),
+            (Membership::Outside, false) | (Membership::Inside | Membership::Over, _) => {}
+        }
+    }
+
+    /// It ended, and was or was not pooled for good.
+    pub(super) fn ended_pooled(&self, is_pooled: bool) {
+        let mut facts = lock(&self.facts);
+        if facts.membership == Membership::Outside && is_pooled {
+            self.join_pool(&mut facts);
+        }
+        if facts.membership == Membership::Inside {
+            self.leave_pool(&mut facts);
+        }
+        facts.membership = Membership::Over;
+    }
+
+    fn join_pool(&self, facts: &mut ConnectionFacts) {
+        facts.membership = Membership::Inside;
+        self.was_found_pooled.store(true, Ordering::Relaxed);
+        facts.owner.pooled_opened.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn leave_pool(&self, facts: &mut ConnectionFacts) {
+        facts.membership = Membership::Outside;
+        self.was_found_pooled.store(false, Ordering::Relaxed);
+        facts.owner.pooled_closed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What the decision about roles needs to know of it.
@@ -184,7 +256,18 @@ impl ConnectionCell {
             id: self.id,
             opened_at: self.opened_at,
             told: self.told_role(),
-            is_answered: !matches!(self.state(), State::Connecting | State::Handshaking),
+            // Of what is not decoded, silence says nothing.
+            is_answered: !matches!(
+                self.state(),
+                State::Connecting | State::Handshaking | State::Opaque
+            ),
+            was_found_pooled: self.was_found_pooled.load(Ordering::Relaxed),
+            has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
+            has_said_goodbye: self.has_said_goodbye.load(Ordering::Relaxed),
+            heartbeat: match self.heartbeat_nanos.load(Ordering::Relaxed) {
+                NEVER => None,
+                nanos => Some(Duration::from_nanos(nanos)),
+            },
             traits,
         }
     }

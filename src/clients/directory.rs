@@ -24,10 +24,10 @@ use std::time::Duration;
 use dashmap::DashMap;
 
 use super::attribution::ClientKey;
-use super::client::ClientCell;
+use super::client::{ClientCell, Unjudged};
 use super::connection::ConnectionCell;
 use super::recorder::Recorder;
-use super::roles::{Family, Sibling, is_pooled};
+use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::{ListenerNames, UpstreamCell};
 use super::{ClientId, ConnectionId, DirectoryRow, UpstreamId, UpstreamSpec, lock};
 use crate::connection::{OpaqueReason, Role, ServerFacts};
@@ -42,7 +42,10 @@ pub struct DirectoryLimits {
     pub client_ttl: Duration,
 }
 
-/// Siblings looked at when a connection ends undecided.
+/// When a connection that ended undecided is judged: what its client did on other sockets before has been read.
+const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// Siblings looked at when a connection ends undecided, and such connections waiting for their judgement.
 const SIBLINGS_MAX: usize = 1024;
 
 /// All client instances, connections and upstreams.
@@ -169,6 +172,7 @@ impl Directory {
         let expired = u64::try_from(expired).unwrap_or(u64::MAX);
         self.expired.fetch_add(expired, Ordering::Relaxed);
         for cell in cells.iter().chain(&self.others) {
+            judge_ended(cell, at);
             cell.tick(at);
         }
     }
@@ -225,16 +229,13 @@ impl Directory {
         client: &Arc<ClientCell>,
         at: Timestamp,
     ) {
-        let role = final_role(connection, client, at);
+        let ending = connection.sibling();
         client
             .lifetimes
             .record_duration(at.since(connection.opened_at));
-        if matches!(role, Role::Application | Role::Tool | Role::Unknown) {
-            let operations = connection.operations.load(Ordering::Relaxed);
-            client.requests_per_connection.record(operations);
-        }
-        if is_pooled(role) {
-            client.pooled_closed.fetch_add(1, Ordering::Relaxed);
+        if !is_postponed(&ending, connection, client, at) {
+            let role = final_role(&ending, connection, client, at);
+            count_ended(&ending, role, connection, client);
         }
         let mut table = lock(&self.table);
         self.connections.remove(&connection.id);
@@ -412,9 +413,73 @@ fn siblings_of(
     siblings
 }
 
+/// Counts a connection by what it was for.
+fn count_ended(ending: &Sibling, role: Role, connection: &ConnectionCell, client: &ClientCell) {
+    if matches!(role, Role::Application | Role::Tool | Role::Unknown) {
+        let operations = connection.operations.load(Ordering::Relaxed);
+        client.requests_per_connection.record(operations);
+    }
+    connection.ended_pooled(ending.is_pooled(role));
+}
+
+/// Puts a connection aside whose role the other endings of this moment will tell: sockets that a client closes
+/// together are read by different workers, in any order.
+fn is_postponed(
+    ending: &Sibling,
+    connection: &Arc<ConnectionCell>,
+    client: &ClientCell,
+    at: Timestamp,
+) -> bool {
+    // The overflow gathers strangers.
+    if client.key.is_none() || !ending.is_silent() || ending.was_found_pooled {
+        return false;
+    }
+    let mut unjudged = lock(&client.unjudged);
+    if unjudged.len() >= SIBLINGS_MAX {
+        return false;
+    }
+    unjudged.push(Unjudged {
+        connection: Arc::clone(connection),
+        sibling: *ending,
+        ended_at: at,
+    });
+    true
+}
+
+/// Judges and counts what was put aside long enough ago, in the order of opening.
+pub(super) fn judge_ended(client: &ClientCell, at: Timestamp) {
+    let mut unjudged = lock(&client.unjudged);
+    let is_due = |one: &mut Unjudged| at.since(one.ended_at) >= JUDGED_AFTER;
+    let mut due: Vec<Unjudged> = unjudged.extract_if(.., is_due).collect();
+    let Some(first) = due.first() else {
+        return;
+    };
+    let mut siblings = siblings_of(&first.connection, client, &lock(&client.members));
+    let ended = due.iter().chain(unjudged.iter());
+    siblings.extend(ended.map(|one| one.sibling));
+    due.sort_by_key(|one| (one.sibling.opened_at, one.sibling.id));
+    for one in due {
+        let mut departed = lock(&client.departed);
+        let family = Family {
+            siblings: &siblings,
+            hints: *lock(&client.hints),
+            heartbeat: heartbeat(&siblings, client.heartbeat()),
+            at: one.ended_at,
+        };
+        let role = family.final_role(&one.sibling, &departed);
+        departed.ended(&one.sibling, role, one.ended_at);
+        siblings.retain(|sibling| sibling.id != one.sibling.id);
+        count_ended(&one.sibling, role, &one.connection, client);
+    }
+}
+
 /// Decides what a connection was for, and remembers what its siblings need to know of that.
-fn final_role(connection: &ConnectionCell, client: &ClientCell, at: Timestamp) -> Role {
-    let ending = connection.sibling();
+fn final_role(
+    ending: &Sibling,
+    connection: &ConnectionCell,
+    client: &ClientCell,
+    at: Timestamp,
+) -> Role {
     let mut departed = lock(&client.departed);
     departed.expire(at);
     let siblings: Vec<Sibling> = {
@@ -440,11 +505,11 @@ fn final_role(connection: &ConnectionCell, client: &ClientCell, at: Timestamp) -
     let family = Family {
         siblings: &siblings,
         hints: *lock(&client.hints),
-        heartbeat: client.heartbeat(),
+        heartbeat: heartbeat(&siblings, client.heartbeat()),
         at,
     };
-    let role = family.final_role(&ending, &departed);
-    departed.ended(&ending, role, at);
+    let role = family.final_role(ending, &departed);
+    departed.ended(ending, role, at);
     role
 }
 
@@ -721,21 +786,75 @@ mod tests {
         let client = row(&snapshot, "10.0.0.1", "orders");
         assert_eq!(client.mongo_clients, Some(1));
         assert_eq!(client.by_state[State::Monitoring.index()], 2);
-        assert_eq!((client.pooled_active, client.pooled_idle), (1, 3));
-        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 0));
+        assert_eq!((client.pooled_active, client.pooled_idle), (1, 1));
+        assert_eq!((client.pooled_opened, client.pooled_closed), (2, 0));
+        assert_eq!(client.undecided, 2);
         assert_eq!(client.in_flight, 3);
         assert_eq!(client.longest_idle, Some(Duration::from_secs(3)));
         assert_eq!(snapshot.connections[0].state, State::Monitoring);
+        assert_eq!(snapshot.connections[5].role, Role::Unknown);
+
+        let snapshot = directory.snapshot(second(13), true);
+        let client = row(&snapshot, "10.0.0.1", "orders");
+        assert_eq!((client.pooled_active, client.pooled_idle), (1, 3));
+        assert_eq!((client.pooled_opened, client.pooled_closed), (4, 0));
+        assert_eq!(client.undecided, 0);
         assert_eq!(snapshot.connections[5].role, Role::Application);
 
         for member in members {
-            end(member, 4);
+            end(member, 14);
         }
-        let snapshot = directory.snapshot(second(5), true);
+        let snapshot = directory.snapshot(second(15), true);
         let client = row(&snapshot, "10.0.0.1", "orders");
         assert_eq!((client.pooled_opened, client.pooled_closed), (4, 4));
         assert_eq!(client.requests_per_connection.count, 4);
         assert_eq!(open_count(client), 0);
+    }
+
+    #[test]
+    fn what_was_counted_as_pooled_stays_counted() {
+        let directory = directory(10);
+        let mut members: Vec<_> = (0..3).map(|_| open(&directory, 1)).collect();
+        for member in &mut members {
+            introduce(member, "orders");
+        }
+        members[0].observed(second(0), Observation::RoleFound(Role::Monitor));
+        let counts = |at| {
+            let snapshot = directory.snapshot(second(at), false);
+            let client = row(&snapshot, "10.0.0.1", "orders");
+            (
+                client.pooled_opened,
+                client.pooled_closed,
+                client.pooled_idle,
+            )
+        };
+        assert_eq!(counts(29), (0, 0, 0));
+        // Longer silent than its driver's monitors ever are, unless the whole process stood still.
+        assert_eq!(counts(31), (2, 0, 2));
+        members[1].observed(second(32), Observation::RoleFound(Role::RoundTripMonitor));
+        assert_eq!(counts(32), (2, 1, 1));
+        // A picture that was begun before, and is done after the others.
+        assert_eq!(counts(5), (2, 1, 1));
+        for member in members {
+            end(member, 33);
+        }
+        assert_eq!(counts(34), (2, 2, 0));
+    }
+
+    #[test]
+    fn a_slow_heartbeat_leaves_silence_longer_undecided() {
+        let directory = directory(10);
+        let mut monitors: Vec<_> = (0..2).map(|_| open(&directory, 1)).collect();
+        let mut silent = open(&directory, 1);
+        for (monitor, interval) in monitors.iter_mut().zip([60, 10]) {
+            introduce(monitor, "orders");
+            monitor.observed(second(0), Observation::RoleFound(Role::Monitor));
+            let interval = Duration::from_secs(interval);
+            monitor.observed(second(0), Observation::HeartbeatInterval(interval));
+        }
+        introduce(&mut silent, "orders");
+        let pooled = |at| directory.snapshot(second(at), false).clients[0].pooled_opened;
+        assert_eq!((pooled(31), pooled(179), pooled(181)), (0, 0, 1));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::client::ClientCell;
 use super::connection::ConnectionCell;
-use super::directory::Directory;
+use super::directory::{Directory, judge_ended};
 use super::latency::Histogram;
-use super::roles::{Family, Sibling, is_pooled};
+use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::UpstreamCell;
 use super::{
     ClientId, ClientRow, ConnectionRow, Snapshot, StateCounts, UpstreamId, UpstreamRow, lock,
@@ -26,11 +26,22 @@ struct Seen {
     sibling: Sibling,
     state: State,
     role: Role,
+    is_pooled: bool,
+}
+
+impl Seen {
+    /// A driver's connection, ready for use, of which only its siblings or time can tell what it is for.
+    fn is_undecided(&self) -> bool {
+        self.role == Role::Unknown && self.sibling.is_silent() && self.sibling.is_answered
+    }
 }
 
 impl Directory {
     /// Everything known at the moment `at`, with or without a row for each connection.
     pub fn snapshot(&self, at: Timestamp, with_connections: bool) -> Snapshot {
+        for cell in self.client_cells() {
+            judge_ended(&cell, at);
+        }
         let mut seen = self.walk();
         // After the walk, so that every owner that is still in the table is found there.
         let mut cells = self.client_cells();
@@ -108,6 +119,7 @@ impl Directory {
                     sibling: cell.sibling_with(traits),
                     state: cell.state(),
                     role: Role::Unknown,
+                    is_pooled: false,
                     cell,
                 }
             })
@@ -124,9 +136,9 @@ impl Directory {
         let command_times = cell.command_times.read();
         let pooled = |state| {
             let members = members.iter();
-            count(members.filter(|one| is_pooled(one.role) && one.state == state))
+            count(members.filter(|one| one.is_pooled && one.state == state))
         };
-        let pooled_open = count(members.iter().filter(|one| is_pooled(one.role)));
+        // In this order, so that no connection is shown as closed that was never shown as opened.
         let pooled_closed = cell.pooled_closed.load(Ordering::Relaxed);
         let busy = Duration::from_nanos(cell.busy_nanos.load(Ordering::Relaxed));
         ClientRow {
@@ -144,9 +156,10 @@ impl Directory {
             by_role: by_role(members),
             pooled_active: pooled(State::Active),
             pooled_idle: pooled(State::Idle),
+            undecided: count(members.iter().filter(|one| one.is_undecided())),
             peak: cell.peaks.last(),
             opened: cell.opened.load(Ordering::Relaxed),
-            pooled_opened: pooled_closed + pooled_open,
+            pooled_opened: cell.pooled_opened.load(Ordering::Relaxed),
             closed: cell.closed.read(),
             pooled_closed,
             lifetimes: cell.lifetimes.row(),
@@ -172,7 +185,7 @@ impl Directory {
             oldest: members.iter().map(|one| at.since(one.cell.opened_at)).max(),
             longest_idle: members
                 .iter()
-                .filter(|one| is_pooled(one.role) && one.state == State::Idle)
+                .filter(|one| one.is_pooled && one.state == State::Idle)
                 .map(|one| at.since(one.cell.state_since()))
                 .max(),
             cursors_open: lock(&cell.cursors).open_count(at),
@@ -182,7 +195,7 @@ impl Directory {
                 .map(|((mechanism, result), count)| (*mechanism, *result, *count))
                 .collect(),
             driver: lock(&cell.driver).clone(),
-            mongo_clients: mongo_clients(members),
+            mongo_clients: mongo_clients(cell, members),
         }
     }
 
@@ -232,13 +245,15 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
     let family = Family {
         siblings: &siblings,
         hints: *lock(&owner.owner.hints),
-        heartbeat: owner.owner.heartbeat(),
+        heartbeat: heartbeat(&siblings, owner.owner.heartbeat()),
         at,
     };
     for (position, role) in positions.iter().zip(family.roles()) {
         if let Some(one) = seen.get_mut(*position) {
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
+            one.is_pooled = one.sibling.is_pooled(role);
+            one.cell.found_pooled(one.is_pooled, one.sibling.told);
         }
     }
 }
@@ -290,7 +305,7 @@ fn by_role(members: &[&Seen]) -> [u64; Role::ALL.len()] {
 
 /// Live streaming monitors, otherwise polling ones (a monitor that is not streaming was told as round-trip
 /// monitor); `None` when there are none and the driver is not known to have any.
-fn mongo_clients(members: &[&Seen]) -> Option<u64> {
+fn mongo_clients(cell: &ClientCell, members: &[&Seen]) -> Option<u64> {
     let streaming = members
         .iter()
         .filter(|one| one.sibling.told == Role::Monitor);
@@ -299,7 +314,7 @@ fn mongo_clients(members: &[&Seen]) -> Option<u64> {
         return Some(streaming);
     }
     let polling = count(members.iter().filter(|one| one.role == Role::Monitor));
-    let has_monitors = members.iter().any(|one| one.sibling.traits.has_monitors());
+    let has_monitors = cell.has_monitors.load(Ordering::Relaxed);
     let lacks_monitors = members
         .iter()
         .any(|one| one.sibling.traits.lacks_monitors());

@@ -143,6 +143,9 @@ impl Recorder {
         if row.name.is_empty() {
             return;
         }
+        if traits.has_monitors() {
+            self.client.has_monitors.store(true, Ordering::Relaxed);
+        }
         let mut driver = lock(&self.client.driver);
         if let Some(known) = driver.take() {
             row.compressor = known.compressor;
@@ -291,7 +294,10 @@ impl Facts for Recorder {
                 self.connection.set_told_role(role);
                 self.learn_from_pool();
             }
-            Observation::HeartbeatInterval(interval) => self.client.set_heartbeat(interval),
+            Observation::HeartbeatInterval(interval) => {
+                self.connection.set_heartbeat(interval);
+                self.client.set_heartbeat(interval);
+            }
             Observation::TransactionStarted { lsid } => {
                 let key = TransactionKey::new(lsid, self.connection.id);
                 if !lock(&self.client.transactions).started(at, key) {

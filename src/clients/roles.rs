@@ -10,31 +10,38 @@
 //!   the legacy topology, PHP).
 //! - *Unknown* means: only a handshake. Such a connection is one of: a pooled connection opened in advance
 //!   (`minPoolSize`) or not used yet; the round-trip monitor before its first hello; a streaming or polling
-//!   monitor before its second. The rules for it, the first that applies:
+//!   monitor before its second. The rules for it while it is open, the first that applies:
 //!
-//! 1. No answer to its handshake yet, or no `client` metadata (drivers always send it): unknown.
+//! 1. No answer to its handshake yet, not decoded any more, or no `client` metadata (drivers always send it): unknown.
 //! 2. The driver says so: Ruby from 2.15 ends `platform` with `A`, `M` or `P`. Drivers without monitors
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
 //!    asynchronous PyMongo is named `…|async` and its monitors are not; monitors never authenticate where the
 //!    pool does. The habits of the pool are remembered from the connections that were used.
-//! 4. Older than 1.2 heartbeats: pooled. A monitor would have spoken.
-//! 5. Younger than two seconds: unknown. A streaming monitor speaks only then (Node: half a second later).
-//! 6. Every streaming monitor already has its round-trip monitor, or cannot have one yet (Node opens it one
-//!    heartbeat after the monitor): pooled.
-//! 7. Otherwise unknown until rule 4 decides.
+//! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
+//!    told another interval): pooled. A monitor would have spoken.
+//!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that
+//!    is late, its process being held up: pooled after three heartbeats only.
+//! 5. Otherwise unknown.
 //!
-//! A connection that *ends* undecided is counted by best evidence, rules 2 to 4, and then:
+//! Nothing weaker decides about an open connection, since counters follow from it and must never fall: that all
+//! monitors found so far have their round-trip connection says nothing of one that was opened a moment ago, and
+//! a monitor is silent for as long as its process is held up.
 //!
-//! 8. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
+//! A connection that *ends* undecided is judged a second later, when everything that its client did on other
+//! sockets at the same moment has been seen, by best evidence: rules 2 to 4, and then:
+//!
+//! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
-//! 9. No streaming monitor is known (for Node: none that was opened at about the same time, and the connection
-//!    ended within two seconds, before its own monitor could speak). A polling one is: pooled. None is: the
-//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; as many
-//!    later ones that opened within two seconds of it are monitors as there are used connections from that time
-//!    (a `MongoClient` per request, each closed before its monitor spoke); the rest is pooled.
+//! 7. No streaming monitor is known, or the connection is one of Node's that ended within two seconds, before its
+//!    client's own monitor could speak. A polling one is: pooled. None is: the
+//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; of those
+//!    opened within two seconds of it as many are monitors, those that spoke included, as clients said goodbye (a `MongoClient` per request,
+//!    each closed before its monitor spoke: `endSessions` is sent once by each client); the rest is pooled.
+//!
+//! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
 //! Sources: Server Monitoring specification § Streaming protocol, § Measuring RTT; Connection Monitoring and
 //! Pooling specification § Populating the pool; behaviour of Node 3.6 to 7, PyMongo 4, Go 1.8, Rust 3, Java 3.6
@@ -47,8 +54,16 @@ use super::ConnectionId;
 use crate::connection::{ClientMetadata, Role};
 use crate::time::Timestamp;
 
-/// A monitor that has not spoken by then never will; in tenths of its interval.
-const SILENCE_MAX_TENTHS: u32 = 12;
+/// A monitor may be late by this part of its interval, and by [`SETTLING`] where that is more: the shortest
+/// interval is half a second, and a busy machine delays by more than a part of it.
+const SILENCE_TOLERANCE_PART: u32 = 5;
+
+/// Intervals that a round-trip monitor which must be there may have missed, its process being held up, before it
+/// is given up for missing.
+const MISSED_MAX: u32 = 3;
+
+/// The same for short intervals.
+const MISSING_MIN: Duration = Duration::from_secs(12);
 
 /// Node opens the round-trip connection one heartbeat after the monitor; in tenths, with some tolerance.
 const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
@@ -205,8 +220,16 @@ pub(super) struct Sibling {
     pub(super) opened_at: Timestamp,
     /// The role its own traffic proves.
     pub(super) told: Role,
-    /// Its first hello was answered.
+    /// Its first hello was answered, and what follows is read.
     pub(super) is_answered: bool,
+    /// It was found to be pooled before, and stays that unless its own traffic proves otherwise.
+    pub(super) was_found_pooled: bool,
+    /// It carried more than hellos, or authenticated.
+    pub(super) has_worked: bool,
+    /// It carried `endSessions`, which a client that is closed sends once to a server.
+    pub(super) has_said_goodbye: bool,
+    /// How often it asks for changes, where it is a streaming monitor.
+    pub(super) heartbeat: Option<Duration>,
     pub(super) traits: Traits,
 }
 
@@ -217,6 +240,18 @@ impl Sibling {
 
     fn is_round_trip(&self) -> bool {
         self.told == Role::RoundTripMonitor && self.traits.habit != Habit::NoMonitors
+    }
+
+    /// Whether it belongs to a pool, given the role it was found to have. A tool has monitors of its own, so the
+    /// name alone does not tell.
+    pub(super) fn is_pooled(&self, role: Role) -> bool {
+        match role {
+            Role::Application => true,
+            Role::Tool => self.has_worked,
+            Role::Unknown | Role::Monitor | Role::RoundTripMonitor | Role::Probe | Role::Member => {
+                false
+            }
+        }
     }
 
     /// Nothing but a handshake of a driver.
@@ -255,9 +290,9 @@ pub(super) struct Departed {
     polling: VecDeque<Timestamp>,
     /// When the last streaming monitor ended, paired off or not.
     streamed_at: Option<Timestamp>,
-    /// Opening times of used connections that ended.
-    used: VecDeque<Timestamp>,
-    /// Opening times of connections that ended silent and were counted as monitors under rule 9.
+    /// Opening times of ended connections that had carried `endSessions`.
+    goodbyes: VecDeque<Timestamp>,
+    /// Opening times of connections that ended silent and were counted as monitors under rule 7.
     silent_monitors: VecDeque<Timestamp>,
     /// When the newest entry of the two above was made.
     newest: Timestamp,
@@ -283,7 +318,7 @@ impl Departed {
             self.streamed_at = None;
         }
         if at.since(self.newest) > DEPARTURE {
-            self.used.clear();
+            self.goodbyes.clear();
             self.silent_monitors.clear();
         }
     }
@@ -308,8 +343,8 @@ impl Departed {
                     remember(&mut self.round_trip, at);
                 }
             }
-            Role::Application if connection.told == Role::Application => {
-                remember(&mut self.used, connection.opened_at);
+            Role::Application if connection.has_said_goodbye => {
+                remember(&mut self.goodbyes, connection.opened_at);
                 self.newest = at;
             }
             Role::Unknown | Role::Application | Role::Probe | Role::Tool | Role::Member => {}
@@ -348,18 +383,8 @@ impl Family<'_> {
                 if !sibling.is_silent() || !sibling.is_answered {
                     return Role::Unknown;
                 }
-                if let Some(role) = self.evident(sibling, !streaming.is_empty()) {
-                    return role;
-                }
-                if sibling.age(self.at) < SETTLING {
-                    return Role::Unknown;
-                }
-                let able = self.able_count(sibling, &streaming);
-                if !streaming.is_empty() && able <= round_trips {
-                    Role::Application
-                } else {
-                    Role::Unknown
-                }
+                self.evident(sibling, &streaming, round_trips)
+                    .unwrap_or(Role::Unknown)
             })
             .collect()
     }
@@ -374,14 +399,14 @@ impl Family<'_> {
         if !ending.is_silent() {
             return Role::Unknown;
         }
-        if let Some(role) = self.evident(ending, !streaming.is_empty()) {
+        if let Some(role) = self.evident(ending, &streaming, self.round_trip_count()) {
             return role;
         }
         streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
         streaming.sort_unstable();
         let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
         if streaming.is_empty() && !has_streamed {
-            return self.without_streaming(ending, departed);
+            return self.by_goodbyes(ending, departed, &streaming);
         }
         let taken = self.round_trip_count() + departed.round_trip.len();
         let lacking = self.able_count(ending, &streaming).saturating_sub(taken);
@@ -391,43 +416,41 @@ impl Family<'_> {
         if before.count() < lacking {
             return Role::RoundTripMonitor;
         }
-        let is_beside_monitor = streaming
-            .iter()
-            .any(|opened_at| is_near(*opened_at, ending));
         let may_be_monitor =
             ending.traits.habit == Habit::RoundTripLater && ending.age(self.at) < SETTLING;
-        if may_be_monitor && !is_beside_monitor {
-            return self.without_streaming(ending, departed);
+        if may_be_monitor {
+            return self.by_goodbyes(ending, departed, &streaming);
         }
         Role::Application
     }
 
-    /// Rule 9.
-    fn without_streaming(&self, ending: &Sibling, departed: &Departed) -> Role {
+    /// Rule 7.
+    fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, streaming: &[Timestamp]) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
         let has_polling =
             self.streaming().is_empty() && self.siblings.iter().any(Sibling::is_round_trip);
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
-        let used_now = self
+        let leaving = self
             .siblings
             .iter()
-            .filter(|sibling| sibling.told == Role::Application)
+            .filter(|sibling| sibling.has_said_goodbye)
             .filter(|sibling| is_near(sibling.opened_at, ending))
             .count();
-        let used = used_now
-            + departed
-                .used
-                .iter()
-                .filter(|used| is_near(**used, ending))
-                .count();
-        let earlier = departed
-            .silent_monitors
+        let left = departed
+            .goodbyes
             .iter()
             .filter(|opened_at| is_near(**opened_at, ending))
             .count();
-        if earlier + self.silent_before(ending).count() < used.max(1) {
+        let clients = (leaving + left).max(1);
+        let earlier = departed
+            .silent_monitors
+            .iter()
+            .chain(streaming)
+            .filter(|opened_at| is_near(**opened_at, ending))
+            .count();
+        if earlier + self.silent_before(ending).count() < clients {
             Role::Monitor
         } else {
             Role::Application
@@ -435,8 +458,16 @@ impl Family<'_> {
     }
 
     /// Rules 2 to 4.
-    fn evident(&self, silent: &Sibling, has_streaming: bool) -> Option<Role> {
+    fn evident(
+        &self,
+        silent: &Sibling,
+        streaming: &[Timestamp],
+        round_trips: usize,
+    ) -> Option<Role> {
         let traits = silent.traits;
+        if silent.was_found_pooled {
+            return Some(Role::Application);
+        }
         if traits.declared.is_some() {
             return traits.declared;
         }
@@ -450,13 +481,18 @@ impl Family<'_> {
             || (self.hints.is_async && traits.is_pymongo)
             || (self.hints.authenticates && silent.age(self.at) >= SETTLING);
         if is_unlike_pool {
-            return Some(if has_streaming {
-                Role::RoundTripMonitor
-            } else {
+            return Some(if streaming.is_empty() {
                 Role::Monitor
+            } else {
+                Role::RoundTripMonitor
             });
         }
-        let silence_max = self.heartbeat * SILENCE_MAX_TENTHS / 10;
+        let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
+        let silence_max = if self.able_count(silent, streaming) > round_trips {
+            self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
+        } else {
+            self.heartbeat.saturating_add(tolerance)
+        };
         (silent.age(self.at) > silence_max).then_some(Role::Application)
     }
 
@@ -488,11 +524,13 @@ impl Family<'_> {
     /// Undecided siblings that were opened before `silent`.
     fn silent_before(&self, silent: &Sibling) -> impl Iterator<Item = &Sibling> {
         let own = (silent.opened_at, silent.id);
+        let streaming = self.streaming();
+        let round_trips = self.round_trip_count();
         self.siblings
             .iter()
             .filter(|sibling| sibling.is_silent())
             .filter(move |sibling| (sibling.opened_at, sibling.id) < own)
-            .filter(|sibling| self.evident(sibling, true).is_none())
+            .filter(move |sibling| self.evident(sibling, &streaming, round_trips).is_none())
     }
 }
 
@@ -518,9 +556,15 @@ fn proven(sibling: &Sibling, has_streaming: bool) -> Role {
     }
 }
 
-/// Whether a connection with this role belongs to a pool.
-pub(super) const fn is_pooled(role: Role) -> bool {
-    matches!(role, Role::Application | Role::Tool)
+/// The interval that has to pass before silence means something: the longest that a streaming monitor among
+/// `siblings` told, otherwise the one remembered for their client.
+pub(super) fn heartbeat(siblings: &[Sibling], remembered: Duration) -> Duration {
+    siblings
+        .iter()
+        .filter(|sibling| sibling.is_streaming())
+        .filter_map(|sibling| sibling.heartbeat)
+        .max()
+        .unwrap_or(remembered)
 }
 
 #[cfg(test)]
@@ -565,6 +609,10 @@ mod tests {
             opened_at: milli(opened_ms),
             told,
             is_answered: true,
+            was_found_pooled: false,
+            has_worked: told == Application,
+            has_said_goodbye: false,
+            heartbeat: None,
             traits: Traits::of(&metadata(driver)),
         }
     }
@@ -603,11 +651,23 @@ mod tests {
     /// All members end at `at_ms`, in every rotation of their order and backwards; the number counted as
     /// pooled must not depend on it.
     fn check_closed(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
-        let all = siblings(driver, members);
-        let hints = family(&all, milli(at_ms)).hints;
+        check_ended(driver, at_ms, &siblings(driver, members), pooled);
+    }
+
+    /// The same with a goodbye on each used connection.
+    fn check_left(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
+        let mut all = siblings(driver, members);
+        for one in &mut all {
+            one.has_said_goodbye = one.told == Application;
+        }
+        check_ended(driver, at_ms, &all, pooled);
+    }
+
+    fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
+        let hints = family(all, milli(at_ms)).hints;
         for start in 0..all.len() {
             for is_backwards in [false, true] {
-                let mut open = all.clone();
+                let mut open = all.to_vec();
                 open.rotate_left(start);
                 if is_backwards {
                     open.reverse();
@@ -623,7 +683,7 @@ mod tests {
                     };
                     let role = family.final_role(&ending, &departed);
                     departed.ended(&ending, role, milli(at_ms));
-                    counted += usize::from(is_pooled(role));
+                    counted += usize::from(ending.is_pooled(role));
                     open.remove(0);
                 }
                 assert_eq!(counted, pooled, "{driver} from {start}, {is_backwards}");
@@ -645,18 +705,21 @@ mod tests {
             "rust",
             10_100,
             &members,
+            &[Monitor, RoundTrip, Unknown, Unknown],
+        );
+        check_live(
+            "rust",
+            12_096,
+            &members,
             &[Monitor, RoundTrip, Application, Application],
         );
-        // Told by nobody, but too old for any monitor.
-        let members = [(0, Monitor), (50, Unknown)];
-        check_live("rust", 12_051, &members, &[Monitor, Application]);
     }
 
     #[test]
     fn node_opens_its_round_trip_connection_one_heartbeat_later() {
         let members = [(0, Monitor), (60, Unknown), (9990, Unknown)];
-        check_live("node6", 5000, &members[..2], &[Monitor, Application]);
-        check_live("node6", 12_000, &members, &[Monitor, Application, Unknown]);
+        check_live("node6", 5000, &members[..2], &[Monitor, Unknown]);
+        check_live("node6", 12_100, &members, &[Monitor, Application, Unknown]);
         check_closed("node6", 5000, &members[..2], 1);
         check_closed("node6", 11_000, &members, 1);
         check_closed("node36", 11_000, &members, 1);
@@ -697,7 +760,10 @@ mod tests {
             (20, Application),
             (21, Application),
         ];
-        check_closed("node6", 300, &concurrent, 2);
+        // One client whose process was killed: what its pool opened in advance is no monitor.
+        check_closed("node6", 300, &concurrent, 3);
+        // Two clients, each of which said goodbye.
+        check_left("node6", 300, &concurrent, 2);
         let with_pool = [
             (0, Unknown),
             (20, Application),
@@ -725,11 +791,31 @@ mod tests {
         let mut departed = Departed::default();
         for round in 0..50 {
             let start = round * 400;
-            let open = [
+            let mut open = [
                 sibling("node6", 2 * round, start, Unknown),
                 sibling("node6", 2 * round + 1, start + 20, Application),
             ];
+            open[1].has_said_goodbye = true;
             let at = milli(start + 300);
+            let monitor = family(&open, at).final_role(&open[0], &departed);
+            departed.ended(&open[0], monitor, at);
+            assert_eq!(monitor, Monitor, "round {round}");
+            departed.ended(&open[1], Application, at);
+        }
+    }
+
+    #[test]
+    fn some_monitors_speak_before_their_client_is_closed_and_some_do_not() {
+        let mut departed = Departed::default();
+        for round in 0..20 {
+            let start = round * 700;
+            let spoke = if round % 2 == 0 { Monitor } else { Unknown };
+            let mut open = [
+                sibling("node6", 2 * round, start, spoke),
+                sibling("node6", 2 * round + 1, start + 20, Application),
+            ];
+            open[1].has_said_goodbye = true;
+            let at = milli(start + 600);
             let monitor = family(&open, at).final_role(&open[0], &departed);
             departed.ended(&open[0], monitor, at);
             assert_eq!(monitor, Monitor, "round {round}");
@@ -801,6 +887,57 @@ mod tests {
         ];
         let roles = family(&members, milli(1)).roles();
         assert_eq!(roles, [Application, Monitor]);
+    }
+
+    #[test]
+    fn the_slowest_monitor_says_how_long_silence_may_last() {
+        let told = |id, seconds| Sibling {
+            heartbeat: Some(Duration::from_secs(seconds)),
+            ..sibling("rust", id, 0, Monitor)
+        };
+        let members = [
+            told(1, 60),
+            told(2, 10),
+            sibling("rust", 3, 0, Unknown),
+            sibling("rust", 4, 0, RoundTrip),
+            sibling("rust", 5, 0, RoundTrip),
+        ];
+        assert_eq!(heartbeat(&members, HEARTBEAT), Duration::from_mins(1));
+        assert_eq!(heartbeat(&members[2..], HEARTBEAT), HEARTBEAT);
+        let mut family = family(&members, milli(15_000));
+        assert_eq!(family.roles()[2], Application);
+        family.heartbeat = heartbeat(&members, HEARTBEAT);
+        assert_eq!(family.roles()[2], Unknown);
+        family.at = milli(72_001);
+        assert_eq!(family.roles()[2], Application);
+    }
+
+    #[test]
+    fn a_late_round_trip_monitor_is_not_taken_for_pooled() {
+        // Nobody measured round trips yet: either silent one may be about to.
+        let members = [(0, Monitor), (50, Unknown), (90, Unknown)];
+        check_live("rust", 29_000, &members, &[Monitor, Unknown, Unknown]);
+        check_live(
+            "rust",
+            30_100,
+            &members,
+            &[Monitor, Application, Application],
+        );
+        // Once found to be pooled it stays that, whoever comes later.
+        let mut members = siblings("rust", &[(0, Monitor), (50, RoundTrip), (90, Unknown)]);
+        assert_eq!(family(&members, milli(12_100)).roles()[2], Application);
+        members[2].was_found_pooled = true;
+        members.push(sibling("rust", 4, 12_200, Monitor));
+        assert_eq!(family(&members, milli(12_300)).roles()[2], Application);
+    }
+
+    #[test]
+    fn a_tool_is_pooled_when_it_works() {
+        let mut tool = sibling("node6", 1, 0, Role::Tool);
+        assert!(!tool.is_pooled(Role::Tool));
+        tool.has_worked = true;
+        assert!(tool.is_pooled(Role::Tool));
+        assert!(!tool.is_pooled(RoundTrip));
     }
 
     #[test]

@@ -55,19 +55,23 @@ pub struct ClientRow {
     pub by_state: StateCounts,
     /// Open connections by role, in the order of [`Role::ALL`].
     pub by_role: [u64; Role::ALL.len()],
-    /// Application connections (pooled ones) that are active and idle.
+    /// Application connections (pooled ones) that are active.
     pub pooled_active: u64,
     /// Application connections that are idle.
     pub pooled_idle: u64,
+    /// Open connections that carried nothing but their handshake, so that nothing tells yet whether they are
+    /// pooled or monitors.
+    pub undecided: u64,
     /// Highest number of open connections in the last complete minute.
     pub peak: u64,
     /// Connections accepted.
     pub opened: u64,
-    /// Application connections among the opened ones, as far as known by now.
+    /// Application connections among the opened ones, each counted when that is certain or when it ended;
+    /// never falls. Less the closed ones it is the number of open application connections.
     pub pooled_opened: u64,
     /// Connections ended.
     pub closed: CloseCounts,
-    /// Application connections among the ended ones.
+    /// Application connections among the ended ones, and those that proved to be monitors after all.
     pub pooled_closed: u64,
     /// Lifetimes of ended connections.
     pub lifetimes: HistogramRow,
@@ -225,7 +229,7 @@ pub struct UpstreamRow {
     pub message_sizes: [HistogramRow; 2],
     /// Dial times.
     pub connect_times: HistogramRow,
-    /// Failed dials.
+    /// Failed dials, every reason named.
     pub connect_failures: Vec<(DialFailure, u64)>,
     /// What the server said last.
     pub server: Option<ServerFacts>,

@@ -164,6 +164,25 @@ fn streaming_hellos_make_a_monitor_that_is_always_at_rest() {
 }
 
 #[test]
+fn the_servers_word_to_a_client_that_left_is_no_error() {
+    let gone = failed(279, "ClientDisconnect");
+    let mut monitor = Script::ready();
+    monitor.client(&op_msg(1, 0, EXHAUST_ALLOWED, &streaming_hello()));
+    let previous = monitor.answer_with(1, MORE_TO_COME, &hello_reply());
+    monitor.answer(previous, &gone);
+    assert_eq!(monitor.errors(), []);
+    assert_eq!(monitor.exchanges().len(), 1);
+    assert_eq!(monitor.end(Initiator::Client).phase, Phase::Idle);
+
+    let mut worker = Script::ready();
+    worker.ask(1, &find());
+    worker.answer(1, &gone);
+    assert_eq!(worker.errors(), []);
+    let [exchange] = worker.exchanges().try_into().unwrap();
+    assert!(!exchange.is_ok);
+}
+
+#[test]
 fn streamed_replies_tell_of_the_server_only_what_changed() {
     let mut script = Script::ready();
     script.client(&snappy_msg(1, 0, EXHAUST_ALLOWED, &streaming_hello()));

@@ -7,7 +7,7 @@
 use super::dialogue::{Dialogue, Moments};
 use super::{Ending, Facts, Initiator, Manner, OpaqueReason, Phase, Role, State};
 use crate::time::Timestamp;
-use crate::wire::{Decoder, DecoderLimits, Direction, Header, Message, Sink, WireError};
+use crate::wire::{Decoder, DecoderLimits, Direction, Header, Message, Scratch, Sink, WireError};
 
 /// Follows one connection from accept to end.
 #[derive(Debug)]
@@ -47,6 +47,20 @@ impl Tracker {
         written_at: Timestamp,
         facts: &mut impl Facts,
     ) {
+        let scratch = &mut Scratch::default();
+        self.chunk_with(direction, bytes, read_at, written_at, facts, scratch);
+    }
+
+    /// Does the same with memory that is lent for the call.
+    pub fn chunk_with(
+        &mut self,
+        direction: Direction,
+        bytes: &[u8],
+        read_at: Timestamp,
+        written_at: Timestamp,
+        facts: &mut impl Facts,
+        scratch: &mut Scratch,
+    ) {
         if bytes.is_empty() {
             return;
         }
@@ -70,7 +84,7 @@ impl Tracker {
             written_at,
             facts,
         };
-        if let Err(error) = decoder.push(bytes, &mut reading) {
+        if let Err(error) = decoder.push_with(bytes, &mut reading, scratch) {
             self.failed(direction, error, written_at, facts);
         }
     }

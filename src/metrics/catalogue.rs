@@ -121,7 +121,7 @@ families! {
         "Client connections ended, by who ended them and how.";
     POOLED_CONNECTIONS_OPENED = Connections Counter prefixed!("pooled_connections_opened_total"), "connections",
         ["upstream", "client", "app"],
-        "Connections of the application's pools opened, as far as known by now: what drivers report as ConnectionCreated.";
+        "Connections of the application's pools opened, each counted when it is certain that it is one: what drivers report as ConnectionCreated.";
     POOLED_CONNECTIONS_CLOSED = Connections Counter prefixed!("pooled_connections_closed_total"), "connections",
         ["upstream", "client", "app"],
         "Connections of the application's pools ended: what drivers report as ConnectionClosed.";

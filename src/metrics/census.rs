@@ -13,14 +13,14 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
+use super::Health;
 use super::catalogue::{self as c, CATALOGUE, Chapter, Family};
 use super::families::{Families, descs, float};
-use super::{Health, codes};
 use crate::clients::{ClientRow, Directory, DirectoryRow, UpstreamRow};
 use crate::config::MetricsDetail;
 use crate::connection::{CloseReason, ErrorKind, Initiator, OpaqueReason, ServerRole, State};
 use crate::time::Timestamp;
-use crate::wire::Direction;
+use crate::wire::{Direction, error_code_labels};
 
 /// Families that this collector does not make: the exposition keeps them itself.
 const KEPT_ELSEWHERE: [&Family; 3] = [&c::EXPOSED_SERIES, &c::SCRAPE_DURATION, &c::BUILD_INFO];
@@ -315,7 +315,7 @@ fn errors(
 ) -> BTreeMap<(ErrorKind, &'static str, &'static str), u64> {
     let mut errors = BTreeMap::new();
     for (kind, code, count) in counted {
-        let (code, name) = codes::labels(*code);
+        let (code, name) = error_code_labels(*code);
         *errors.entry((*kind, code, name)).or_default() += count;
     }
     errors

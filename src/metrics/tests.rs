@@ -348,6 +348,66 @@ fn the_number_of_series_shows_in_the_next_exposition() {
     assert!(second_text.contains("\npoolscope_scrape_duration_seconds_count 1\n"));
 }
 
+/// `config check` promises these numbers before there is anything to count.
+#[test]
+fn a_busy_client_has_about_as_many_series_as_promised() {
+    let directory = directory(1);
+    let mut recorder = busy_connection(&directory, [10, 0, 0, 1], "orders");
+    let commands: Vec<Command> = Command::ALL.iter().copied().take(20).collect();
+    for command in &commands {
+        recorder.request_seen(second(1), *command);
+        recorder.exchange_ended(&Exchange {
+            command: *command,
+            started_at: second(1),
+            ended_at: second(2),
+            is_ok: true,
+            is_timed: true,
+            cursor: CursorEffect::None,
+        });
+    }
+    for ending in [
+        clean(),
+        Ending {
+            manner: Manner::Reset,
+            ..clean()
+        },
+        Ending {
+            phase: Phase::InExchange,
+            ..clean()
+        },
+    ] {
+        busy_connection(&directory, [10, 0, 0, 1], "orders").ended(ending, second(5));
+    }
+    let count = |detail, has: &str, lacks: &str| {
+        let text = exposition(&directory, used_health(), detail).render(second(6));
+        let is_meant =
+            |line: &&str| !line.starts_with('#') && line.contains(has) && !line.contains(lacks);
+        text.lines().filter(is_meant).count()
+    };
+    let check = |counted: usize, promised: usize| {
+        assert!(
+            counted <= promised && counted * 10 >= promised * 8,
+            "{counted} series, {promised} promised"
+        );
+    };
+    check(
+        count(MetricsDetail::Standard, "client=\"", "nothing"),
+        SERIES_PER_CLIENT,
+    );
+    check(
+        count(MetricsDetail::Minimal, "client=\"", "nothing"),
+        SERIES_PER_CLIENT_MINIMAL,
+    );
+    check(
+        count(MetricsDetail::Standard, "upstream=\"", "client=\""),
+        SERIES_PER_UPSTREAM,
+    );
+    check(
+        count(MetricsDetail::Standard, "", "upstream=\""),
+        SERIES_OF_ITSELF,
+    );
+}
+
 /// The kernel's clock of a thread's CPU time is coarse: several rounds are measured together.
 const ROUNDS: u32 = 10;
 

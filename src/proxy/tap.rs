@@ -3,6 +3,7 @@
 //! The tap owns the connection's tracker and recorder. A panic while looking makes the connection opaque;
 //! counting of bytes and of the ending goes on.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,10 +16,16 @@ use crate::clock::Clock;
 use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::metrics::Health;
 use crate::time::Timestamp;
-use crate::wire::Direction;
+use crate::wire::{Direction, Scratch};
 
 /// One chunk in so many is measured for the forward delay and the cost of looking.
 const SAMPLE_EVERY: u32 = 16;
+
+thread_local! {
+    /// What opens compressed messages, lent to whichever connection of the thread is looked at. A panic leaves it
+    /// usable: what was taken out of it is dropped, and nothing borrows it beyond one look.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
 
 /// Looks at one connection.
 #[derive(Debug)]
@@ -129,7 +136,9 @@ impl Watcher for Tap {
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.recorder.bytes_forwarded(direction, len, written_at);
         self.look(written_at, |tracker, recorder| {
-            tracker.chunk(direction, bytes, read_at, written_at, recorder);
+            SCRATCH.with_borrow_mut(|scratch| {
+                tracker.chunk_with(direction, bytes, read_at, written_at, recorder, scratch);
+            });
         });
         if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {
             self.health.unobserved(direction, len);

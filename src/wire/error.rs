@@ -11,8 +11,8 @@ pub enum WireError {
     /// The first bytes are a TLS record.
     #[error("tls handshake instead of a mongodb message")]
     Tls,
-    /// The first bytes are no message header at all.
-    #[error("first bytes are no mongodb message (length {message_len}, opcode {opcode})")]
+    /// The first bytes are no message header at all. Whose they are is unknown, so none of them is printed.
+    #[error("first bytes are no mongodb message")]
     UnknownProtocol {
         /// The first field read as a length.
         message_len: i32,

@@ -34,6 +34,7 @@
 
 mod body;
 mod capture;
+mod codes;
 mod command;
 mod decoder;
 mod error;
@@ -59,6 +60,7 @@ mod properties;
 #[cfg(test)]
 mod samples;
 
+pub use codes::error_code_labels;
 pub use command::Command;
 pub use decoder::{Decoder, DecoderLimits};
 pub use error::WireError;

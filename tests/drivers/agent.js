@@ -250,7 +250,7 @@ class Agent {
     return {};
   }
 
-  async run({ id, name, operation, args = {}, count = 1, seconds, concurrency = 1, ...request }) {
+  async run({ id, name, operation, args = {}, count = 1, seconds, concurrency = 1, pause: between = 0 }) {
     const client = this.client({ name });
     const perform = operations[operation];
     if (!perform) throw new Error(`no operation is called ${operation}`);
@@ -264,6 +264,7 @@ class Agent {
     const work = async () => {
       while (more()) {
         const number = ++started;
+        if (between && number > concurrency) await pause(between);
         try {
           answer.result = await perform(client, args, number);
           answer.done++;

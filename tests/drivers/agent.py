@@ -319,6 +319,7 @@ class Run:
         self.seconds = request.get("seconds")
         self.count = request.get("count", 1)
         self.concurrency = request.get("concurrency", 1)
+        self.pause = request.get("pause", 0) / 1000
         self.stopped = False
         self.lock = threading.Lock()
         self.started = self.done = self.failed = 0
@@ -339,10 +340,9 @@ class Run:
             return self.started
 
     def work(self):
-        while True:
-            number = self.more()
-            if number is None:
-                return
+        for number in iter(self.more, None):
+            if self.pause and number > self.concurrency:
+                time.sleep(self.pause)
             try:
                 result = self.operation(self.client, self.args, number)
             except Exception as error:

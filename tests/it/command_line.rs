@@ -1,6 +1,9 @@
 //! The binary as a shell sees it: exit codes, and which stream says what.
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use super::support::{Poolscope, Port, Process, eventually};
 
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
@@ -60,4 +63,25 @@ fn exit_codes_tell_mistakes_from_failures() {
         "",
         "poolscope: no poolscope at 127.0.0.1:1: connection refused\n",
     );
+}
+
+#[test]
+fn a_watch_shows_the_table_again_and_again() {
+    let nobody = Port::reserve();
+    let poolscope = Poolscope::start(&[nobody.addr()]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+    command
+        .args(["clients", "--watch", "0.2"])
+        .args(["--address", &poolscope.web_addr().to_string()])
+        .stdin(Stdio::null());
+    let watch = Process::start(&mut command);
+    eventually(Duration::from_secs(20), || {
+        let lines = watch.lines();
+        let tables = lines.iter().filter(|line| *line == "no client").count();
+        if tables >= 3 {
+            Ok(())
+        } else {
+            Err(lines.join("\n"))
+        }
+    });
 }

@@ -10,17 +10,22 @@
 mod architecture;
 mod bypass;
 mod command_line;
+mod demo;
 mod deploy;
 mod drain;
 mod drivers;
 mod exposition;
 mod hostile;
+mod parity;
 mod prometheus;
 mod readme;
 mod relay;
+mod restart;
 mod secrets;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
+mod tls;
+mod truth;

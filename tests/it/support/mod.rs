@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use agent::{Agent, Driver};
 pub(crate) use exposition::{Family, Sample, parse_exposition};
 pub(crate) use http::{Response, get};
-pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet};
+pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet, number};
 pub(crate) use poolscope::Poolscope;
 pub(crate) use ports::Port;
 pub(crate) use process::Process;

@@ -322,7 +322,7 @@ fn is_ok(reply: &Document) -> bool {
     clippy::cast_possible_truncation,
     reason = "servers print counts as doubles at times"
 )]
-fn number(value: &Bson) -> i64 {
+pub(crate) fn number(value: &Bson) -> i64 {
     let integer = value.as_i64().or_else(|| value.as_i32().map(i64::from));
     let double = || value.as_f64().map(|double| double as i64);
     integer.or_else(double).unwrap()

@@ -107,6 +107,7 @@ impl Agent {
         let list = args["list"].as_bool().unwrap_or(false);
         let count = request["count"].as_u64().unwrap_or(1);
         let seconds = request["seconds"].as_f64().map(Duration::from_secs_f64);
+        let pause = Duration::from_millis(request["pause"].as_u64().unwrap_or(0));
         let stopped = Arc::new(AtomicBool::new(false));
         let id = request["id"].as_u64().unwrap_or(0);
         self.runs.lock().unwrap().insert(id, stopped.clone());
@@ -115,7 +116,8 @@ impl Agent {
         let started = Arc::new(AtomicU64::new(0));
         let outcome = Arc::new(Mutex::new(Outcome::default()));
         let mut workers = JoinSet::new();
-        for _ in 0..request["concurrency"].as_u64().unwrap_or(1) {
+        let concurrency = request["concurrency"].as_u64().unwrap_or(1);
+        for _ in 0..concurrency {
             let (client, operation, args) = (client.clone(), operation.clone(), args.clone());
             let (stopped, started, outcome) = (stopped.clone(), started.clone(), outcome.clone());
             workers.spawn(async move {
@@ -130,6 +132,9 @@ impl Agent {
                     let number = started.fetch_add(1, Ordering::SeqCst) + 1;
                     if seconds.is_none() && number > count {
                         return;
+                    }
+                    if !pause.is_zero() && number > concurrency {
+                        tokio::time::sleep(pause).await;
                     }
                     let result = operations::perform(&client, &operation, &args, number).await;
                     outcome.lock().unwrap().add(result, list);

@@ -1,4 +1,4 @@
-//! Names of server error codes: a closed set, so that a code may become a label.
+//! Names of server error codes: a closed set, so that a code may become a label of a metric.
 //!
 //! The name is looked up here rather than taken from the reply: code and name are one to one, and old servers
 //! and write errors send no name. A code that is not listed becomes `other`.
@@ -9,8 +9,8 @@
 /// Labels of a code that is not in the table.
 const UNLISTED: (&str, &str) = ("other", "unknown");
 
-/// The `code` and `code_name` labels of an error code.
-pub(super) fn labels(code: i32) -> (&'static str, &'static str) {
+/// The `code` and `code_name` of an error code as labels; `other` and `unknown` for one that is not listed.
+pub fn error_code_labels(code: i32) -> (&'static str, &'static str) {
     CODES
         .binary_search_by_key(&code, |(known, _, _)| *known)
         .ok()
@@ -187,16 +187,16 @@ mod tests {
         assert_eq!(names.len(), CODES.len());
         for (code, label, name) in CODES {
             assert_eq!(code.to_string(), *label);
-            assert_eq!(labels(*code), (*label, *name));
+            assert_eq!(error_code_labels(*code), (*label, *name));
         }
     }
 
     #[test]
     fn codes_that_pools_react_to_are_listed() {
-        assert_eq!(labels(11_000), ("11000", "DuplicateKey"));
-        assert_eq!(labels(10_107), ("10107", "NotWritablePrimary"));
-        assert_eq!(labels(91), ("91", "ShutdownInProgress"));
-        assert_eq!(labels(5_739_101), ("other", "unknown"));
-        assert_eq!(labels(i32::MIN), ("other", "unknown"));
+        assert_eq!(error_code_labels(11_000), ("11000", "DuplicateKey"));
+        assert_eq!(error_code_labels(10_107), ("10107", "NotWritablePrimary"));
+        assert_eq!(error_code_labels(91), ("91", "ShutdownInProgress"));
+        assert_eq!(error_code_labels(5_739_101), ("other", "unknown"));
+        assert_eq!(error_code_labels(i32::MIN), ("other", "unknown"));
     }
 }
