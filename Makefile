@@ -1,12 +1,15 @@
 # What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
 
-.PHONY: help test demo lint setup
+.PHONY: help test demo lint setup bench bench-instructions
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
 	@echo "make demo    a minute of poolscope between five services and a real mongod"
 	@echo "make lint    formatting, clippy and documentation, without any warning"
 	@echo "make setup   only install what tests and demo run on"
+	@echo
+	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 15 minutes (ROUNDS SECONDS ONLY SCENARIO)"
+	@echo "make bench-instructions   what looking costs in instructions; fails when it is 5 % more than agreed"
 
 setup:
 	@tests/setup/install
@@ -21,9 +24,20 @@ demo:
 	@cargo build --quiet --release --locked
 	@tests/demo/run
 
+bench:
+	@tests/setup/install haproxy nginx envoy
+	@benches/compare/run $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(ONLY),--only '$(ONLY)') $(if $(SCENARIO),--scenario '$(SCENARIO)')
+
+bench-instructions:
+	@tests/setup/install valgrind
+	cargo bench --locked --bench instructions
+
 lint:
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/drivers/rust/Cargo.toml
+	cargo fmt --check --manifest-path benches/compare/wireload/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --manifest-path tests/drivers/rust/Cargo.toml --target-dir target/drivers -- -D warnings
+	cargo clippy --locked --manifest-path benches/compare/wireload/Cargo.toml --target-dir target/wireload --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
