@@ -89,6 +89,29 @@ impl Tracker {
         }
     }
 
+    /// How many of the next bytes of `direction` nobody needs to see: they may pass unread, and are then told by
+    /// [`Self::skip`].
+    pub fn skippable(&self, direction: Direction) -> usize {
+        let decoder = |decoders: &[Decoder; 2]| decoders[direction.index()].skippable();
+        self.decoders.as_ref().map_or(0, decoder)
+    }
+
+    /// The next `len` bytes of `direction` passed unread; at most [`Self::skippable`].
+    pub fn skip(
+        &mut self,
+        direction: Direction,
+        len: usize,
+        at: Timestamp,
+        facts: &mut impl Facts,
+    ) {
+        let Some(decoders) = self.decoders.as_mut() else {
+            return;
+        };
+        if let Err(error) = decoders[direction.index()].skip(len) {
+            self.failed(direction, error, at, facts);
+        }
+    }
+
     /// The connection is not to be looked at any more, for a reason outside it.
     pub fn turn_opaque(&mut self, reason: OpaqueReason, at: Timestamp, facts: &mut impl Facts) {
         self.decoders = None;

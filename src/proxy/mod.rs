@@ -13,6 +13,7 @@
 mod connection;
 mod drain;
 mod listener;
+mod pipe;
 mod relay;
 mod socket;
 mod tap;

@@ -26,6 +26,7 @@ use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
 
 use super::drain::Call;
+use super::pipe::Pipe;
 use super::socket;
 use crate::clock::Clock;
 use crate::connection::{Initiator, Manner};
@@ -35,6 +36,14 @@ use crate::wire::Direction;
 /// Bytes a worker thread reads at once. Larger reads cost fewer calls on big messages; one scratch buffer a
 /// thread costs nothing for each connection.
 const SCRATCH_LEN: usize = 256 * 1024;
+
+/// Bytes that must be allowed to pass unread before the kernel is asked to move them: below, a copy is cheaper
+/// than the calls that avoid it.
+const UNSEEN_LEN_MIN: usize = 64 * 1024;
+
+/// First read of a message in a lane where large ones pass. It takes in the header and the names at the start of
+/// the body; what it misses of a small message costs one more read.
+const FIRST_READ_LEN: usize = 16 * 1024;
 
 /// Chunks moved for one connection before others of its thread get their turn.
 const CHUNKS_PER_TURN: usize = 16;
@@ -53,6 +62,12 @@ pub(crate) trait Watcher {
         read_at: Timestamp,
         written_at: Timestamp,
     );
+
+    /// How many of the next bytes of `direction` it does not need to see, now that it saw all before them.
+    fn skippable(&self, direction: Direction) -> usize;
+
+    /// `count` bytes it did not need to see were taken by the other side's kernel at `written_at`.
+    fn skipped(&mut self, direction: Direction, count: usize, written_at: Timestamp);
 
     /// The proxy wants to end this connection as soon as that harms nobody.
     fn drain_called(&mut self, at: Timestamp);
@@ -128,16 +143,22 @@ impl Side {
 struct Lane {
     /// What the sink has not taken yet.
     held: Option<Held>,
+    /// Bytes to come that the watcher does not need to see.
+    unseen: usize,
+    /// Large messages pass here: the next one is begun with a small read, so that most of it can pass unread.
+    is_bulk: bool,
     /// The source sent its FIN.
     source_ended: bool,
     /// The FIN was passed on, or there is nobody left to pass anything to.
     done: bool,
 }
 
-/// Bytes that were read and not yet taken by the other side.
-struct Held {
-    bytes: Bytes,
-    read_at: Timestamp,
+/// What was taken from one side and not yet by the other.
+enum Held {
+    /// Bytes that were read.
+    Bytes { bytes: Bytes, read_at: Timestamp },
+    /// Bytes that are in the kernel.
+    Piped(Pipe),
 }
 
 /// What one attempt to move something came to.
@@ -213,7 +234,17 @@ impl<W: Watcher> Relay<'_, W> {
             self.lanes[direction.index()].done = true;
             return Step::Moved;
         }
-        match socket::poll_read(self.sides[source as usize], cx, scratch) {
+        let lane = &self.lanes[direction.index()];
+        if lane.unseen > 0 {
+            return self.pass_unseen(direction, cx);
+        }
+        let read_len = if lane.is_bulk {
+            FIRST_READ_LEN
+        } else {
+            scratch.len()
+        };
+        let buffer = scratch.get_mut(..read_len).unwrap_or_default();
+        match socket::poll_read(self.sides[source as usize], cx, buffer) {
             Poll::Pending => Step::Waiting,
             Poll::Ready(Ok(0)) => {
                 self.note_end(source, Manner::Fin);
@@ -240,36 +271,95 @@ impl<W: Watcher> Relay<'_, W> {
         let (written, rest) = chunk.split_at(taken.min(chunk.len()));
         if !rest.is_empty() {
             let bytes = Bytes::copy_from_slice(rest);
-            self.lanes[direction.index()].held = Some(Held { bytes, read_at });
+            self.lanes[direction.index()].held = Some(Held::Bytes { bytes, read_at });
         }
         if !written.is_empty() {
             let written_at = self.clock.now();
             self.watcher.saw(direction, written, read_at, written_at);
         }
+        self.look_ahead(direction);
         Step::Moved
     }
 
-    /// Writes more of what is held.
-    fn flush_held(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
-        let sink = Side::source_of(direction).other();
+    /// Asks how much may pass unread, once everything before it was shown.
+    fn look_ahead(&mut self, direction: Direction) {
         let lane = &mut self.lanes[direction.index()];
-        let Some(held) = lane.held.as_mut() else {
-            return Step::Waiting;
+        if lane.held.is_none() {
+            let skippable = self.watcher.skippable(direction);
+            lane.unseen = if skippable < UNSEEN_LEN_MIN {
+                0
+            } else {
+                skippable
+            };
+            lane.is_bulk = lane.unseen > 0;
+        }
+    }
+
+    /// Moves bytes that nobody needs to see within the kernel.
+    fn pass_unseen(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
+        let source = Side::source_of(direction);
+        let lane = &mut self.lanes[direction.index()];
+        let Ok(mut pipe) = Pipe::lend() else {
+            // Without descriptors to spare they are read like all others.
+            lane.unseen = 0;
+            return Step::Moved;
         };
-        match socket::poll_write(self.sides[sink as usize], cx, &held.bytes) {
-            Poll::Pending => Step::Waiting,
-            Poll::Ready(Ok(taken)) => {
-                let written = held.bytes.split_to(taken.min(held.bytes.len()));
-                let written_at = self.clock.now();
-                self.watcher
-                    .saw(direction, &written, held.read_at, written_at);
-                if held.bytes.is_empty() {
-                    lane.held = None;
-                }
+        match pipe.poll_fill(self.sides[source as usize], cx, lane.unseen) {
+            Poll::Pending => {
+                pipe.give_back();
+                Step::Waiting
+            }
+            Poll::Ready(Ok(0)) => {
+                pipe.give_back();
+                lane.source_ended = true;
+                self.note_end(source, Manner::Fin);
                 Step::Moved
             }
-            Poll::Ready(Err(error)) => self.write_failed(direction, &error),
+            Poll::Ready(Ok(count)) => {
+                lane.unseen = lane.unseen.saturating_sub(count);
+                lane.held = Some(Held::Piped(pipe));
+                self.flush_held(direction, cx);
+                Step::Moved
+            }
+            Poll::Ready(Err(error)) => Step::Broke(source, socket::manner_of(&error)),
         }
+    }
+
+    /// Gives the other side more of what is held.
+    fn flush_held(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
+        let sink = self.sides[Side::source_of(direction).other() as usize];
+        let lane = &mut self.lanes[direction.index()];
+        let taken = match lane.held.as_mut() {
+            None => return Step::Waiting,
+            Some(Held::Bytes { bytes, .. }) => socket::poll_write(sink, cx, bytes),
+            Some(Held::Piped(pipe)) => pipe.poll_drain(sink, cx),
+        };
+        let taken = match taken {
+            Poll::Pending => return Step::Waiting,
+            Poll::Ready(Err(error)) => return self.write_failed(direction, &error),
+            Poll::Ready(Ok(taken)) => taken,
+        };
+        let written_at = self.clock.now();
+        match lane.held.take() {
+            None => {}
+            Some(Held::Bytes { mut bytes, read_at }) => {
+                let written = bytes.split_to(taken.min(bytes.len()));
+                if !bytes.is_empty() {
+                    lane.held = Some(Held::Bytes { bytes, read_at });
+                }
+                self.watcher.saw(direction, &written, read_at, written_at);
+                self.look_ahead(direction);
+            }
+            Some(Held::Piped(pipe)) => {
+                self.watcher.skipped(direction, taken, written_at);
+                if pipe.filled() > 0 {
+                    lane.held = Some(Held::Piped(pipe));
+                } else {
+                    pipe.give_back();
+                }
+            }
+        }
+        Step::Moved
     }
 
     /// The sink of `direction` takes nothing any more. What it said before it broke may still wait to be

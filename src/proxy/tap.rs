@@ -152,6 +152,20 @@ impl Watcher for Tap {
         }
     }
 
+    fn skippable(&self, direction: Direction) -> usize {
+        self.tracker
+            .as_ref()
+            .map_or(0, |tracker| tracker.skippable(direction))
+    }
+
+    fn skipped(&mut self, direction: Direction, count: usize, written_at: Timestamp) {
+        let len = u64::try_from(count).unwrap_or(u64::MAX);
+        self.recorder.bytes_forwarded(direction, len, written_at);
+        self.look(written_at, |tracker, recorder| {
+            tracker.skip(direction, count, written_at, recorder);
+        });
+    }
+
     fn drain_called(&mut self, at: Timestamp) {
         self.look(at, |tracker, recorder| tracker.start_draining(at, recorder));
     }

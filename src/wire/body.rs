@@ -115,6 +115,30 @@ impl Body {
         self.layout == Layout::Rest || self.walk.is_done()
     }
 
+    /// How many of the next bytes of the body, of which `left` were not seen, can add nothing to what was found.
+    pub(super) fn skippable(&self, left: usize) -> usize {
+        if self.is_capturing {
+            return 0;
+        }
+        match self.layout {
+            Layout::Rest => left,
+            Layout::MsgSequenceEnd { to } => to.saturating_sub(self.pos),
+            Layout::MsgDocument | Layout::Document => self.walk.skippable(self.pos),
+            Layout::MsgFlags
+            | Layout::MsgSection
+            | Layout::MsgSequence
+            | Layout::QueryFlags
+            | Layout::QueryName
+            | Layout::QueryNumbers
+            | Layout::ReplyHead => 0,
+        }
+    }
+
+    /// The next `len` bytes went by unseen; at most [`Self::skippable`].
+    pub(super) fn skip(&mut self, len: usize) {
+        self.pos = self.pos.saturating_add(len);
+    }
+
     /// Reads `piece`, the next bytes of the body.
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Fault> {
         let mut input = Input::new(piece, self.pos, self.end);

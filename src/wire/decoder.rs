@@ -100,6 +100,41 @@ impl Decoder {
         result
     }
 
+    /// How many of the next bytes nobody needs to see: they lie in a value of no interest, or behind all that is
+    /// of interest in their message. They may be moved without entering this process, and told by [`Self::skip`].
+    pub fn skippable(&self) -> usize {
+        self.in_flight
+            .as_ref()
+            .map_or(0, |message| message.skippable())
+    }
+
+    /// The next `len` bytes went by unseen.
+    ///
+    /// More than [`Self::skippable`] are a mistake of the caller: nothing that follows could be read, so the
+    /// direction fails.
+    pub fn skip(&mut self, len: usize) -> Result<(), WireError> {
+        let offset = self.bytes_seen;
+        self.bytes_seen = offset.saturating_add(to_u64(len));
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        match self.in_flight.as_mut() {
+            Some(message) if len <= message.skippable() => {
+                message.skip(len);
+                Ok(())
+            }
+            _ => {
+                let failure = WireError::Malformed {
+                    what: "skipped bytes",
+                    offset,
+                };
+                self.failure = Some(failure);
+                self.in_flight = None;
+                Err(failure)
+            }
+        }
+    }
+
     /// Whether a message began and has not ended.
     pub fn is_mid_message(&self) -> bool {
         self.header_len > 0 || self.in_flight.is_some()

@@ -71,6 +71,24 @@ impl InFlight {
         self.left
     }
 
+    /// How many of the next bytes nobody needs to see: never the last one, which ends the message.
+    pub(super) fn skippable(&self) -> usize {
+        let before_last = self.left.saturating_sub(1);
+        match &self.envelope {
+            None => self.body.skippable(self.left).min(before_last),
+            Some(Envelope::Open(unpack)) if unpack.is_closed() => before_last,
+            Some(Envelope::Open(_) | Envelope::Head(_)) => 0,
+        }
+    }
+
+    /// The next `len` bytes went by unseen; at most [`Self::skippable`].
+    pub(super) fn skip(&mut self, len: usize) {
+        self.left = self.left.saturating_sub(len);
+        if self.envelope.is_none() {
+            self.body.skip(len);
+        }
+    }
+
     /// Reads `piece`, the next bytes of the body and none beyond it.
     pub(super) fn push(&mut self, piece: &[u8], scratch: &mut Scratch) -> Result<(), WireError> {
         self.left = self.left.saturating_sub(piece.len());

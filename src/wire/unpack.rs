@@ -338,6 +338,11 @@ impl Unpack {
         }
     }
 
+    /// Whether nothing more is wanted of the message.
+    pub(super) const fn is_closed(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Opens `input`, the next bytes of the message.
     pub(super) fn push(&mut self, input: &[u8], body: &mut Body, scratch: &mut Scratch) {
         if input.is_empty() {

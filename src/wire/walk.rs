@@ -160,6 +160,22 @@ impl Walk {
     }
 
     /// Whether the document ended.
+    /// Bytes from position `pos` on that lie in a value of no interest.
+    pub(super) fn skippable(&self, pos: usize) -> usize {
+        match self.stage {
+            Stage::Skip { to } => to.saturating_sub(pos),
+            Stage::Kind
+            | Stage::Key
+            | Stage::Fixed
+            | Stage::Length
+            | Stage::Text { .. }
+            | Stage::StringEnd { .. }
+            | Stage::Uuid
+            | Stage::Cstrings { .. }
+            | Stage::Done => 0,
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }

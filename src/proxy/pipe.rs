@@ -1,0 +1,131 @@
+//! Moving bytes from socket to socket inside the kernel.
+//!
+//! Bytes that nobody needs to see go through a pipe: `splice` hands over the kernel's pages, where a read and a
+//! write would copy them twice. A pipe costs two descriptors and some memory of the kernel, so each thread keeps
+//! a few and lends them; one with bytes in it belongs to its connection until it is empty.
+//!
+//! Source: splice(2), and pipe(7) § Pipe capacity.
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Capacity asked for: what an unprivileged process may have (`/proc/sys/fs/pipe-max-size`).
+const CAPACITY: usize = 1 << 20;
+
+/// Empty pipes a thread keeps.
+const KEPT_MAX: usize = 8;
+
+thread_local! {
+    static KEPT: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A pipe; what was spliced into it and not out of it again is in the kernel.
+pub(super) struct Pipe {
+    entrance: OwnedFd,
+    exit: OwnedFd,
+    filled: usize,
+}
+
+impl Pipe {
+    /// An empty pipe of this thread, or a new one.
+    pub(super) fn lend() -> io::Result<Self> {
+        if let Some(pipe) = KEPT.with_borrow_mut(Vec::pop) {
+            return Ok(pipe);
+        }
+        let (exit, entrance) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        // A smaller pipe works as well: the kernel refuses the size once a user's pipes hold too much.
+        fcntl_setpipe_size(&entrance, CAPACITY).ok();
+        Ok(Self {
+            entrance,
+            exit,
+            filled: 0,
+        })
+    }
+
+    /// Gives an empty pipe back to its thread. One with bytes in it is closed: nobody could tell whose they are.
+    pub(super) fn give_back(self) {
+        if self.filled == 0 {
+            KEPT.with_borrow_mut(|kept| {
+                if kept.len() < KEPT_MAX {
+                    kept.push(self);
+                }
+            });
+        }
+    }
+
+    /// Bytes in the pipe.
+    pub(super) const fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Takes up to `len` bytes from `source`; the pipe must be empty. 0 is the end of the source.
+    pub(super) fn poll_fill(
+        &mut self,
+        source: &TcpStream,
+        cx: &mut Context<'_>,
+        len: usize,
+    ) -> Poll<io::Result<usize>> {
+        debug_assert_eq!(
+            self.filled, 0,
+            "a full pipe and a drained socket look alike"
+        );
+        loop {
+            std::task::ready!(source.poll_read_ready(cx))?;
+            let moved = source.try_io(Interest::READABLE, || {
+                Ok(splice(
+                    source,
+                    None,
+                    &self.entrance,
+                    None,
+                    len.min(CAPACITY),
+                    FLAGS,
+                )?)
+            });
+            match moved {
+                Err(error) if is_temporary(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(moved) => {
+                    self.filled = moved;
+                    return Poll::Ready(Ok(moved));
+                }
+            }
+        }
+    }
+
+    /// Gives `sink` as much as it takes now.
+    pub(super) fn poll_drain(
+        &mut self,
+        sink: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(sink.poll_write_ready(cx))?;
+            let moved = sink.try_io(Interest::WRITABLE, || {
+                Ok(splice(&self.exit, None, sink, None, self.filled, FLAGS)?)
+            });
+            match moved {
+                Err(error) if is_temporary(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(moved) => {
+                    self.filled = self.filled.saturating_sub(moved);
+                    return Poll::Ready(Ok(moved));
+                }
+            }
+        }
+    }
+}
+
+const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
