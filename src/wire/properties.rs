@@ -5,9 +5,10 @@ use proptest::prelude::*;
 
 use super::samples::{COMPRESSORS, Shown};
 use super::samples::{
-    Doc, body_section, compressed, decode, message, msg_body, query, reply, sequence, string,
+    Doc, body_section, compressed, decode, decode_skipping, message, msg_body, query, reply,
+    sequence, string,
 };
-use super::{DecoderLimits, Direction};
+use super::{Decoder, DecoderLimits, Direction};
 
 /// Keys that mean something in one place or another, and some that do not.
 const KEYS: &[&str] = &[
@@ -211,8 +212,34 @@ fn check_split(
 ) -> Result<(), TestCaseError> {
     let whole = decode(direction, limits, bytes, &[]);
     let split = decode(direction, limits, bytes, lens);
-    prop_assert_eq!(whole, split);
+    prop_assert_eq!(&whole, &split);
+    let unseen = decode_skipping(direction, limits, bytes, lens);
+    prop_assert_eq!(&whole, &unseen);
     Ok(())
+}
+
+#[test]
+fn what_may_pass_unseen_is_nearly_all_of_a_large_value() {
+    let noise = vec![7; 300_000];
+    let doc = Doc::new().binary("padding", 0, &noise).double("ok", 1.0);
+    let bytes = message(2013, &msg_body(0, &[body_section(doc)]));
+    let limits = DecoderLimits::default();
+    let mut decoder = Decoder::new(Direction::ToClient, limits);
+    let mut shown = Vec::<Shown>::new();
+    decoder.push(&bytes[..1000], &mut shown).unwrap();
+    let unseen = decoder.skippable();
+    assert!(unseen > 299_000, "{unseen} bytes");
+    assert!(decoder.skip(unseen + 1).is_err());
+    let mut decoder = Decoder::new(Direction::ToClient, limits);
+    shown.clear();
+    decoder.push(&bytes[..1000], &mut shown).unwrap();
+    decoder.skip(unseen).unwrap();
+    assert_eq!(decoder.skippable(), 0);
+    decoder.push(&bytes[1000 + unseen..], &mut shown).unwrap();
+    assert_eq!(
+        (shown, Ok(())),
+        decode(Direction::ToClient, limits, &bytes, &[])
+    );
 }
 
 proptest! {

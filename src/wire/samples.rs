@@ -258,6 +258,26 @@ pub(super) fn decode(
     bytes: &[u8],
     chunk_lens: &[usize],
 ) -> (Vec<Shown>, Result<(), WireError>) {
+    decode_all(direction, limits, bytes, chunk_lens, false)
+}
+
+/// The same, and what nobody needs to see is not shown to the decoder, but skipped.
+pub(super) fn decode_skipping(
+    direction: Direction,
+    limits: DecoderLimits,
+    bytes: &[u8],
+    chunk_lens: &[usize],
+) -> (Vec<Shown>, Result<(), WireError>) {
+    decode_all(direction, limits, bytes, chunk_lens, true)
+}
+
+fn decode_all(
+    direction: Direction,
+    limits: DecoderLimits,
+    bytes: &[u8],
+    chunk_lens: &[usize],
+    is_skipping: bool,
+) -> (Vec<Shown>, Result<(), WireError>) {
     let mut decoder = Decoder::new(direction, limits);
     let mut scratch = Scratch::default();
     let mut shown = Vec::new();
@@ -267,7 +287,10 @@ pub(super) fn decode(
     let last = chunk_lens.last().copied().unwrap_or(usize::MAX).max(1);
     while !rest.is_empty() {
         let (chunk, behind) = rest.split_at(lens.next().unwrap_or(last).min(rest.len()));
-        result = if chunk_lens.is_empty() {
+        let is_unseen = is_skipping && !chunk.is_empty() && chunk.len() <= decoder.skippable();
+        result = if is_unseen {
+            decoder.skip(chunk.len())
+        } else if chunk_lens.is_empty() {
             decoder.push(chunk, &mut shown)
         } else {
             decoder.push_with(chunk, &mut shown, &mut scratch)
