@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariant:** the relay writes a chunk before anyone looks at it. Looking is bounded work, and nothing
-//! learned from it can change or end forwarding: the relay knows the tap only as a `relay::Watcher`.
+//! learned from it can change what is forwarded or end it: the relay knows the tap only as a `relay::Watcher`.
 
 mod connection;
 mod drain;

@@ -12,8 +12,12 @@
 //! side is passed on as a reset (zero linger). The relay ends when both lanes ended, when a side broke, or
 //! when the proxy drains and the watcher says that nothing is under way.
 //!
-//! **Invariant:** a chunk is written before the watcher sees it, and nothing the watcher finds reaches this
-//! module except [`Watcher::is_at_rest`], which is asked only while draining.
+//! Bytes that the watcher says it will skip (the inside of a large value) are moved from socket to socket within
+//! the kernel, and reading resumes where the watcher's interest does.
+//!
+//! **Invariant:** a chunk is written before the watcher sees it, and nothing the watcher finds changes which bytes
+//! are forwarded, or in which order. What it says decides only how they are moved ([`Watcher::skippable`]) and,
+//! while draining, when nobody is harmed by an end ([`Watcher::is_at_rest`]).
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
