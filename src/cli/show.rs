@@ -57,7 +57,8 @@ fn heading(upstream: &api::Upstream, rows: &[&api::Client], at: &str) -> String 
     let at = at.get(11..19).unwrap_or(at);
     let route = format!("{} > {name}, {server}, at {at} UTC", safe(&upstream.listen));
     // From the rows rather than from the upstream, which was asked a moment later.
-    wrap("", &route) + &wrap("", &states(&open_by_state(rows))) + &endings(rows)
+    let open = states(&open_by_state(rows), sum(rows, |row| row.undecided));
+    wrap("", &route) + &wrap("", &open) + &endings(rows)
 }
 
 fn sum(rows: &[&api::Client], value: impl Fn(&api::Client) -> u64) -> u64 {
@@ -126,11 +127,13 @@ fn server(server: &api::Server) -> String {
     parts.join(" ")
 }
 
-/// `111 open: 13 active, 93 idle, ..`; states without connections are left out.
-fn states(counts: &api::StateCounts) -> String {
+/// `111 open: 13 active, 93 idle, ..`; states without connections are left out. Those that only shook hands rest
+/// as idle ones do, and are told apart.
+fn states(counts: &api::StateCounts, undecided: u64) -> String {
     let by_state: Vec<String> = [
         ("active", counts.active),
-        ("idle", counts.idle),
+        ("idle", counts.idle.saturating_sub(undecided)),
+        ("undecided", undecided),
         ("monitoring", counts.monitoring),
         ("connecting", counts.connecting),
         ("handshaking", counts.handshaking),
@@ -399,7 +402,7 @@ pub(super) fn status(answer: &api::Status) -> String {
             "connections",
             format!(
                 "{} (at most {})",
-                states(&answer.connections),
+                states(&answer.connections, 0),
                 limits.max_connections
             ),
         ),

@@ -697,3 +697,33 @@ fn too_few_descriptors_lower_the_limit_of_connections() {
     let status = rig.proxy.api("status").to_string();
     assert!(status.contains("lowered from 500 to 4"), "{status}");
 }
+
+#[test]
+fn both_sides_of_a_connection_are_kept_alive() {
+    /// `tr` of an established socket's row when its keepalive timer is the one that runs; see `proc_net_tcp`.
+    const KEEPALIVE: &str = "02";
+    let rig = Rig::new();
+    let (_client, server) = rig.connect();
+    let dialled_from = server.peer_addr().unwrap().port();
+    eventually(Duration::from_secs(5), || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let timer = |port: u16| {
+            let local = format!("0100007F:{port:04X}");
+            let mut rows = table
+                .lines()
+                .map(|row| row.split_whitespace().collect::<Vec<_>>());
+            let row =
+                rows.find(|row| row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&"01"));
+            row.and_then(|row| row.get(5)?.split(':').next().map(str::to_owned))
+        };
+        let timers = [timer(rig.proxy.addr().port()), timer(dialled_from)];
+        let are_running = timers
+            .iter()
+            .all(|timer| timer.as_deref() == Some(KEEPALIVE));
+        if are_running {
+            Ok(())
+        } else {
+            Err(format!("timers {timers:?}"))
+        }
+    });
+}
