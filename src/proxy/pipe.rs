@@ -15,8 +15,9 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-/// Capacity asked for: what an unprivileged process may have (`/proc/sys/fs/pipe-max-size`).
-const CAPACITY: usize = 1 << 20;
+/// Capacity asked for: no more than a lane holds of bytes that were read, so that a peer that stops reading costs
+/// the same either way. An unprivileged process may have more (`/proc/sys/fs/pipe-max-size`).
+const CAPACITY: usize = 256 * 1024;
 
 /// Empty pipes a thread keeps.
 const KEPT_MAX: usize = 8;
