@@ -20,7 +20,7 @@ use bson::{Binary, rawdoc};
 use poolscope::clients::{Directory, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
 use poolscope::connection::{Facts, Tracker};
 use poolscope::time::Timestamp;
-use poolscope::wire::{Compressor, DecoderLimits, Direction};
+use poolscope::wire::{Compressor, DecoderLimits, Direction, Scratch};
 
 /// Bytes the relay reads at once; larger messages reach the tap in pieces of this length.
 pub(crate) const CHUNK_LEN: usize = 256 * 1024;
@@ -227,8 +227,9 @@ impl<B: Books> Followed<B> {
             self.at = read_at + Duration::from_micros(20);
             let len = u64::try_from(chunk.len()).unwrap();
             self.books.forwarded(direction, len, self.at);
+            let (books, scratch) = (&mut self.books, &mut Scratch::default());
             self.tracker
-                .chunk(direction, chunk, read_at, self.at, &mut self.books);
+                .chunk(direction, chunk, read_at, self.at, books, scratch);
         }
     }
 

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ConnectionId;
+use super::{ConnectionId, count};
 use crate::time::Timestamp;
 
 /// Cursors remembered for one client; a client with more is broken, and its rest is only counted.
@@ -142,10 +142,6 @@ impl Transactions {
                 .filter(|started_at| at.since(**started_at) <= TRANSACTION_AGE_MAX),
         )
     }
-}
-
-fn count(items: impl Iterator) -> u64 {
-    u64::try_from(items.count()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

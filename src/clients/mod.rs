@@ -54,6 +54,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many items there are, as rows count them.
+fn count(items: impl Iterator) -> u64 {
+    u64::try_from(items.count()).unwrap_or(u64::MAX)
+}
+
 /// Text from the wire made fit for a label or a line: printable, on one line, of bounded length.
 pub(crate) fn label_text(raw: &str) -> String {
     attribution::driver_text(raw)

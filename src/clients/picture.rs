@@ -14,7 +14,7 @@ use super::latency::Histogram;
 use super::roles::{Family, Sibling, heartbeat};
 use super::upstream::UpstreamCell;
 use super::{
-    ClientId, ClientRow, ConnectionRow, Snapshot, StateCounts, UpstreamId, UpstreamRow, lock,
+    ClientId, ClientRow, ConnectionRow, Snapshot, StateCounts, UpstreamId, UpstreamRow, count, lock,
 };
 use crate::connection::{Role, State};
 use crate::time::Timestamp;
@@ -355,8 +355,4 @@ fn upstream_row(upstream: &UpstreamCell, seen: &[Seen]) -> UpstreamRow {
         restarts: server.restarts,
         bypass_names: server.bypass_names.clone(),
     }
-}
-
-fn count(items: impl Iterator) -> u64 {
-    u64::try_from(items.count()).unwrap_or(u64::MAX)
 }

@@ -12,7 +12,7 @@ use super::{
     Ending, Exchange, Facts, Initiator, Manner, Observation, ReplyError, Role, State, Tracker,
 };
 use crate::time::Timestamp;
-use crate::wire::{Command, DecoderLimits, Direction};
+use crate::wire::{Command, DecoderLimits, Direction, Scratch};
 
 /// `OP_MSG` flag bit 1.
 pub(super) const MORE_TO_COME: u32 = 1 << 1;
@@ -285,8 +285,9 @@ impl Script {
 
     pub(super) fn chunk(&mut self, direction: Direction, bytes: &[u8]) {
         let (read_at, written_at) = (ms(self.now), ms(self.now + 1));
+        let (facts, scratch) = (&mut self.facts, &mut Scratch::default());
         self.tracker
-            .chunk(direction, bytes, read_at, written_at, &mut self.facts);
+            .chunk(direction, bytes, read_at, written_at, facts, scratch);
         self.now += 2;
     }
 

@@ -38,21 +38,9 @@ impl Tracker {
         self.dialogue.dialled(at, facts);
     }
 
-    /// A chunk was read at `read_at`, and was handed to the other side's kernel at `written_at`.
+    /// A chunk was read at `read_at`, and was handed to the other side's kernel at `written_at`. What opens
+    /// compressed messages is lent for the call.
     pub fn chunk(
-        &mut self,
-        direction: Direction,
-        bytes: &[u8],
-        read_at: Timestamp,
-        written_at: Timestamp,
-        facts: &mut impl Facts,
-    ) {
-        let scratch = &mut Scratch::default();
-        self.chunk_with(direction, bytes, read_at, written_at, facts, scratch);
-    }
-
-    /// Does the same with memory that is lent for the call.
-    pub fn chunk_with(
         &mut self,
         direction: Direction,
         bytes: &[u8],

@@ -250,17 +250,20 @@ impl<W: Watcher> Relay<'_, W> {
         let buffer = scratch.get_mut(..read_len).unwrap_or_default();
         match socket::poll_read(self.sides[source as usize], cx, buffer) {
             Poll::Pending => Step::Waiting,
-            Poll::Ready(Ok(0)) => {
-                self.note_end(source, Manner::Fin);
-                self.lanes[direction.index()].source_ended = true;
-                Step::Moved
-            }
+            Poll::Ready(Ok(0)) => self.source_ended(direction),
             Poll::Ready(Ok(len)) => match scratch.get(..len) {
                 Some(chunk) => self.forward(direction, chunk, cx),
                 None => Step::Broke(source, Manner::Internal),
             },
             Poll::Ready(Err(error)) => Step::Broke(source, socket::manner_of(&error)),
         }
+    }
+
+    /// The source of `direction` sent its FIN.
+    fn source_ended(&mut self, direction: Direction) -> Step {
+        self.note_end(Side::source_of(direction), Manner::Fin);
+        self.lanes[direction.index()].source_ended = true;
+        Step::Moved
     }
 
     /// Writes a fresh chunk, shows what was taken, holds the rest.
@@ -315,9 +318,7 @@ impl<W: Watcher> Relay<'_, W> {
             }
             Poll::Ready(Ok(0)) => {
                 pipe.give_back();
-                lane.source_ended = true;
-                self.note_end(source, Manner::Fin);
-                Step::Moved
+                self.source_ended(direction)
             }
             Poll::Ready(Ok(count)) => {
                 lane.unseen = lane.unseen.saturating_sub(count);

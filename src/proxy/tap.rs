@@ -137,7 +137,7 @@ impl Watcher for Tap {
         self.recorder.bytes_forwarded(direction, len, written_at);
         self.look(written_at, |tracker, recorder| {
             SCRATCH.with_borrow_mut(|scratch| {
-                tracker.chunk_with(direction, bytes, read_at, written_at, recorder, scratch);
+                tracker.chunk(direction, bytes, read_at, written_at, recorder, scratch);
             });
         });
         if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {

@@ -61,11 +61,6 @@ impl Workers {
         Ok(Self { workers, stop })
     }
 
-    /// How many threads there are.
-    pub fn count(&self) -> usize {
-        self.workers.len()
-    }
-
     /// The runtime of a worker.
     pub(super) fn handle(&self, worker: usize) -> &Handle {
         &self.workers[worker].handle
