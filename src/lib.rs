@@ -52,10 +52,21 @@ pub mod wire;
 
 pub mod connection;
 
+pub mod timeline;
+
 pub mod clients;
+
+pub mod pools;
+
+pub mod detect;
+
+pub mod diagnose;
+
+pub mod observer;
 
 pub mod clock;
 pub mod config;
+pub mod live;
 pub mod metrics;
 pub mod telemetry;
 

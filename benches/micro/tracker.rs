@@ -24,7 +24,7 @@ impl Facts for NoBooks {
         black_box((direction, wire_len));
     }
 
-    fn request_seen(&mut self, at: Timestamp, command: Command) {
+    fn request_seen(&mut self, at: Timestamp, command: Command, _: i32) {
         black_box((at, command));
     }
 

@@ -23,10 +23,12 @@ use crate::admin::StatusFacts;
 use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
 use crate::clock::Clock;
 use crate::config::{Config, Limits, ListenerConfig};
+use crate::live::{self, Feed};
 use crate::metrics::{BuildFacts, Exposition, Health};
 use crate::proxy::{
     Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
 };
+use crate::timeline::lines::UpstreamName;
 use crate::wire::DecoderLimits;
 use source::{AppSource, Stage, listener_facts};
 
@@ -69,7 +71,12 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         .context("failed to read the http address")?;
     let workers =
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
-    let shared = Arc::new(share(&config, &listeners, clock));
+    let (feed, _findings, reasoning) = live::channel();
+    let shared = Arc::new(share(&config, &listeners, clock, feed));
+    let upstreams = config.listeners.iter().map(upstream_name).collect();
+    reasoning
+        .start(Arc::clone(&shared.directory), upstreams, clock, |_| {})
+        .context("failed to start the observer")?;
     let source = Arc::new(AppSource::new(
         Arc::clone(&shared),
         Exposition::new(
@@ -157,7 +164,14 @@ fn fit_into_descriptors(config: &mut Config, descriptors: Option<u64>) -> Option
     Some(told)
 }
 
-fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
+fn upstream_name(listener: &ListenerConfig) -> UpstreamName {
+    UpstreamName {
+        name: listener.name.clone(),
+        address: listener.upstream.clone(),
+    }
+}
+
+fn share(config: &Config, listeners: &[Listener], clock: Clock, feed: Arc<Feed>) -> Shared {
     let limits = DirectoryLimits {
         clients_max: config.limits.clients_max,
         client_ttl: config.limits.client_ttl,
@@ -168,7 +182,7 @@ fn share(config: &Config, listeners: &[Listener], clock: Clock) -> Shared {
         .map(upstream_spec)
         .collect();
     Shared {
-        directory: Arc::new(Directory::new(limits, upstreams)),
+        directory: Arc::new(Directory::with_witness(limits, upstreams, Some(feed))),
         health: Arc::new(Health::default()),
         clock,
         decoder_limits: DecoderLimits {

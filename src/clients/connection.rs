@@ -1,7 +1,10 @@
 //! What is known of one open connection.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,7 +14,8 @@ use super::lock;
 use super::roles::{Sibling, Traits};
 use crate::connection::{Mechanism, OpaqueReason, Role, State};
 use crate::time::Timestamp;
-use crate::wire::{Command, Compressor};
+use crate::timeline::{Sample, TcpState};
+use crate::wire::{Command, Compressor, Direction};
 
 /// Stands for "no moment" where a moment is an atomic.
 const NEVER: u64 = u64::MAX;
@@ -30,7 +34,15 @@ pub(super) struct ConnectionCell {
     told_role: AtomicU8,
     in_flight: AtomicU32,
     busy_since: AtomicU64,
-    last_activity: AtomicU64,
+    /// When the last bytes to the server and to the client were forwarded.
+    last_bytes: [AtomicU64; 2],
+    /// Nanoseconds of the busy times that are over.
+    busy_nanos: AtomicU64,
+    last_request_id: AtomicI32,
+    /// What the kernel told last of the client's and the server's socket.
+    pub(super) tcp: Mutex<Option<[TcpState; 2]>>,
+    /// What [`Fact::Sampled`] told last, in short.
+    told_sample: AtomicU64,
     pub(super) requests: AtomicU64,
     /// Requests that are neither handshake nor authentication.
     pub(super) operations: AtomicU64,
@@ -88,7 +100,11 @@ impl ConnectionCell {
             told_role: AtomicU8::new(Role::Unknown as u8),
             in_flight: AtomicU32::new(0),
             busy_since: AtomicU64::new(NEVER),
-            last_activity: AtomicU64::new(at.as_nanos()),
+            last_bytes: [at, at].map(|at| AtomicU64::new(at.as_nanos())),
+            busy_nanos: AtomicU64::new(0),
+            last_request_id: AtomicI32::new(0),
+            tcp: Mutex::default(),
+            told_sample: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             was_found_pooled: AtomicBool::new(false),
@@ -160,7 +176,12 @@ impl ConnectionCell {
     pub(super) fn stop_being_busy(&self, at: Timestamp) -> Duration {
         match self.busy_since.swap(NEVER, Ordering::Relaxed) {
             NEVER => Duration::ZERO,
-            since => at.since(Timestamp::from_nanos(since)),
+            since => {
+                let busy = at.since(Timestamp::from_nanos(since));
+                self.busy_nanos
+                    .fetch_add(super::latency::nanos(busy), Ordering::Relaxed);
+                busy
+            }
         }
     }
 
@@ -173,14 +194,51 @@ impl ConnectionCell {
     }
 
     pub(super) fn last_activity(&self) -> Timestamp {
-        Timestamp::from_nanos(self.last_activity.load(Ordering::Relaxed))
+        let [to_server, to_client] = self.last_moments();
+        to_server.max(to_client)
     }
 
-    pub(super) fn active_at(&self, at: Timestamp) {
-        self.last_activity.store(at.as_nanos(), Ordering::Relaxed);
+    /// When the last bytes to the server and to the client were forwarded.
+    fn last_moments(&self) -> [Timestamp; 2] {
+        [&self.last_bytes[0], &self.last_bytes[1]]
+            .map(|at| Timestamp::from_nanos(at.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn request_seen(&self, command: Command) {
+    pub(super) fn active_at(&self, direction: Direction, at: Timestamp) {
+        self.last_bytes[direction.index()].store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Its counters at this moment.
+    pub(super) fn sample(&self) -> Sample {
+        let [from_client_at, from_server_at] = self.last_moments();
+        let busy_since = match self.busy_since.load(Ordering::Relaxed) {
+            NEVER => None,
+            since => Some(Timestamp::from_nanos(since)),
+        };
+        Sample {
+            requests: self.requests.load(Ordering::Relaxed),
+            operations: self.operations.load(Ordering::Relaxed),
+            in_flight: self.in_flight(),
+            busy_since,
+            busy: Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed)),
+            from_client_at,
+            from_server_at,
+            request_id: self.last_request_id.load(Ordering::Relaxed),
+            tcp: *lock(&self.tcp),
+        }
+    }
+
+    /// Its counters, when they changed since this was asked last.
+    pub(super) fn changed_sample(&self) -> Option<Sample> {
+        let sample = self.sample();
+        let mut hasher = std::hash::DefaultHasher::new();
+        sample.hash(&mut hasher);
+        let hash = hasher.finish();
+        (self.told_sample.swap(hash, Ordering::Relaxed) != hash).then_some(sample)
+    }
+
+    pub(super) fn request_seen(&self, command: Command, request_id: i32) {
+        self.last_request_id.store(request_id, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
         if command != Command::Hello && !command.is_authentication() {
             self.operations.fetch_add(1, Ordering::Relaxed);

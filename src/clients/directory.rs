@@ -15,7 +15,7 @@
 //! no siblings: each is judged alone.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::btree_map::Entry as Slot;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -32,6 +32,7 @@ use super::upstream::{ListenerNames, UpstreamCell};
 use super::{ClientId, ConnectionId, DirectoryRow, UpstreamId, UpstreamSpec, lock};
 use crate::connection::{OpaqueReason, Role, ServerFacts};
 use crate::time::Timestamp;
+use crate::timeline::{Entry, Fact, Opened, Witness};
 
 /// Limits of what a [`Directory`] remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub struct Directory {
     expired: AtomicU64,
     opaque: [AtomicU64; OpaqueReason::ALL.len()],
     untracked: AtomicU64,
+    /// Is told everything that changes what is known about connections.
+    pub(super) witness: Option<Arc<dyn Witness>>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,15 @@ struct Place {
 impl Directory {
     /// An empty directory; an [`UpstreamId`] is a position in `upstreams`.
     pub fn new(limits: DirectoryLimits, upstreams: Vec<UpstreamSpec>) -> Self {
+        Self::with_witness(limits, upstreams, None)
+    }
+
+    /// The same, and `witness` is told everything that changes what is known about connections.
+    pub fn with_witness(
+        limits: DirectoryLimits,
+        upstreams: Vec<UpstreamSpec>,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Self {
         let mut table = Table::default();
         let listener_names = ListenerNames::new(&upstreams);
         let upstreams: Vec<_> = upstreams
@@ -109,6 +121,7 @@ impl Directory {
             expired: AtomicU64::new(0),
             opaque: Default::default(),
             untracked: AtomicU64::new(0),
+            witness,
         }
     }
 
@@ -134,6 +147,14 @@ impl Directory {
         upstream_cell.opened.fetch_add(1, Ordering::Relaxed);
         let number = self.connections_started.fetch_add(1, Ordering::Relaxed) + 1;
         let id = ConnectionId(number);
+        if let Some(witness) = &self.witness {
+            let fact = Fact::Opened(Opened { upstream, peer });
+            witness.saw(Entry {
+                at,
+                connection: id,
+                fact,
+            });
+        }
         let key = ClientKey::new(upstream, peer.ip(), "");
         let mut table = lock(&self.table);
         let client = table
@@ -174,6 +195,23 @@ impl Directory {
         for cell in cells.iter().chain(&self.others) {
             judge_ended(cell, at);
             cell.tick(at);
+        }
+    }
+
+    /// Tells the witness the counters of every open connection whose counters changed since the last time. To be
+    /// called about once a second.
+    pub fn sample(&self, at: Timestamp) {
+        let Some(witness) = &self.witness else {
+            return;
+        };
+        for cell in &self.connections {
+            if let Some(sample) = cell.changed_sample() {
+                witness.saw(Entry {
+                    at,
+                    connection: cell.id,
+                    fact: Fact::Sampled(sample),
+                });
+            }
         }
     }
 
@@ -378,7 +416,7 @@ impl Table {
         let Some(key) = &cell.key else {
             return;
         };
-        if let Entry::Occupied(place) = self.clients.entry(key.clone())
+        if let Slot::Occupied(place) = self.clients.entry(key.clone())
             && !place.get().is_tracked
             && place.get().cell.open_count() == 0
         {
@@ -550,13 +588,19 @@ mod tests {
     }
 
     fn introduce(recorder: &mut Recorder, app: &str) {
-        recorder.request_seen(second(0), Command::Hello);
+        recorder.request_seen(second(0), Command::Hello, 1);
         let metadata = ClientMetadata {
             application: app.to_owned(),
             driver_name: "PyMongo|c".to_owned(),
             ..ClientMetadata::default()
         };
-        recorder.observed(second(0), Observation::HandshakeSeen(Box::new(metadata)));
+        recorder.observed(
+            second(0),
+            Observation::HandshakeSeen {
+                client: Box::new(metadata),
+                request_id: 1,
+            },
+        );
         recorder.activity_changed(second(0), State::Idle, 0);
     }
 
@@ -884,7 +928,7 @@ mod tests {
     fn a_connection_without_hello_or_opaque_settles_without_a_name() {
         let directory = directory(10);
         let mut bare = open(&directory, 1);
-        bare.request_seen(second(0), Command::Ping);
+        bare.request_seen(second(0), Command::Ping, 1);
         let mut opaque = open(&directory, 2);
         opaque.observed(second(0), Observation::TurnedOpaque(OpaqueReason::Tls));
         let snapshot = directory.snapshot(second(1), true);
@@ -925,7 +969,7 @@ mod tests {
                     for round in 0..250_u64 {
                         let mut recorder = open(&directory, thread);
                         introduce(&mut recorder, &format!("app-{}", round % 4));
-                        recorder.request_seen(second(1), Command::Find);
+                        recorder.request_seen(second(1), Command::Find, 1);
                         recorder.activity_changed(second(1), State::Active, 1);
                         recorder.bytes_forwarded(Direction::ToServer, 7, second(1));
                         recorder.activity_changed(second(2), State::Idle, 0);

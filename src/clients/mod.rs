@@ -26,6 +26,7 @@ mod upstream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub use crate::timeline::{ConnectionId, DialFailure, UpstreamId};
 pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
 pub(crate) use latency::{Histogram, Scale};
@@ -33,21 +34,13 @@ pub use recorder::Recorder;
 pub use upstream::UpstreamSpec;
 
 pub use snapshot::{
-    ClientRow, CloseCounts, ConnectionRow, DialFailure, DirectoryRow, DriverRow, HistogramRow,
-    Snapshot, StateCounts, UpstreamRow,
+    ClientRow, CloseCounts, ConnectionRow, DirectoryRow, DriverRow, HistogramRow, Snapshot,
+    StateCounts, UpstreamRow,
 };
-
-/// A connection's number, rising from 1 in order of acceptance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnectionId(pub u64);
 
 /// A client instance's number, rising in order of first sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
-
-/// An upstream's position in the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UpstreamId(pub u16);
 
 /// Locks, also after a panic elsewhere: every value here is whole after each single change.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

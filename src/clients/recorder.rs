@@ -18,7 +18,11 @@ use crate::connection::{
     Observation, OpaqueReason, Phase, ReplyError, Role, ServerFacts, State,
 };
 use crate::time::Timestamp;
-use crate::wire::{Command, Direction};
+use crate::timeline::{Ended, Entry, ErrorReply, Fact};
+use crate::wire::{Command, Direction, matters_to_pools};
+
+/// Errors alike are told at most this often for one connection.
+const ERRORS_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Counts for one connection; owned by its task.
 ///
@@ -35,6 +39,9 @@ pub struct Recorder {
     is_settled: bool,
     /// Hellos seen before that.
     hellos_pending: u64,
+    /// The error told last, and how many alike were not told since.
+    error_told: Option<(Timestamp, i32)>,
+    errors_untold: u32,
     has_ended: bool,
 }
 
@@ -52,6 +59,8 @@ impl Recorder {
             upstream,
             is_settled: false,
             hellos_pending: 0,
+            error_told: None,
+            errors_untold: 0,
             has_ended: false,
         }
     }
@@ -63,6 +72,7 @@ impl Recorder {
 
     /// The server accepted the dial, which took `took`; `server_side` is our own address on that socket.
     pub fn dialled(&mut self, at: Timestamp, took: Duration, server_side: Option<SocketAddr>) {
+        self.tell(at, Fact::Dialled(took));
         self.upstream.connect_times.record_duration(took);
         lock(&self.connection.facts).server_side = server_side;
         if self.connection.state() == State::Connecting {
@@ -71,13 +81,14 @@ impl Recorder {
     }
 
     /// The server could not be dialled.
-    pub fn dial_failed(&mut self, failure: DialFailure) {
+    pub fn dial_failed(&mut self, at: Timestamp, failure: DialFailure) {
+        self.tell(at, Fact::DialFailed(failure));
         self.upstream.dial_failed(failure);
     }
 
     /// A chunk of `count` bytes was forwarded.
     pub fn bytes_forwarded(&mut self, direction: Direction, count: u64, at: Timestamp) {
-        self.connection.active_at(at);
+        self.connection.active_at(direction, at);
         if let Some(bytes) = self.connection.bytes.get(direction.index()) {
             bytes.fetch_add(count, Ordering::Relaxed);
         }
@@ -96,6 +107,8 @@ impl Recorder {
 
     fn finish(&mut self, ending: Ending, at: Timestamp) {
         self.has_ended = true;
+        let last = self.connection.sample();
+        self.tell(at, Fact::Ended(Box::new(Ended { ending, last })));
         self.settle(at, "");
         let busy = self.connection.stop_being_busy(at);
         self.busy(busy);
@@ -120,6 +133,45 @@ impl Recorder {
         for (owned, carried) in self.client.bytes.iter().zip(&self.connection.bytes) {
             owned.fetch_add(carried.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+    }
+
+    /// Passes a fact on to whoever reasons about it.
+    fn tell(&self, at: Timestamp, fact: Fact) {
+        if let Some(witness) = &self.directory.witness {
+            witness.saw(Entry {
+                at,
+                connection: self.connection.id,
+                fact,
+            });
+        }
+    }
+
+    /// Passes an error on, unless the same was told a moment ago.
+    fn tell_error(&mut self, at: Timestamp, error: &ReplyError) {
+        let is_same = self.error_told.is_some_and(|(told_at, code)| {
+            code == error.code && at.since(told_at) < ERRORS_TOLD_EVERY
+        });
+        self.errors_untold = self.errors_untold.saturating_add(error.count);
+        if is_same {
+            return;
+        }
+        self.error_told = Some((at, error.code));
+        let count = std::mem::take(&mut self.errors_untold);
+        let ReplyError {
+            kind,
+            command,
+            code,
+            ..
+        } = *error;
+        self.tell(
+            at,
+            Fact::Failed(ErrorReply {
+                kind,
+                command,
+                code,
+                count,
+            }),
+        );
     }
 
     fn busy(&self, duration: Duration) {
@@ -234,8 +286,8 @@ impl Facts for Recorder {
         }
     }
 
-    fn request_seen(&mut self, at: Timestamp, command: Command) {
-        self.connection.request_seen(command);
+    fn request_seen(&mut self, at: Timestamp, command: Command, request_id: i32) {
+        self.connection.request_seen(command, request_id);
         self.upstream.requests.add(command, 1);
         if !self.is_settled && command == Command::Hello {
             self.hellos_pending += 1;
@@ -264,7 +316,10 @@ impl Facts for Recorder {
         }
     }
 
-    fn error_seen(&mut self, _at: Timestamp, error: &ReplyError) {
+    fn error_seen(&mut self, at: Timestamp, error: &ReplyError) {
+        if matters_to_pools(error.code) {
+            self.tell_error(at, error);
+        }
         self.upstream
             .errors
             .add(error.kind, error.code, error.count);
@@ -279,8 +334,11 @@ impl Facts for Recorder {
     }
 
     fn observed(&mut self, at: Timestamp, observation: Observation) {
+        if self.directory.witness.is_some() {
+            self.tell(at, Fact::from(&observation));
+        }
         match observation {
-            Observation::HandshakeSeen(metadata) => self.introduced(at, &metadata),
+            Observation::HandshakeSeen { client, .. } => self.introduced(at, &client),
             Observation::ServerDescribed(server) => self.server_described(at, *server),
             Observation::Authenticated(authentication) => {
                 self.settle(at, "");
@@ -298,6 +356,9 @@ impl Facts for Recorder {
                 self.connection.set_heartbeat(interval);
                 self.client.set_heartbeat(interval);
             }
+            Observation::HelloAnswered(_)
+            | Observation::SessionUsed(_)
+            | Observation::SessionsEnded(_) => {}
             Observation::TransactionStarted { lsid } => {
                 let key = TransactionKey::new(lsid, self.connection.id);
                 if !lock(&self.client.transactions).started(at, key) {

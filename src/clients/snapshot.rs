@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ClientId, ConnectionId, UpstreamId};
+use super::{ClientId, ConnectionId, DialFailure, UpstreamId};
 use crate::connection::{
     CloseReason, Ending, ErrorKind, Initiator, Mechanism, OpaqueReason, Role, ServerFacts, State,
 };
@@ -242,44 +242,6 @@ pub struct UpstreamRow {
     /// The server names itself (or its members) by an address that is not ours: drivers that discover the
     /// replica set will walk round the proxy. Empty when all is well.
     pub bypass_names: Vec<String>,
-}
-
-/// Why a dial failed: the `reason` label of connect failures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum DialFailure {
-    /// The address refused.
-    Refused,
-    /// The connect time-out ran out.
-    Timeout,
-    /// No route, or the network said no.
-    Unreachable,
-    /// The name did not resolve.
-    Dns,
-    /// Anything else.
-    Other,
-}
-
-impl DialFailure {
-    /// Every reason.
-    pub const ALL: [Self; 5] = [
-        Self::Refused,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::Dns,
-        Self::Other,
-    ];
-
-    /// The value of the `reason` label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::Dns => "dns",
-            Self::Other => "other",
-        }
-    }
 }
 
 /// Limits of the directory and how far they are used.

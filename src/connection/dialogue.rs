@@ -19,7 +19,7 @@ use bson::raw::RawDocument;
 
 use super::auth::Authenticator;
 use super::evidence::{Evidence, is_small_talk};
-use super::exchange::{Asked, Outstanding, Pending, Purpose, cursors_to_kill};
+use super::exchange::{Asked, Outstanding, Pending, Purpose, cursors_to_kill, sessions_to_end};
 use super::handshake::{Introduction, fingerprint, server_facts};
 use super::{
     AuthenticationResult, CursorEffect, ErrorKind, Facts, Observation, OpaqueReason, Phase,
@@ -32,6 +32,13 @@ use crate::wire::{
 
 /// Cursors known to wait for data that one connection remembers.
 const AWAITING_CURSORS_MAX: usize = 16;
+
+/// Different logical sessions that a connection tells of without delay. Enough to join it with its siblings; with
+/// more, the order in which a busy pool hands out sessions would make every request an observation.
+const SESSIONS_TOLD_AT_ONCE: u8 = 8;
+
+/// Time between two logical sessions told of one connection after that.
+const SESSIONS_TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// The server no longer knows the transaction (error code `NoSuchTransaction`).
 const NO_SUCH_TRANSACTION: i32 = 251;
@@ -76,6 +83,10 @@ pub(super) struct Dialogue {
     /// [`fingerprint`] of what the server said last.
     server: Option<u64>,
     heartbeat_ms: i64,
+    /// The logical session told last, when, and how many were.
+    session: [u8; 16],
+    session_told_at: Timestamp,
+    sessions_told: u8,
     requests_count: u64,
     /// What [`Facts::activity_changed`] was told last.
     told: (State, u32),
@@ -98,6 +109,9 @@ impl Dialogue {
             awaiting_cursors: Vec::new(),
             server: None,
             heartbeat_ms: 0,
+            session: [0; 16],
+            session_told_at: opened_at,
+            sessions_told: 0,
             requests_count: 0,
             told: (State::Connecting, 0),
         }
@@ -259,10 +273,13 @@ impl Dialogue {
         let at = moments.read_at;
         let command = request.command;
         self.requests_count = self.requests_count.saturating_add(1);
-        facts.request_seen(at, command);
+        facts.request_seen(at, command, message.header.request_id);
+        if let Some(lsid) = request.fields.lsid {
+            self.session_used(lsid, at, facts);
+        }
 
         let purpose = if command == Command::Hello {
-            self.hello_sent(request, at, facts)
+            self.hello_sent(message.header.request_id, request, at, facts)
         } else if command.is_authentication() {
             self.auth.command_sent(command, request.document);
             Self::tell_role(self.evidence.work_seen(), at, facts);
@@ -274,6 +291,11 @@ impl Dialogue {
         if request.fields.starts_transaction {
             let lsid = request.fields.lsid;
             facts.observed(at, Observation::TransactionStarted { lsid });
+        }
+        if command == Command::EndSessions
+            && let Some(sessions) = request.document.and_then(sessions_to_end)
+        {
+            facts.observed(at, Observation::SessionsEnded(sessions));
         }
         // Nothing will answer it: unacknowledged writes, the endSessions of newer drivers.
         if message.more_to_come {
@@ -290,6 +312,7 @@ impl Dialogue {
 
     fn hello_sent(
         &mut self,
+        request_id: i32,
         request: &Request<'_>,
         at: Timestamp,
         facts: &mut impl Facts,
@@ -301,8 +324,11 @@ impl Dialogue {
             let found = self
                 .evidence
                 .introduced(&introduction.metadata, introduction.is_internal);
-            let metadata = Box::new(introduction.metadata);
-            facts.observed(at, Observation::HandshakeSeen(metadata));
+            let seen = Observation::HandshakeSeen {
+                client: Box::new(introduction.metadata),
+                request_id,
+            };
+            facts.observed(at, seen);
             Self::tell_role(found, at, facts);
         }
         let credentials = request
@@ -333,6 +359,21 @@ impl Dialogue {
             is_awaitable: wait_ms.is_some(),
             is_speculative: credentials.is_speculative,
         }
+    }
+
+    /// Tells of a session that was not told last; see [`Observation::SessionUsed`].
+    fn session_used(&mut self, lsid: [u8; 16], at: Timestamp, facts: &mut impl Facts) {
+        if self.session == lsid {
+            return;
+        }
+        let is_hurried = self.sessions_told < SESSIONS_TOLD_AT_ONCE;
+        if !is_hurried && at.since(self.session_told_at) < SESSIONS_TOLD_EVERY {
+            return;
+        }
+        self.session = lsid;
+        self.sessions_told = self.sessions_told.saturating_add(1);
+        self.session_told_at = at;
+        facts.observed(at, Observation::SessionUsed(lsid));
     }
 
     fn command_sent(&mut self, request: &Request<'_>, at: Timestamp, facts: &mut impl Facts) {
@@ -367,7 +408,14 @@ impl Dialogue {
         };
         tell_errors(asked.command, &reply.fields, at, facts);
         match asked.purpose {
-            Purpose::Hello { is_speculative, .. } => {
+            Purpose::Hello {
+                is_speculative,
+                is_awaitable,
+            } => {
+                if !is_awaitable {
+                    let took = at.since(asked.started_at);
+                    facts.observed(at, Observation::HelloAnswered(took));
+                }
                 self.hello_answered(reply, is_speculative, at, facts);
             }
             Purpose::Authentication => self.credentials_answered(asked.command, reply, at, facts),

@@ -1,7 +1,10 @@
 //! How a connection ended: who began it, in which manner, and what it was doing.
 
+use serde::{Deserialize, Serialize};
+
 /// Who ended a connection first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Initiator {
     /// The client's side closed, reset or timed out first.
     Client,
@@ -26,7 +29,8 @@ impl Initiator {
 }
 
 /// In which manner the end showed itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Manner {
     /// An orderly close.
     Fin,
@@ -63,7 +67,8 @@ impl Manner {
 }
 
 /// What the connection was doing when it ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// The server was being dialled.
     Dialling,
@@ -97,7 +102,7 @@ impl Phase {
 }
 
 /// How a connection ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ending {
     /// Who ended it first.
     pub initiator: Initiator,

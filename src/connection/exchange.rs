@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 use bson::raw::RawDocument;
 
-use super::document::{array, find, integer, items};
+use super::document::{array, binary, embedded, find, integer, items};
 use super::{CursorEffect, Exchange};
 use crate::time::Timestamp;
 use crate::wire::{Command, ReplyFields, Request};
@@ -140,6 +140,16 @@ pub(super) fn cursors_to_kill(document: &RawDocument) -> Option<Box<[i64]>> {
     let ids = items(list)
         .take(KILLED_MAX)
         .filter_map(|element| integer(&element));
+    Some(ids.collect())
+}
+
+/// The sessions an `endSessions` names.
+pub(super) fn sessions_to_end(document: &RawDocument) -> Option<Vec<[u8; 16]>> {
+    let list = find(document, "endSessions").and_then(|element| array(&element))?;
+    let ids = items(list).filter_map(|element| {
+        let id = find(embedded(&element)?, "id")?;
+        binary(&id)?.try_into().ok()
+    });
     Some(ids.collect())
 }
 

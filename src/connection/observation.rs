@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Role, State};
 use crate::time::Timestamp;
 use crate::wire::{CodeName, Command, Compressor, Direction, ErrorLabels, TopologyVersion};
@@ -17,7 +19,12 @@ use crate::wire::{CodeName, Command, Compressor, Direction, ErrorLabels, Topolog
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The client introduced itself (also without `client` metadata: then every field is empty).
-    HandshakeSeen(Box<ClientMetadata>),
+    HandshakeSeen {
+        /// As it said.
+        client: Box<ClientMetadata>,
+        /// `requestID` of its hello.
+        request_id: i32,
+    },
     /// The server described itself; repeated only when something of it changed.
     ServerDescribed(Box<ServerFacts>),
     /// An authentication conversation ended.
@@ -31,6 +38,12 @@ pub enum Observation {
     RoleFound(Role),
     /// The interval at which the client checks the server, read from an awaitable hello.
     HeartbeatInterval(Duration),
+    /// A plain hello, not an awaitable one, was answered after this time.
+    HelloAnswered(Duration),
+    /// A request carried another logical session than the last one told; at most one a second once a handful were.
+    SessionUsed([u8; 16]),
+    /// `endSessions` was sent, with these sessions (bounded).
+    SessionsEnded(Vec<[u8; 16]>),
     /// A multi-statement transaction began here.
     TransactionStarted {
         /// `lsid.id` of its logical session, where it was read.
@@ -46,7 +59,8 @@ pub enum Observation {
 }
 
 /// Why a connection is no longer decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OpaqueReason {
     /// It speaks TLS.
     Tls,
@@ -84,67 +98,95 @@ impl OpaqueReason {
 
 /// What a client says of itself in its first hello (`client` document). Raw text from the wire, cut to
 /// bounded lengths but not yet sanitised.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ClientMetadata {
     /// `application.name`; invalid UTF-8 is replaced.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub application: String,
     /// `driver.name`, a chain such as `PyMongo|c|async`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub driver_name: String,
     /// `driver.version`, a chain of the same shape.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub driver_version: String,
     /// `os.type`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub os_type: String,
     /// `os.name`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub os_name: String,
     /// `os.architecture`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub os_architecture: String,
     /// `os.version`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub os_version: String,
     /// `platform`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub platform: String,
     /// `env.name`: the function-as-a-service platform.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub env_name: String,
     /// `env.region`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub env_region: String,
     /// `env.container.runtime`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub container_runtime: String,
     /// `env.container.orchestrator`.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub container_orchestrator: String,
     /// Compressors offered, in order; anything the protocol has no name for is left out.
     pub compressors_offered: Vec<Compressor>,
     /// The handshake asked for `loadBalanced`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub load_balanced: bool,
     /// The handshake carried `backpressure`: the driver does not clear its pool on errors during it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub backpressure: bool,
 }
 
 /// What a server says of itself in a hello reply.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct ServerFacts {
     /// `connectionId`: `conn<N>` in the server's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<i64>,
     /// `setName`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub set_name: Option<String>,
     /// `me`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub me: Option<String>,
     /// `hosts`, `passives` and `arbiters`, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub members: Vec<String>,
     /// `primary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub primary: Option<String>,
     /// The role announced.
     pub role: ServerRole,
     /// `topologyVersion`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub topology_version: Option<TopologyVersion>,
     /// `maxWireVersion`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_wire_version: Option<i32>,
     /// The first of the compressors both sides know.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub compressor: Option<Compressor>,
     /// `setVersion`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub set_version: Option<i64>,
 }
 
 /// The role a server announces.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum ServerRole {
     /// Nothing was announced yet.
     #[default]
@@ -190,7 +232,7 @@ impl ServerRole {
 }
 
 /// The outcome of an authentication conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Authentication {
     /// The mechanism.
     pub mechanism: Mechanism,
@@ -201,7 +243,8 @@ pub struct Authentication {
 }
 
 /// Authentication mechanisms told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Mechanism {
     /// `SCRAM-SHA-1`.
     ScramSha1,
@@ -252,7 +295,8 @@ impl Mechanism {
 }
 
 /// How an authentication conversation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuthenticationResult {
     /// The server accepted it.
     Ok,
@@ -334,7 +378,8 @@ pub struct ReplyError {
 }
 
 /// Where in a reply an error stood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// `ok: 0`.
     Command,
@@ -364,7 +409,7 @@ pub trait Facts {
     fn message_seen(&mut self, direction: Direction, wire_len: u32);
 
     /// A request was seen to its end, whether or not it expects a reply.
-    fn request_seen(&mut self, at: Timestamp, command: Command);
+    fn request_seen(&mut self, at: Timestamp, command: Command, request_id: i32);
 
     /// Cursors were named in a `killCursors` and the server said they are gone.
     fn cursor_killed(&mut self, at: Timestamp, id: i64);

@@ -253,7 +253,7 @@ proptest! {
                         prop_assert!(exchange.started_at < exchange.ended_at);
                         seen[0] += 1;
                     }
-                    Fact::Observed(Observation::HandshakeSeen(_)) => seen[1] += 1,
+                    Fact::Observed(Observation::HandshakeSeen { .. }) => seen[1] += 1,
                     Fact::Observed(Observation::Ready { .. }) => seen[2] += 1,
                     Fact::Observed(Observation::TurnedOpaque(_)) => seen[3] += 1,
                     _ => {}

@@ -1,7 +1,12 @@
 //! What a connection is used for, and what it is doing.
 
+use serde::{Deserialize, Serialize};
+
 /// What a connection is used for, as far as its own traffic and that of its siblings tells.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Nothing decides yet: only a handshake was seen, or the connection is opaque.
     #[default]

@@ -14,7 +14,7 @@ use crate::wire::{Command, Direction};
 
 fn metadata(script: &mut Script) -> ClientMetadata {
     let seen = script.take(|fact| match fact {
-        Fact::Observed(Observation::HandshakeSeen(metadata)) => Some(*metadata.clone()),
+        Fact::Observed(Observation::HandshakeSeen { client, .. }) => Some(*client.clone()),
         _ => None,
     });
     let [metadata] = seen.try_into().unwrap();

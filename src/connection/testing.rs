@@ -212,7 +212,7 @@ impl Facts for Recorder {
         self.0.push(Fact::Message(direction, wire_len));
     }
 
-    fn request_seen(&mut self, _: Timestamp, command: Command) {
+    fn request_seen(&mut self, _: Timestamp, command: Command, _: i32) {
         self.0.push(Fact::Request(command));
     }
 

@@ -81,9 +81,12 @@ fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Reco
     };
     recorder.bytes_forwarded(Direction::ToServer, 300, second(0));
     recorder.message_seen(Direction::ToServer, 300);
-    recorder.request_seen(second(0), Command::Hello);
+    recorder.request_seen(second(0), Command::Hello, 1);
     for observation in [
-        Observation::HandshakeSeen(Box::new(metadata)),
+        Observation::HandshakeSeen {
+            client: Box::new(metadata),
+            request_id: 1,
+        },
         Observation::ServerDescribed(Box::new(server)),
         Observation::RoleFound(Role::Application),
         Observation::Authenticated(Authentication {
@@ -104,7 +107,7 @@ fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Reco
         Command::Insert,
         Command::Update,
     ] {
-        recorder.request_seen(second(1), command);
+        recorder.request_seen(second(1), command, 1);
         recorder.exchange_ended(&Exchange {
             command,
             started_at: second(1),
@@ -150,7 +153,7 @@ fn used_directory() -> (Arc<Directory>, Vec<Recorder>) {
     open.push(monitor);
     let peer = SocketAddr::from(([10, 0, 0, 2], 4000));
     let mut failed = directory.open(UpstreamId(0), peer, second(0));
-    failed.dial_failed(DialFailure::Refused);
+    failed.dial_failed(second(1), DialFailure::Refused);
     failed.observed(second(0), Observation::TurnedOpaque(OpaqueReason::Tls));
     drop(failed);
     open.push(busy_connection(&directory, [10, 0, 0, 3], "one too many"));
@@ -355,7 +358,7 @@ fn a_busy_client_has_about_as_many_series_as_promised() {
     let mut recorder = busy_connection(&directory, [10, 0, 0, 1], "orders");
     let commands: Vec<Command> = Command::ALL.iter().copied().take(20).collect();
     for command in &commands {
-        recorder.request_seen(second(1), *command);
+        recorder.request_seen(second(1), *command, 1);
         recorder.exchange_ended(&Exchange {
             command: *command,
             started_at: second(1),

@@ -88,7 +88,7 @@ async fn serve(
         Err(failure) => {
             // The client must see at once what it would have seen without the proxy: no connection.
             socket::reset_on_drop(client);
-            tap.dial_failed(failure);
+            tap.dial_failed(at, failure);
             RelayEnd {
                 initiator: Initiator::Server,
                 manner: manner_of(failure),

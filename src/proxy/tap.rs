@@ -61,8 +61,8 @@ impl Tap {
         self.look(at, |tracker, recorder| tracker.dialled(at, recorder));
     }
 
-    pub(super) fn dial_failed(&mut self, failure: DialFailure) {
-        self.recorder.dial_failed(failure);
+    pub(super) fn dial_failed(&mut self, at: Timestamp, failure: DialFailure) {
+        self.recorder.dial_failed(at, failure);
     }
 
     /// Closes the books.

@@ -18,6 +18,38 @@ pub fn error_code_labels(code: i32) -> (&'static str, &'static str) {
         .map_or(UNLISTED, |(_, label, name)| (*label, *name))
 }
 
+/// Whether an error with this code says something of the state of the server, its peers or the client's credentials,
+/// so that a driver may answer it by closing connections, checking the server anew or trying again.
+///
+/// Sources: Server Discovery And Monitoring § Error handling; Retryable Reads § Retryable Error; Authentication §
+/// Reauthentication.
+pub const fn matters_to_pools(code: i32) -> bool {
+    matches!(
+        code,
+        6 | 7
+            | 11
+            | 18
+            | 50
+            | 89
+            | 91
+            | 134
+            | 189
+            | 202
+            | 251
+            | 262
+            | 391
+            | 462
+            | 8000
+            | 9001
+            | 10058
+            | 10107
+            | 11600
+            | 11602
+            | 13435
+            | 13436
+    )
+}
+
 /// Code, its label and its name; sorted by code. Code 0 stands for a reply without one.
 static CODES: &[(i32, &str, &str)] = &[
     (0, "0", "none"),

@@ -7,6 +7,7 @@
 //! **Invariant:** the same bytes give the same messages for every split of the bytes into chunks.
 
 use bson::raw::RawDocument;
+use serde::{Deserialize, Serialize};
 
 use super::{Command, Header, OpCode};
 
@@ -41,7 +42,8 @@ impl Direction {
 }
 
 /// A compression algorithm of `OP_COMPRESSED`, named as in `hello.compression`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Compressor {
     /// 0: not compressed at all.
     Noop,
@@ -183,7 +185,7 @@ pub struct ReplyFields {
 }
 
 /// Which run of which server process, and how often its view of the topology changed since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TopologyVersion {
     /// An `ObjectId` drawn at the start of the server process: changes exactly when it restarted.
     pub process_id: [u8; 12],

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::support::root;
 
 /// The pure floors, lowest first.
-const PURE: [&str; 7] = [
+const PURE: [&str; 9] = [
     "time",
     "wire",
     "connection",
+    "timeline",
     "clients",
+    "pools",
     "detect",
     "diagnose",
     "observer",

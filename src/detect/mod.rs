@@ -1,0 +1,56 @@
+//! What is off: detectors that turn the timeline and the tables of pools into signals.
+//!
+//! A detector sees every entry after the tables took it in, and every tick of the grid. It must be deterministic in
+//! both and keep bounded state. A [`Signal`] is a finding, not a verdict: what it means is decided in
+//! [`crate::diagnose`], where signals of several detectors meet.
+
+mod client;
+mod server;
+mod signal;
+
+pub use signal::{CloseGroup, Signal, SignalKind, Subject};
+
+use crate::pools::Pools;
+use crate::time::Timestamp;
+use crate::timeline::Entry;
+
+/// Finds one kind of trouble (or of healthy change that looks like it).
+pub trait Detector: std::fmt::Debug + Send {
+    /// A fact was taken in.
+    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>);
+
+    /// Time passed; ticks come on the grid of [`crate::observer`].
+    fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>);
+}
+
+/// Every detector, in the order they are asked.
+#[derive(Debug, Default)]
+pub struct Detectors {
+    all: Vec<Box<dyn Detector>>,
+}
+
+impl Detectors {
+    /// One of each.
+    pub fn new() -> Self {
+        Self {
+            all: server::detectors()
+                .into_iter()
+                .chain(client::detectors())
+                .collect(),
+        }
+    }
+
+    /// A fact was taken in by `pools`.
+    pub fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+        for detector in &mut self.all {
+            detector.record(entry, pools, signals);
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        for detector in &mut self.all {
+            detector.tick(at, pools, signals);
+        }
+    }
+}

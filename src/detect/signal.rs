@@ -1,0 +1,278 @@
+//! The findings of detectors.
+
+use std::time::Duration;
+
+use crate::connection::ServerRole;
+use crate::pools::{InstanceId, MongoClientId};
+use crate::time::Timestamp;
+use crate::timeline::{DialFailure, UpstreamId};
+
+/// A finding. A detector that learns more of the same episode tells it again with the same `at` and subject; the
+/// newer telling replaces the older.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    /// When what it tells of began: the first event, not the moment it was understood.
+    pub at: Timestamp,
+    /// When it was told.
+    pub seen_at: Timestamp,
+    /// Whom it is about.
+    pub subject: Subject,
+    /// What was found.
+    pub kind: SignalKind,
+}
+
+/// Whom a signal is about. What is `None` is not narrowed down: without an instance it is the whole upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    /// The upstream.
+    pub upstream: UpstreamId,
+    /// The client instance.
+    pub instance: Option<InstanceId>,
+    /// Its mongo client.
+    pub mongo_client: Option<MongoClientId>,
+}
+
+/// Connections that ended together, within a fraction of a second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CloseGroup {
+    /// Connections that ended.
+    pub closed: u64,
+    /// Of so many that were open before.
+    pub of: u64,
+    /// Monitors among them.
+    pub monitors: u64,
+    /// Monitors still open afterwards.
+    pub monitors_left: u64,
+    /// Connections with an unanswered request of the application.
+    pub in_flight: u64,
+    /// Unanswered requests of the application on them.
+    pub requests_lost: u64,
+    /// Ended by a reset.
+    pub resets: u64,
+    /// Ended before their first hello was answered.
+    pub in_handshake: u64,
+    /// From the first end to the last.
+    pub span: Duration,
+    /// The shortest and the longest time without a byte before the end, of pooled connections.
+    pub idle_ages: Option<(Duration, Duration)>,
+    /// `endSessions` was seen within a second before.
+    pub has_said_goodbye: bool,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SignalKind {
+    // --- how connections end ---
+    /// The server, or something between, ended connections of an upstream (subject without instance) or of one
+    /// instance (with).
+    ServerClosed {
+        /// The connections.
+        group: CloseGroup,
+        /// Instances that lost connections.
+        instances: u64,
+        /// Instances that were connected before.
+        instances_before: u64,
+    },
+    /// An instance, or one of its mongo clients, ended connections itself.
+    ClientClosed {
+        /// The connections.
+        group: CloseGroup,
+        /// The instance has other connections left, or opened new ones since: its process lives.
+        is_alive: Option<bool>,
+    },
+    /// Connections were closed one after the other at the same age without a byte.
+    EqualIdleAge {
+        /// The age.
+        age: Duration,
+        /// Difference between the shortest and the longest.
+        spread: Duration,
+        /// Connections.
+        closed: u64,
+        /// Those with an unanswered request.
+        in_flight: u64,
+        /// They were ended by the server's side or by a reset.
+        by_server: bool,
+        /// The fault became visible at the first use after a pause.
+        at_first_use: bool,
+    },
+    // --- how connections begin ---
+    /// Dials to the server fail.
+    DialsFail {
+        /// Why.
+        failure: DialFailure,
+        /// How many so far.
+        count: u64,
+        /// Instances that tried.
+        instances: u64,
+    },
+    /// The server accepts connections and ends them before it answers a hello.
+    TurnedAway {
+        /// Connections.
+        count: u64,
+        /// Open connections to the upstream meanwhile, the most that were seen.
+        open: u64,
+    },
+    /// The server accepts connections and leaves the first hello unanswered.
+    HandshakesUnanswered {
+        /// Connections.
+        count: u64,
+        /// The longest wait so far.
+        waited: Duration,
+    },
+    /// Connections are opened far more often than the client's own baseline.
+    ReconnectBurst {
+        /// Opened in the burst.
+        opened: u64,
+        /// Lost in it, or just before.
+        lost: u64,
+        /// How long it has been going on.
+        lasted: Duration,
+        /// Opened a second, before it.
+        baseline: f64,
+    },
+    /// Mongo clients are made again and again.
+    ClientChurn {
+        /// Mongo clients made in the window.
+        created: u64,
+        /// Those closed again in it.
+        closed: u64,
+        /// The window.
+        window: Duration,
+        /// Operations each carried, on the average.
+        operations_each: f64,
+    },
+    /// Bare connections that never speak the protocol.
+    Probes {
+        /// How many.
+        count: u64,
+        /// Their mean distance in time.
+        every: Option<Duration>,
+    },
+    // --- what the server says ---
+    /// Error replies that matter to pools.
+    ErrorReplies {
+        /// The code.
+        code: i32,
+        /// Its replies so far.
+        count: u64,
+        /// Instances that got them.
+        instances: u64,
+    },
+    /// Credentials are refused.
+    AuthenticationFails {
+        /// Attempts refused.
+        count: u64,
+        /// `<db>.<user>`, where it is known.
+        user: Option<String>,
+        /// One succeeded before for this instance.
+        had_succeeded: bool,
+    },
+    /// The server announces another role.
+    RoleChanged {
+        /// Before.
+        from: ServerRole,
+        /// Now.
+        to: ServerRole,
+    },
+    /// Another server process answers.
+    ServerRestarted,
+    // --- silence and slowness ---
+    /// Replies are missing on connections of an upstream.
+    RepliesMissing {
+        /// Connections with an unanswered request and no byte from the server since.
+        connections: u64,
+        /// Instances they belong to.
+        instances: u64,
+        /// Connections that got replies meanwhile.
+        answered: u64,
+        /// The longest wait so far.
+        waited: Duration,
+        /// The kernel says whether the server's host acknowledges what was sent; `None` when it was not asked.
+        is_acknowledged: Option<bool>,
+        /// Monitors are among the silent.
+        monitors: u64,
+        /// Replies came again at this moment.
+        resumed_at: Option<Timestamp>,
+    },
+    /// Segments are sent again.
+    Retransmits {
+        /// Segments.
+        count: u64,
+        /// Sockets on which they were.
+        connections: u64,
+        /// On the client's side rather than on the server's.
+        is_client_side: bool,
+    },
+    /// The network takes longer than it did.
+    RoundTripTime {
+        /// Now.
+        now: Duration,
+        /// Before.
+        before: Duration,
+        /// On the client's side rather than on the server's.
+        is_client_side: bool,
+    },
+    /// Operations take longer than they did, and the network does not.
+    SlowOperations {
+        /// Mean time of an operation now, or the age of the oldest that runs.
+        now: Duration,
+        /// Before.
+        before: Duration,
+        /// Operations under way.
+        in_flight: u64,
+    },
+    /// A pool grew to several times its size, or every connection of it is in use.
+    PoolGrew {
+        /// Size before.
+        from: u64,
+        /// Size now.
+        to: u64,
+        /// Connections in use now.
+        active: u64,
+        /// It is as large as it may get.
+        is_saturated: bool,
+    },
+    // --- what pools go through ---
+    /// A pool was cleared.
+    PoolCleared {
+        /// Why, as far as the pool's own connections tell.
+        trigger: crate::pools::ClearTrigger,
+        /// Connections that went with it.
+        closed: u64,
+    },
+    /// Connections are closed by their client after the same idle time and replaced, and nothing else.
+    IdleRecycling {
+        /// The idle time.
+        age: Duration,
+        /// Connections.
+        closed: u64,
+    },
+    /// A client instance appeared.
+    InstanceAppeared {
+        /// Instances of the same application before.
+        others: u64,
+    },
+    /// A client instance went.
+    InstanceGone {
+        /// It said goodbye.
+        has_said_goodbye: bool,
+        /// It left requests unanswered.
+        in_flight: u64,
+        /// Instances of the same application still there.
+        others: u64,
+    },
+    /// A client that had connections before the trouble has opened none since it ended.
+    SilentAfterTrouble {
+        /// For how long.
+        silent: Duration,
+        /// Others came back meanwhile.
+        others_back: u64,
+    },
+}
+
+impl SignalKind {
+    /// Whether two findings are tellings of one kind.
+    pub fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}

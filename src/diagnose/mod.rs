@@ -1,0 +1,23 @@
+//! Why: signals joined into incidents, causes ranked, each with its evidence and with what speaks against it.
+//!
+//! ```text
+//! Signal ──▶ Book: which case does it belong to? ──▶ Case ──▶ rules: one opinion a cause ──▶ Incident
+//! ```
+//!
+//! Signals that share clients, upstream (or replica set) and time are one [`Case`]. Each rule looks at a case and
+//! says how well its cause explains it, from what, and what contradicts it. A case becomes an [`Incident`] with the
+//! first opinion that is sure enough. Attribution goes to the first event of a cascade, not to the loudest.
+
+mod book;
+mod case;
+mod cause;
+mod incident;
+mod rules;
+
+pub use book::Book;
+pub use case::Case;
+pub use cause::{Cause, Severity};
+pub use incident::{
+    Advice, ClientName, Evidence, Incident, IncidentId, Logged, Moment, News, RankedCause,
+};
+pub use rules::Opinion;
