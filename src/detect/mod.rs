@@ -10,7 +10,8 @@ mod signal;
 
 pub use signal::{CloseGroup, Signal, SignalKind, Subject};
 
-use crate::pools::Pools;
+use crate::connection::Role;
+use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
 use crate::timeline::Entry;
 
@@ -52,5 +53,13 @@ impl Detectors {
         for detector in &mut self.all {
             detector.tick(at, pools, signals);
         }
+    }
+}
+
+/// Whether a connection is an application's: neither another member's nor a probe's nor a tool's.
+pub const fn is_of_a_client(connection: &Connection) -> bool {
+    match connection.role {
+        Role::Unknown | Role::Application | Role::Monitor | Role::RoundTripMonitor => true,
+        Role::Probe | Role::Tool | Role::Member => false,
     }
 }

@@ -1,18 +1,54 @@
 //! Signals that belong together.
 
-use crate::detect::Signal;
+use std::collections::BTreeMap;
+
+use super::ClientName;
+use crate::detect::{Signal, SignalKind, is_of_a_client};
+use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
+
+/// Signals a case keeps: its beginning and its newest; what comes between is left out first.
+const SIGNALS_MAX: usize = 96;
+
+/// Client instances a case names.
+const CLIENTS_MAX: usize = 1000;
 
 /// What rules look at: the signals of one incident to be, the earliest first.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
     signals: Vec<Signal>,
+    /// Names are kept here because the tables forget instances that are gone.
+    clients: BTreeMap<InstanceId, ClientName>,
 }
 
 impl Case {
     /// Its signals, the earliest first.
     pub fn signals(&self) -> &[Signal] {
         &self.signals
+    }
+
+    /// What was found, the earliest first.
+    pub fn kinds(&self) -> impl Iterator<Item = &SignalKind> {
+        self.signals.iter().map(|signal| &signal.kind)
+    }
+
+    /// The first signal that `wanted` finds something in, and what.
+    pub fn find<'a, T>(
+        &'a self,
+        wanted: impl Fn(&'a SignalKind) -> Option<T>,
+    ) -> Option<(&'a Signal, T)> {
+        self.all(wanted).next()
+    }
+
+    /// The signals that `wanted` finds something in, and what.
+    pub fn all<'a, T>(
+        &'a self,
+        wanted: impl Fn(&'a SignalKind) -> Option<T>,
+    ) -> impl Iterator<Item = (&'a Signal, T)> {
+        self.signals
+            .iter()
+            .filter_map(move |signal| Some((signal, wanted(&signal.kind)?)))
     }
 
     /// The first event.
@@ -22,17 +58,117 @@ impl Case {
             .map_or_else(Timestamp::default, |first| first.at)
     }
 
+    /// When it was heard of last.
+    pub fn heard_at(&self) -> Timestamp {
+        self.signals
+            .iter()
+            .map(|signal| signal.seen_at)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// The upstream of the first event.
+    pub fn upstream(&self) -> UpstreamId {
+        self.signals
+            .first()
+            .map_or(UpstreamId(0), |first| first.subject.upstream)
+    }
+
+    /// A signal of it is about a whole upstream.
+    pub fn is_wide(&self) -> bool {
+        self.signals
+            .iter()
+            .any(|signal| signal.subject.instance.is_none())
+    }
+
+    /// The client instances it concerns.
+    pub fn instances(&self) -> impl Iterator<Item = InstanceId> {
+        self.clients.keys().copied()
+    }
+
+    /// Whether a signal of it is about this instance.
+    pub fn names(&self, instance: InstanceId) -> bool {
+        self.signals
+            .iter()
+            .any(|signal| signal.subject.instance == Some(instance))
+    }
+
+    /// The names of the client instances it concerns, sorted.
+    pub fn clients(&self) -> Vec<ClientName> {
+        let mut names: Vec<_> = self.clients.values().cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Whether a telling of the same episode is there.
+    pub fn knows(&self, signal: &Signal) -> bool {
+        self.signals.iter().any(|known| is_same(known, signal))
+    }
+
     /// Takes a signal in; a telling of one that is there replaces it.
     pub fn add(&mut self, signal: Signal) {
-        let known = self.signals.iter_mut().find(|known| {
-            known.at == signal.at
-                && known.subject == signal.subject
-                && known.kind.is_like(&signal.kind)
-        });
-        match known {
-            Some(known) => *known = signal,
-            None => self.signals.push(signal),
+        if let Some(known) = self
+            .signals
+            .iter_mut()
+            .find(|known| is_same(known, &signal))
+        {
+            *known = signal;
+            return;
         }
-        self.signals.sort_by_key(|signal| signal.at);
+        let place = self.signals.partition_point(|known| known.at <= signal.at);
+        self.signals.insert(place, signal);
+        if self.signals.len() > SIGNALS_MAX {
+            self.signals.remove(SIGNALS_MAX / 2);
+        }
     }
+
+    /// Learns whom a signal concerns: its instance, or all that were connected to its upstream when it began.
+    pub fn concern(&mut self, signal: &Signal, pools: &Pools) {
+        if let Some(id) = signal.subject.instance {
+            self.name(id, pools);
+            return;
+        }
+        let concerned = pools.connections().filter(|connection| {
+            connection.upstream == signal.subject.upstream
+                && is_of_a_client(connection)
+                && connection.opened_at <= signal.at
+                && connection.ended.is_none_or(|end| end.at >= signal.at)
+        });
+        let mut ids: Vec<InstanceId> = concerned
+            .filter_map(|connection| connection.instance)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.name(id, pools);
+        }
+    }
+
+    fn name(&mut self, id: InstanceId, pools: &Pools) {
+        if self.clients.contains_key(&id) || self.clients.len() >= CLIENTS_MAX {
+            return;
+        }
+        if let Some(instance) = pools.instance(id) {
+            self.clients.insert(
+                id,
+                ClientName {
+                    address: instance.address.to_string().into(),
+                    app: instance.app.clone(),
+                },
+            );
+        }
+    }
+
+    /// Takes another case in.
+    pub fn absorb(&mut self, other: Self) {
+        for signal in other.signals {
+            self.add(signal);
+        }
+        self.clients.extend(other.clients);
+    }
+}
+
+fn is_same(known: &Signal, signal: &Signal) -> bool {
+    known.at == signal.at && known.subject == signal.subject && known.kind.is_like(&signal.kind)
 }

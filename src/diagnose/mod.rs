@@ -8,11 +8,16 @@
 //! says how well its cause explains it, from what, and what contradicts it. A case becomes an [`Incident`] with the
 //! first opinion that is sure enough. Attribution goes to the first event of a cascade, not to the loudest.
 
+mod advice;
 mod book;
 mod case;
 mod cause;
 mod incident;
+mod kinship;
+mod message;
 mod rules;
+mod summary;
+mod telling;
 
 pub use book::Book;
 pub use case::Case;

@@ -40,7 +40,7 @@ impl Observer {
         self.pools.record(entry);
         self.detectors.record(entry, &self.pools, &mut signals);
         if !signals.is_empty() {
-            self.book.consider(signals, &self.pools, entry.at, news);
+            self.book.add(signals, &self.pools, entry.at, news);
         }
     }
 
