@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,72 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A text that is no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a moment in UTC such as 2026-11-23T21:46:28.123Z")]
+pub struct ParseTimestampError;
+
+/// Reads RFC 3339 in UTC, with or without a fraction of the second; what is finer than a nanosecond is dropped.
+impl FromStr for Timestamp {
+    type Err = ParseTimestampError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).ok_or(ParseTimestampError)
+    }
+}
+
+fn parse(text: &str) -> Option<Timestamp> {
+    let text = text.strip_suffix(['Z', 'z'])?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let part = |from: usize, to: usize| -> Option<u64> {
+        let digits = whole.get(from..to)?;
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| digits.parse().ok())?
+    };
+    let mark = |at: usize, marks: &[u8]| {
+        let found = whole.as_bytes().get(at);
+        found.is_some_and(|byte| marks.contains(byte))
+    };
+    let is_shaped = whole.len() == 19
+        && [4, 7].into_iter().all(|at| mark(at, b"-"))
+        && mark(10, b"Tt ")
+        && [13, 16].into_iter().all(|at| mark(at, b":"));
+    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+    let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
+    let is_time = hour < 24 && minute < 60 && second < 61;
+    if !(is_shaped && is_time && year >= 1970 && (1..=12).contains(&month)) {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    // A day that its month does not have comes out as another one.
+    if civil_from_days(days) != (year, month, day) {
+        return None;
+    }
+    let is_number = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let fraction: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let nanos: u64 = is_number.then(|| fraction.parse().ok())??;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    let nanos = seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?;
+    Some(Timestamp::from_nanos(nanos))
+}
+
+/// Days from 1970-01-01 to a day of the Gregorian calendar, from that year on.
+///
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" § `days_from_civil`.
+const fn days_from_civil(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let month_from_march = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * month_from_march + 2) / 5 + day;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    // One day more than the date has, so that day 0 cannot go below zero.
+    (era * 146_097 + day_of_era).saturating_sub(719_469)
+}
+
 /// Year, month and day of the Gregorian calendar, `days` days after 1970-01-01.
 ///
 /// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms" § `civil_from_days`. Nanoseconds in 64
@@ -116,6 +183,48 @@ mod tests {
         }
         let last = Timestamp::from_nanos(u64::MAX);
         assert_eq!(last.to_string(), "2554-07-21T23:34:33.709Z");
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_printed() {
+        for nanos in [
+            0,
+            951_782_399_000_000_000,
+            951_782_400_001_000_000,
+            1_709_164_800_999_000_000,
+            4_107_542_400_000_000_000,
+        ] {
+            let moment = Timestamp::from_nanos(nanos);
+            assert_eq!(moment.to_string().parse(), Ok(moment));
+        }
+        let check = |text: &str, expected: Option<u64>| {
+            assert_eq!(
+                text.parse().ok(),
+                expected.map(Timestamp::from_nanos),
+                "{text}"
+            );
+        };
+        check("1970-01-01T00:00:01Z", Some(1_000_000_000));
+        check("1970-01-01T00:00:00.1234567891Z", Some(123_456_789));
+        check("1970-01-02t00:00:00z", Some(86_400_000_000_000));
+        for text in [
+            "",
+            "yesterday",
+            "1970-01-01T00:00:00",
+            "1970-01-01T00:00:00+01:00",
+            "1970-01-01T24:00:00Z",
+            "1970-02-30T00:00:00Z",
+            "1970-13-01T00:00:00Z",
+            "1970-00-01T00:00:00Z",
+            "1970-01-00T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "1970-01-01T00:00:00.Z",
+            "1970-01-01T+0:00:00Z",
+            "9999-12-31T23:59:59Z",
+            "中970-01-01T00:00:0Z",
+        ] {
+            check(text, None);
+        }
     }
 
     #[test]
