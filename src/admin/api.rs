@@ -8,7 +8,13 @@
 //! **Invariant:** text that a client or a server chose (applications, drivers, users, server names) is data: whoever
 //! prints it has to escape it.
 
+mod incidents;
+
 use serde::{Deserialize, Serialize};
+
+pub use incidents::{
+    Advice, Evidence, Incident, IncidentClient, Incidents, Logged, Moment, OneIncident, RankedCause,
+};
 
 /// The value of `api_version`.
 pub const API_VERSION: &str = "v1";

@@ -14,16 +14,20 @@
 pub mod api;
 mod convert;
 mod filter;
+mod incidents;
 mod routes;
 mod server;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clients::Snapshot;
 use crate::config::Limits;
+use crate::diagnose::Incident;
 use crate::time::Timestamp;
 
+pub use incidents::row as incident_row;
 pub use server::serve;
 
 /// What the HTTP side shows. `snapshot` and `exposition` are called on threads that may block; the others have to
@@ -34,6 +38,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// The metrics in the classic text format.
     fn exposition(&self) -> String;
+
+    /// The moment.
+    fn now(&self) -> Timestamp;
+
+    /// Incidents that are open or were lately, the newest first.
+    fn incidents(&self) -> Vec<Arc<Incident>>;
 
     /// New connections are taken: all listeners are bound and nobody asked to stop.
     fn is_ready(&self) -> bool;

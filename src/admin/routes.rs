@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +13,17 @@ use tokio::sync::Semaphore;
 
 use super::api::{self, Refusal};
 use super::filter::Filter;
-use super::{Source, convert};
+use super::incidents::{self, IncidentFilter};
+use super::{Source, StatusFacts, convert};
+use crate::diagnose::Incident;
 
 /// Longest path with query, in bytes: the longest names fit several times.
 const URI_LEN_MAX: usize = 2048;
 /// Pictures taken at the same time; more would only take the cores of the forwarding threads.
 const PICTURES_MAX: usize = 2;
+
+/// Numbers a refusal names.
+const INCIDENTS_NAMED_MAX: usize = 20;
 
 const INDEX: &str = "\
 poolscope
@@ -29,6 +34,8 @@ poolscope
 /api/v1/clients       who holds which connections; ?client= ?upstream=
 /api/v1/connections   open connections; ?client= ?state= ?role= ?upstream= ?limit=
 /api/v1/upstreams     the servers behind the listeners
+/api/v1/incidents     what went wrong and why; ?open= ?severity= ?cause= ?client= ?upstream= ?since= ?limit=
+/api/v1/incidents/1   one of them
 /api/v1/status        version, listeners, limits, warnings
 ";
 
@@ -53,6 +60,8 @@ pub(super) fn router(source: Arc<dyn Source>) -> Router {
         .route("/api/v1/clients", get(clients))
         .route("/api/v1/connections", get(connections))
         .route("/api/v1/upstreams", get(upstreams))
+        .route("/api/v1/incidents", get(incidents))
+        .route("/api/v1/incidents/{id}", get(incident))
         .route("/api/v1/status", get(status))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -177,6 +186,65 @@ async fn upstreams(State(shown): Shared, pairs: Parameters) -> Result<Response, 
         .await?
 }
 
+async fn incidents(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
+    let Query(pairs) = pairs.map_err(unreadable)?;
+    let filter = IncidentFilter::from_query(pairs, &upstream_names(&shown))?;
+    shown
+        .take(move |source| {
+            let facts = source.status();
+            let all = source.incidents();
+            let matching = || all.iter().filter(|incident| filter.has(incident));
+            to_json(&api::Incidents {
+                api_version: api::API_VERSION.to_owned(),
+                at: source.now().to_string(),
+                matched: u64::try_from(matching().count()).unwrap_or(u64::MAX),
+                incidents: matching()
+                    .take(filter.limit())
+                    .map(|incident| incident_row(incident, &facts))
+                    .collect(),
+            })
+        })
+        .await?
+}
+
+async fn incident(
+    State(shown): Shared,
+    Path(id): Path<String>,
+    pairs: Parameters,
+) -> Result<Response, Failure> {
+    filter(&shown, pairs, &[])?;
+    let number = incidents::id(&id)?;
+    shown
+        .take(move |source| {
+            let all = source.incidents();
+            let Some(incident) = all.iter().find(|incident| incident.id.0 == number) else {
+                return Err(no_incident(number, &all));
+            };
+            to_json(&api::OneIncident {
+                api_version: api::API_VERSION.to_owned(),
+                at: source.now().to_string(),
+                incident: incident_row(incident, &source.status()),
+            })
+        })
+        .await?
+}
+
+/// Names those that are remembered, the newest first, as far as somebody would read them.
+fn no_incident(number: u64, all: &[Arc<Incident>]) -> Failure {
+    let mut failure = Failure::new(
+        StatusCode::NOT_FOUND,
+        format!("no incident {number} is remembered"),
+    );
+    let known = all.iter().take(INCIDENTS_NAMED_MAX);
+    failure.refusal.allowed = known.map(|incident| incident.id.0.to_string()).collect();
+    failure
+}
+
+fn incident_row(incident: &Incident, facts: &StatusFacts) -> api::Incident {
+    let upstream = facts.listeners.get(usize::from(incident.upstream.0));
+    incidents::row(incident, upstream.map_or("", |listener| &listener.name))
+}
+
 async fn status(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {
     filter(&shown, pairs, &[])?;
     shown
@@ -188,16 +256,17 @@ async fn status(State(shown): Shared, pairs: Parameters) -> Result<Response, Fai
 }
 
 fn filter(shown: &Shown, pairs: Parameters, known: &[&str]) -> Result<Filter, Failure> {
-    let Query(pairs) =
-        pairs.map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "the query cannot be read"))?;
-    let names: Vec<String> = shown
-        .source
-        .status()
-        .listeners
-        .into_iter()
-        .map(|listener| listener.name)
-        .collect();
-    Ok(Filter::from_query(pairs, known, &names)?)
+    let Query(pairs) = pairs.map_err(unreadable)?;
+    Ok(Filter::from_query(pairs, known, &upstream_names(shown))?)
+}
+
+fn unreadable(_: QueryRejection) -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "the query cannot be read")
+}
+
+fn upstream_names(shown: &Shown) -> Vec<String> {
+    let listeners = shown.source.status().listeners.into_iter();
+    listeners.map(|listener| listener.name).collect()
 }
 
 /// Serialises on the blocking thread as well: thousands of rows are milliseconds again.

@@ -1,5 +1,7 @@
 //! A picture made by hand, for the tests of the API and of the tables.
 
+pub(crate) mod incidents;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use crate::connection::{
     AuthenticationResult, CloseReason, Ending, ErrorKind, Initiator, Manner, Mechanism,
     OpaqueReason, Phase, Role, ServerFacts, ServerRole, State,
 };
+use crate::diagnose::Incident;
 use crate::time::Timestamp;
 use crate::wire::{Command, Compressor};
 
@@ -25,6 +28,7 @@ const BOUNDS: &[f64] = &[0.001, 0.01, 0.1];
 #[derive(Debug)]
 pub(crate) struct Fixed {
     pub(crate) snapshot: Snapshot,
+    pub(crate) incidents: Vec<Arc<Incident>>,
     pub(crate) facts: StatusFacts,
 }
 
@@ -39,6 +43,14 @@ impl Source for Fixed {
 
     fn exposition(&self) -> String {
         "# HELP poolscope_build_info Constant 1.\n".to_owned()
+    }
+
+    fn now(&self) -> Timestamp {
+        AT
+    }
+
+    fn incidents(&self) -> Vec<Arc<Incident>> {
+        self.incidents.clone()
     }
 
     fn is_ready(&self) -> bool {
@@ -86,6 +98,7 @@ pub(crate) fn fixed() -> Fixed {
                 opaque: [2, 0, 1, 0, 0],
             },
         },
+        incidents: incidents::incidents(),
         facts: StatusFacts {
             version: "0.1.0",
             started_at: AT - Duration::from_secs(3 * 3600 + 62),

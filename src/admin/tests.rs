@@ -125,6 +125,12 @@ async fn what_is_not_there_is_refused_with_a_reason() {
         ("/api/v1/connections?limit=many", "1 to 100000"),
         ("/api/v1/connections?status=idle", "state"),
         ("/api/v1/clients?state=idle", "client"),
+        ("/api/v1/incidents?severity=fatal", "critical"),
+        ("/api/v1/incidents?cause=gremlins", "server_crash"),
+        ("/api/v1/incidents?open=yes", "true"),
+        ("/api/v1/incidents?upstream=x", "mongo-1"),
+        ("/api/v1/incidents?limit=0", "1 to 10000"),
+        ("/api/v1/incidents?state=open", "open"),
     ] {
         let (status, refusal) = server.json(path).await;
         assert_eq!(status, 400, "{path}");
@@ -199,6 +205,75 @@ async fn a_row_says_what_the_picture_said() {
     assert_eq!(warnings.len(), 4, "{warnings:?}");
 }
 
+#[tokio::test]
+async fn incidents_are_found_by_what_is_asked_for() {
+    let server = server().await;
+    for (query, expected) in [
+        ("", vec![3, 2, 1]),
+        ("?open=true", vec![3]),
+        ("?open=false", vec![2, 1]),
+        ("?severity=info", vec![1]),
+        ("?cause=auth_failures", vec![2]),
+        ("?cause=unknown", vec![]),
+        ("?client=orders", vec![3]),
+        ("?client=web@10.0.0.22", vec![1]),
+        ("?client=10.0.0.12&severity=critical", vec![3]),
+        ("?upstream=mongo-0", vec![3, 1]),
+        ("?since=2026-11-23T21:20:00Z", vec![3, 2]),
+        ("?since=2026-11-23T21:25:00Z", vec![3]),
+        ("?id=2", vec![2]),
+        ("?limit=1", vec![3]),
+    ] {
+        let (status, answer) = server.json(&format!("/api/v1/incidents{query}")).await;
+        assert_eq!(status, 200, "{query}");
+        let rows = answer["incidents"].as_array().unwrap();
+        let ids: Vec<i64> = rows.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+        assert_eq!(ids, expected, "{query}");
+    }
+    let (_, answer) = server.json("/api/v1/incidents?limit=1").await;
+    assert_eq!(answer["matched"], 3);
+    for since in ["yesterday", "2026-11-23T21:20:00", "2026-02-30T00:00:00Z"] {
+        let (status, refusal) = server
+            .json(&format!("/api/v1/incidents?since={since}"))
+            .await;
+        assert_eq!(status, 400, "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn an_incident_is_answered_by_its_number() {
+    let server = server().await;
+    let (status, one) = server.json("/api/v1/incidents/3").await;
+    assert_eq!(status, 200);
+    assert_eq!((&one["api_version"], &one["id"]), (&"v1".into(), &3.into()));
+    let (_, all) = server.json("/api/v1/incidents?id=3").await;
+    let one: api::OneIncident = serde_json::from_value(one).unwrap();
+    let row: api::Incident = serde_json::from_value(all["incidents"][0].clone()).unwrap();
+    assert_eq!(one.incident, row);
+    assert_eq!((row.cause.as_str(), row.confidence), ("server_crash", 0.94));
+    assert_eq!(row.upstream, "mongo-0");
+
+    let (status, refusal) = server.json("/api/v1/incidents/4").await;
+    assert_eq!(status, 404);
+    assert_eq!(refusal["error"], "no incident 4 is remembered");
+    assert_eq!(refusal["allowed"], serde_json::json!(["3", "2", "1"]));
+    for path in ["x", "-1", "3x", "99999999999999999999999"] {
+        let (status, refusal) = server.json(&format!("/api/v1/incidents/{path}")).await;
+        assert_eq!(status, 400, "{path}: {refusal}");
+    }
+    assert_eq!(server.ask("GET", "/api/v1/incidents/3?x=1").await.0, 400);
+}
+
+#[tokio::test]
+async fn without_incidents_the_list_is_empty() {
+    let mut source = fixed();
+    source.incidents.clear();
+    let server = Server::start(source, Bounds::default()).await;
+    let (status, answer) = server.json("/api/v1/incidents").await;
+    assert_eq!((status, &answer["matched"]), (200, &0.into()));
+    assert_eq!(answer["incidents"], serde_json::json!([]));
+}
+
 /// Every field name below `value`, as a documentation would name it.
 fn field_names(value: &Value, names: &mut BTreeSet<String>) {
     match value {
@@ -237,8 +312,8 @@ fn documented() -> Vec<(String, BTreeSet<String>)> {
 async fn the_documentation_names_every_field_and_no_other() {
     let server = server().await;
     let documented = documented();
-    assert_eq!(documented.len(), 5, "sections of API.md");
-    for path in ["clients", "connections", "upstreams", "status"] {
+    assert_eq!(documented.len(), 6, "sections of API.md");
+    for path in ["clients", "connections", "incidents", "upstreams", "status"] {
         let (_, answer) = server.json(&format!("/api/v1/{path}")).await;
         let mut names = BTreeSet::new();
         field_names(&answer, &mut names);
@@ -319,6 +394,7 @@ async fn names_nesting_and_units_stay() {
     for (path, list) in [
         ("clients", "clients"),
         ("connections", "connections"),
+        ("incidents", "incidents"),
         ("upstreams", "upstreams"),
         ("status", "listeners"),
     ] {

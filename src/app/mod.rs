@@ -71,7 +71,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         .context("failed to read the http address")?;
     let workers =
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
-    let (feed, _findings, reasoning) = live::channel();
+    let (feed, findings, reasoning) = live::channel();
     let shared = Arc::new(share(&config, &listeners, clock, feed));
     let upstreams = config.listeners.iter().map(upstream_name).collect();
     reasoning
@@ -79,6 +79,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         .context("failed to start the observer")?;
     let source = Arc::new(AppSource::new(
         Arc::clone(&shared),
+        findings,
         Exposition::new(
             Arc::clone(&shared.directory),
             Arc::clone(&shared.health),

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::admin::{ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
+use crate::diagnose::Incident;
+use crate::live::Findings;
 use crate::metrics::Exposition;
 use crate::proxy::Shared;
+use crate::time::Timestamp;
 
 /// The stages of the process's life, as `/-/ready` tells them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,17 +29,24 @@ pub(super) enum Stage {
 pub(super) struct AppSource {
     stage: AtomicU8,
     shared: Arc<Shared>,
+    findings: Arc<Findings>,
     exposition: Exposition,
     /// What does not change while the process runs.
     facts: StatusFacts,
 }
 
 impl AppSource {
-    pub(super) fn new(shared: Arc<Shared>, exposition: Exposition, facts: StatusFacts) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        findings: Arc<Findings>,
+        exposition: Exposition,
+        facts: StatusFacts,
+    ) -> Self {
         let stage = AtomicU8::new(Stage::Starting as u8);
         Self {
             stage,
             shared,
+            findings,
             exposition,
             facts,
         }
@@ -60,6 +70,14 @@ impl Source for AppSource {
 
     fn exposition(&self) -> String {
         self.exposition.render(self.shared.clock.now())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    fn incidents(&self) -> Vec<Arc<Incident>> {
+        self.findings.incidents()
     }
 
     fn is_ready(&self) -> bool {

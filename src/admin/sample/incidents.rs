@@ -1,0 +1,205 @@
+//! Incidents made by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::AT;
+use crate::diagnose::{
+    Advice, Cause, ClientName, Evidence, Incident, IncidentId, Logged, Moment, RankedCause,
+    Severity,
+};
+use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
+
+/// Newest first: one that is open, one whose names are hostile, one that is over and was none.
+pub(crate) fn incidents() -> Vec<Arc<Incident>> {
+    vec![Arc::new(crash()), Arc::new(hostile()), Arc::new(deploy())]
+}
+
+fn before(millis: u64) -> Timestamp {
+    AT - Duration::from_millis(millis)
+}
+
+fn evidence(at: Option<u64>, fact: &str, count: Option<u64>) -> Evidence {
+    Evidence {
+        at: at.map(before),
+        fact: fact.to_owned(),
+        count,
+    }
+}
+
+fn name(address: &str, app: &str) -> ClientName {
+    ClientName {
+        address: address.into(),
+        app: app.into(),
+    }
+}
+
+fn moment(millis: u64, what: &str) -> Moment {
+    Moment {
+        at: before(millis),
+        what: what.to_owned(),
+    }
+}
+
+/// A crash of the server, told with everything there can be.
+pub(crate) fn crash() -> Incident {
+    let orders = name("10.0.0.11", "orders");
+    Incident {
+        id: IncidentId(3),
+        severity: Severity::Critical,
+        opened_at: before(95_000),
+        evident_at: before(94_700),
+        detected_at: before(94_200),
+        closed_at: None,
+        upstream: UpstreamId(0),
+        clients: vec![orders.clone(), name("10.0.0.12", "billing")],
+        causes: vec![
+            RankedCause {
+                cause: Cause::ServerCrash,
+                confidence: 0.94,
+                evidence: vec![
+                    evidence(
+                        Some(95_000),
+                        "the server's side ended every connection of every instance within 0.1 s, without an \
+                         announcement",
+                        Some(111),
+                    ),
+                    evidence(Some(94_900), "dials are refused since", Some(38)),
+                ],
+                against: Vec::new(),
+            },
+            RankedCause {
+                cause: Cause::NetworkReset,
+                confidence: 0.21,
+                evidence: vec![evidence(
+                    Some(95_000),
+                    "connections with unread requests were reset",
+                    Some(9),
+                )],
+                against: vec![evidence(
+                    Some(94_900),
+                    "dials are refused by the server's host: the network carries packets",
+                    Some(38),
+                )],
+            },
+            RankedCause {
+                cause: Cause::ServerShutdown,
+                confidence: 0.08,
+                evidence: Vec::new(),
+                against: vec![evidence(None, "no reply announced a shutdown", None)],
+            },
+        ],
+        aggravations: vec![RankedCause {
+            cause: Cause::ReconnectStorm,
+            confidence: 0.8,
+            evidence: vec![evidence(
+                Some(93_000),
+                "billing@10.0.0.12 opens 40 connections a second; 2 a minute are usual",
+                Some(120),
+            )],
+            against: Vec::new(),
+        }],
+        summary: "mongo-0 died without a word at 21:24:53: 111 connections of 2 clients ended within 0.1 s, \
+                  9 with requests unanswered, and dials are refused since"
+            .to_owned(),
+        timeline: vec![
+            moment(95_000, "the server's side ended 111 connections within 0.1 s"),
+            moment(94_900, "first dial refused"),
+            moment(93_000, "billing@10.0.0.12 begins to dial 40 times a second"),
+        ],
+        advice: vec![
+            Advice {
+                text: "See why the process ended: killed for memory, or a crash.".to_owned(),
+                command: Some("journalctl -k --since 21:24 | grep -i -E 'oom|mongod'".to_owned()),
+            },
+            Advice {
+                text: "Let the driver move on sooner than after 30 s.".to_owned(),
+                command: Some("serverSelectionTimeoutMS=5000".to_owned()),
+            },
+            Advice {
+                text: "Restart orders if it does not reconnect within a minute.".to_owned(),
+                command: None,
+            },
+        ],
+        logged: vec![Logged {
+            message: "Pool was force destroyed".to_owned(),
+            client: orders,
+            wire_at: before(95_000),
+            from: before(94_500),
+            until: before(85_000),
+            failed: 79,
+            hanging: 72,
+            trigger: "crash of the primary".to_owned(),
+        }],
+    }
+}
+
+/// Names and facts that try to break lines, tables and terminals.
+fn hostile() -> Incident {
+    let evil = "b\u{1b}[31m\nad\u{202e}\t\"";
+    Incident {
+        id: IncidentId(2),
+        severity: Severity::Warning,
+        opened_at: before(200_000),
+        evident_at: before(200_000),
+        detected_at: before(199_000),
+        closed_at: Some(before(120_000)),
+        upstream: UpstreamId(1),
+        clients: (0..40)
+            .map(|n| {
+                name(
+                    &format!("2001:db8::{n}"),
+                    &format!("{evil}{}", "x".repeat(90)),
+                )
+            })
+            .collect(),
+        causes: vec![RankedCause {
+            cause: Cause::AuthFailures,
+            confidence: 0.987_654,
+            evidence: vec![evidence(
+                None,
+                &format!("{evil} is refused"),
+                Some(u64::MAX),
+            )],
+            against: Vec::new(),
+        }],
+        aggravations: Vec::new(),
+        summary: format!("the credentials of {evil} are refused\r\nINFO forged"),
+        timeline: vec![moment(200_000, evil)],
+        advice: vec![Advice {
+            text: evil.to_owned(),
+            command: Some(format!("echo {evil}")),
+        }],
+        logged: Vec::new(),
+    }
+}
+
+fn deploy() -> Incident {
+    Incident {
+        id: IncidentId(1),
+        severity: Severity::Info,
+        opened_at: before(7_200_000),
+        evident_at: before(7_190_000),
+        detected_at: before(7_189_000),
+        closed_at: Some(before(7_100_000)),
+        upstream: UpstreamId(0),
+        clients: vec![name("10.0.0.21", "web"), name("10.0.0.22", "web")],
+        causes: vec![RankedCause {
+            cause: Cause::Deploy,
+            confidence: 0.9,
+            evidence: vec![evidence(
+                Some(7_200_000),
+                "each instance said goodbye before it closed its connections",
+                Some(2),
+            )],
+            against: Vec::new(),
+        }],
+        aggravations: Vec::new(),
+        summary: "2 instances of web were replaced one after the other, each saying goodbye"
+            .to_owned(),
+        timeline: vec![moment(7_200_000, "web@10.0.0.21 said goodbye")],
+        advice: Vec::new(),
+        logged: Vec::new(),
+    }
+}
