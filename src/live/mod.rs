@@ -6,6 +6,8 @@
 //!
 //! Whoever moves bytes never waits for it: what finds no place in the channel is counted and lost.
 
+mod picture;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +15,14 @@ use std::time::Duration;
 
 use tokio::sync::broadcast;
 
+pub use picture::{ClientCounts, ClientKey, MongoClientRow, PoolPicture};
+
+use self::picture::{Counted, Easel};
 use crate::clients::Directory;
 use crate::clock::Clock;
 use crate::diagnose::{Incident, News};
 use crate::observer::{Observer, Sequencer};
+use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
 use crate::timeline::{Entry, Witness};
 
@@ -52,6 +58,7 @@ impl Witness for Feed {
 pub struct Findings {
     incidents: Mutex<Vec<Arc<Incident>>>,
     news: broadcast::Sender<News>,
+    easel: Easel,
     feed: Arc<Feed>,
 }
 
@@ -67,6 +74,11 @@ impl Findings {
     /// News from now on.
     pub fn subscribe(&self) -> broadcast::Receiver<News> {
         self.news.subscribe()
+    }
+
+    /// What is inferred about mongo clients, at most a second old at `now`. May block for a moment.
+    pub fn pool_picture(&self, now: Timestamp) -> Arc<PoolPicture> {
+        self.easel.look(now)
     }
 
     /// Entries that found no place.
@@ -92,6 +104,7 @@ pub fn channel() -> (Arc<Feed>, Arc<Findings>, Reasoning) {
     let findings = Arc::new(Findings {
         incidents: Mutex::default(),
         news: broadcast::channel(NEWS_LEN).0,
+        easel: Easel::default(),
         feed: Arc::clone(&feed),
     });
     let reasoning = Reasoning {
@@ -110,11 +123,13 @@ impl Reasoning {
         clock: Clock,
         mut told: impl FnMut(&Entry) + Send + 'static,
     ) -> std::io::Result<()> {
+        self.findings.easel.attend();
         std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || {
                 let mut observer = Observer::new(upstreams);
                 let mut sequencer = Sequencer::default();
+                let mut counted = Counted::default();
                 let mut sampled_at = clock.now();
                 let mut turned_at = sampled_at;
                 loop {
@@ -133,6 +148,7 @@ impl Reasoning {
                     let mut news = Vec::new();
                     sequencer.advance(now, &mut observer, &mut news, &mut told);
                     self.publish(&observer, news);
+                    self.findings.easel.paint(now, &observer, &mut counted);
                 }
             })
             .map(drop)

@@ -5,16 +5,17 @@
 
 mod sequencer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use sequencer::{Sequencer, TICK};
 
-use crate::detect::Detectors;
+use crate::detect::{Detectors, Signal, SignalKind};
 use crate::diagnose::{Book, Incident, News};
-use crate::pools::Pools;
+use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::Entry;
 use crate::timeline::lines::UpstreamName;
+use crate::timeline::{Entry, UpstreamId};
 
 /// Reasons about one proxy's connections.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Observer {
     pools: Pools,
     detectors: Detectors,
     book: Book,
+    /// Of instances that are remembered: when the newest burst began, and how many there were.
+    bursts: BTreeMap<(UpstreamId, InstanceId), (Timestamp, u64)>,
 }
 
 impl Observer {
@@ -31,6 +34,7 @@ impl Observer {
             pools: Pools::new(upstreams),
             detectors: Detectors::new(),
             book: Book::default(),
+            bursts: BTreeMap::new(),
         }
     }
 
@@ -40,6 +44,7 @@ impl Observer {
         self.pools.record(entry);
         self.detectors.record(entry, &self.pools, &mut signals);
         if !signals.is_empty() {
+            self.count_bursts(&signals);
             self.book.add(signals, &self.pools, entry.at, news);
         }
     }
@@ -49,12 +54,40 @@ impl Observer {
         let mut signals = Vec::new();
         self.pools.tick(at);
         self.detectors.tick(at, &self.pools, &mut signals);
+        self.count_bursts(&signals);
+        let pools = &self.pools;
+        self.bursts
+            .retain(|(_, instance), _| pools.instance(*instance).is_some());
         self.book.consider(signals, &self.pools, at, news);
     }
 
     /// What is inferred about pools.
     pub const fn pools(&self) -> &Pools {
         &self.pools
+    }
+
+    /// Bursts of new connections since the instance that has them is known.
+    pub fn bursts(&self) -> impl Iterator<Item = (UpstreamId, InstanceId, u64)> {
+        let bursts = self.bursts.iter();
+        bursts.map(|((upstream, instance), (_, count))| (*upstream, *instance, *count))
+    }
+
+    /// A burst is told again and again while it goes on, always from the same beginning.
+    fn count_bursts(&mut self, signals: &[Signal]) {
+        for signal in signals {
+            let SignalKind::ReconnectBurst { .. } = signal.kind else {
+                continue;
+            };
+            let Some(instance) = signal.subject.instance else {
+                continue;
+            };
+            let key = (signal.subject.upstream, instance);
+            let (began_at, count) = self.bursts.entry(key).or_default();
+            if *count == 0 || signal.at > *began_at {
+                *began_at = signal.at;
+                *count += 1;
+            }
+        }
     }
 
     /// Incidents, the newest first.

@@ -27,6 +27,17 @@ pub enum Joined {
     Metadata,
 }
 
+impl Joined {
+    /// The word of the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Sessions => "sessions",
+            Self::Monitors => "monitors",
+            Self::Metadata => "metadata",
+        }
+    }
+}
+
 /// Something inferred, and how sure that is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inferred<T> {
@@ -126,4 +137,24 @@ pub enum ClearTrigger {
     ServerShutdown,
     /// Nothing tells.
     Unknown,
+}
+
+impl ClearTrigger {
+    /// Every trigger.
+    pub const ALL: [Self; 4] = [
+        Self::NotPrimary,
+        Self::Network,
+        Self::ServerShutdown,
+        Self::Unknown,
+    ];
+
+    /// The value of the `trigger` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotPrimary => "not_primary",
+            Self::Network => "network",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Unknown => "unknown",
+        }
+    }
 }
