@@ -8,7 +8,7 @@ mod client;
 mod server;
 mod signal;
 
-pub use signal::{CloseGroup, Signal, SignalKind, Subject};
+pub use signal::{CloseGroup, DestroyTrigger, PoolDestroyed, Signal, SignalKind, Subject};
 
 use crate::connection::Role;
 use crate::pools::{Connection, Pools};

@@ -261,6 +261,8 @@ pub enum SignalKind {
         /// Instances of the same application still there.
         others: u64,
     },
+    /// A Node 3.x legacy pool destroyed itself; its log has the message.
+    PoolDestroyed(PoolDestroyed),
     /// A client that had connections before the trouble has opened none since it ended.
     SilentAfterTrouble {
         /// For how long.
@@ -268,6 +270,47 @@ pub enum SignalKind {
         /// Others came back meanwhile.
         others_back: u64,
     },
+}
+
+/// A legacy pool of Node's driver that was destroyed, and what its log will say of it. The signal's moment is that
+/// of the event on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolDestroyed {
+    /// What made the driver do it.
+    pub trigger: DestroyTrigger,
+    /// From when the log will have the message.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+    /// Operations that about fail with the message: those that were queued, which leave no trace on the wire.
+    pub failed: u64,
+    /// Requests that were written, had no answer and will never call back.
+    pub hanging: u64,
+}
+
+/// What made a legacy pool destroy itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DestroyTrigger {
+    /// The application closed its client by force.
+    ForcedClose,
+    /// The primary crashed, and the driver found its successor.
+    PrimaryCrash,
+    /// The primary froze, and the driver found its successor, or the primary again.
+    PrimaryFreeze,
+    /// Socket time-outs came in a row, without a reply between them.
+    RepeatedTimeouts,
+}
+
+impl DestroyTrigger {
+    /// The words for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ForcedClose => "forced close",
+            Self::PrimaryCrash => "primary crash",
+            Self::PrimaryFreeze => "primary freeze",
+            Self::RepeatedTimeouts => "repeated socket time-outs",
+        }
+    }
 }
 
 impl SignalKind {

@@ -62,6 +62,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::PoolGrew { .. }
         | SignalKind::PoolCleared { .. }
         | SignalKind::InstanceGone { .. }
+        | SignalKind::PoolDestroyed(_)
         | SignalKind::SilentAfterTrouble { .. } => Tone::Trouble,
     }
 }
