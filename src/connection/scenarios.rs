@@ -5,6 +5,8 @@
     reason = "a test picks the facts it is about"
 )]
 
+use std::time::Duration;
+
 use bson::raw::cstr;
 use bson::rawdoc;
 
@@ -39,7 +41,10 @@ fn a_plain_connection_passes_through_its_states() {
         ]
     );
     assert_eq!(metadata(&mut script).application, "orders");
-    let [server, ready, role] = script.observed().try_into().unwrap();
+    let [hello, server, ready, session, role] = script.observed().try_into().unwrap();
+    // Asked at 1 ms, answered at 4 ms; the session is the one `find` carries.
+    assert_eq!(hello, Observation::HelloAnswered(Duration::from_millis(3)));
+    assert_eq!(session, Observation::SessionUsed([1; 16]));
     let Observation::ServerDescribed(server) = server else {
         panic!("{server:?} came first");
     };
@@ -142,7 +147,7 @@ fn streaming_hellos_make_a_monitor_that_is_always_at_rest() {
         previous = script.answer_with(previous, MORE_TO_COME, &hello_reply());
     }
     let observed = script.observed();
-    let interval = std::time::Duration::from_secs(10);
+    let interval = Duration::from_secs(10);
     assert_eq!(
         observed,
         [
@@ -402,7 +407,9 @@ fn transactions_are_told_with_their_session() {
     script.ask(2, &with_session(go_on.clone(), 3));
     script.answer(2, &ok());
     script.roles();
-    assert_eq!(script.observed(), std::slice::from_ref(&started));
+    // The session is told once, not with every request of the transaction.
+    let used = Observation::SessionUsed([3; 16]);
+    assert_eq!(script.observed(), [used, started.clone()]);
     assert!(script.tracker.is_at_rest());
     script.ask(3, &with_session(commit, 3));
     script.answer(3, &ok());
@@ -665,7 +672,10 @@ fn what_cannot_be_decoded_turns_opaque_once() {
     script.roles();
     assert_eq!(
         script.observed(),
-        [Observation::TurnedOpaque(OpaqueReason::DecodeFailure)]
+        [
+            Observation::SessionUsed([1; 16]),
+            Observation::TurnedOpaque(OpaqueReason::DecodeFailure)
+        ]
     );
     assert_eq!(script.end(Initiator::Client).phase, Phase::Opaque);
 }
