@@ -96,8 +96,31 @@ pub struct Status {
     pub connections: StateCounts,
     /// Connections that could not be decoded, since the start, by reason; zero counts are left out.
     pub opaque_connections: Vec<OpaqueCount>,
+    /// What the proxy itself has cost since its start.
+    pub cost: Cost,
     /// What an operator should know, as sentences; empty when all is well.
     pub warnings: Vec<String>,
+}
+
+/// What the proxy itself has cost since its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Processor time of the process; `null` where the system does not tell.
+    pub cpu_seconds: Option<f64>,
+    /// The same for each connection accepted.
+    pub cpu_seconds_per_connection: Option<f64>,
+    /// The same for each request forwarded.
+    pub cpu_seconds_per_request: Option<f64>,
+    /// Processor time of it spent looking at what was forwarded (sampled).
+    pub observe_seconds: f64,
+    /// Percent of a worker's time that looking may take; `null` without limit.
+    pub observe_budget_percent: Option<u64>,
+    /// Delay added to half of the chunks at most, from readable to written (sampled).
+    pub forward_delay_p50_seconds: Option<f64>,
+    /// Delay added to 99 of 100 chunks at most.
+    pub forward_delay_p99_seconds: Option<f64>,
+    /// Resident memory of the process.
+    pub resident_bytes: Option<u64>,
 }
 
 /// A listener.

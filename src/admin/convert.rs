@@ -87,8 +87,37 @@ pub(super) fn status(snapshot: &Snapshot, facts: &StatusFacts, is_ready: bool) -
                 count,
             })
             .collect(),
+        cost: cost(snapshot, facts),
         warnings: warnings(snapshot, facts),
     }
+}
+
+fn cost(snapshot: &Snapshot, facts: &StatusFacts) -> api::Cost {
+    let cost = &facts.cost;
+    let upstreams = snapshot.upstreams.iter();
+    let connections: u64 = upstreams.clone().map(|row| row.opened).sum();
+    let requests: u64 = upstreams
+        .flat_map(|row| &row.requests)
+        .map(|(_, count)| count)
+        .sum();
+    let cpu = cost.cpu.map(seconds);
+    api::Cost {
+        cpu_seconds: cpu,
+        cpu_seconds_per_connection: cpu.and_then(|cpu| per(cpu, connections)),
+        cpu_seconds_per_request: cpu.and_then(|cpu| per(cpu, requests)),
+        observe_seconds: seconds(cost.observing),
+        observe_budget_percent: facts.limits.observe_percent.map(u64::from),
+        forward_delay_p50_seconds: cost.forward_delay_p50.map(seconds),
+        forward_delay_p99_seconds: cost.forward_delay_p99.map(seconds),
+        resident_bytes: cost.resident_bytes,
+    }
+}
+
+/// `total` for each of `count`; `None` when there is none.
+fn per(total: f64, count: u64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a mean for people")]
+    let count = (count > 0).then_some(count as f64)?;
+    Some(total / count)
 }
 
 fn listener(facts: &ListenerFacts, snapshot: &Snapshot) -> api::Listener {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::clients::Snapshot;
 use crate::config::Limits;
 use crate::diagnose::Incident;
+use crate::metrics::Cost;
 use crate::time::Timestamp;
 
 pub use incidents::row as incident_row;
@@ -71,6 +72,8 @@ pub struct StatusFacts {
     pub drain_timeout: Duration,
     /// Somebody asked to stop.
     pub is_draining: bool,
+    /// What the proxy itself has cost.
+    pub cost: Cost,
     /// Sentences an operator should read, such as variables that no key has.
     pub warnings: Vec<String>,
 }

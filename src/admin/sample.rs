@@ -16,6 +16,7 @@ use crate::connection::{
     OpaqueReason, Phase, Role, ServerFacts, ServerRole, State,
 };
 use crate::diagnose::Incident;
+use crate::metrics::Cost;
 use crate::time::Timestamp;
 use crate::wire::{Command, Compressor};
 
@@ -108,6 +109,13 @@ pub(crate) fn fixed() -> Fixed {
             limits: Limits::default(),
             drain_timeout: Duration::from_secs(25),
             is_draining: false,
+            cost: Cost {
+                cpu: Some(Duration::from_millis(12_340)),
+                resident_bytes: Some(23 << 20),
+                observing: Duration::from_millis(1_230),
+                forward_delay_p50: Some(Duration::from_micros(25)),
+                forward_delay_p99: Some(Duration::from_micros(250)),
+            },
             warnings: vec![
                 "environment POOLSCOPE_X: no key has this variable; it is not used".to_owned(),
             ],

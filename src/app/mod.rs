@@ -24,7 +24,7 @@ use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
 use crate::clock::Clock;
 use crate::config::{Config, Limits, ListenerConfig};
 use crate::live::{self, Feed};
-use crate::metrics::{BuildFacts, Exposition, Health};
+use crate::metrics::{BuildFacts, Cost, Exposition, Health};
 use crate::proxy::{
     Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
 };
@@ -101,6 +101,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
             limits: config.limits,
             drain_timeout: config.drain_timeout,
             is_draining: false,
+            cost: Cost::default(),
             warnings,
         },
     ));
@@ -191,6 +192,7 @@ fn share(config: &Config, listeners: &[Listener], clock: Clock, feed: Arc<Feed>)
             inflate_limit_bytes: config.limits.inflate_limit_bytes,
         },
         connections_max: config.limits.connections_max,
+        observe_budget: config.limits.observe_percent,
         drain: Arc::new(Drain::default()),
     }
 }

@@ -8,7 +8,7 @@ use crate::admin::{ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
 use crate::diagnose::Incident;
 use crate::live::Findings;
-use crate::metrics::Exposition;
+use crate::metrics::{Cost, Exposition};
 use crate::proxy::Shared;
 use crate::time::Timestamp;
 
@@ -87,6 +87,7 @@ impl Source for AppSource {
     fn status(&self) -> StatusFacts {
         StatusFacts {
             is_draining: self.is_in(Stage::Draining),
+            cost: Cost::read(&self.shared.health),
             ..self.facts.clone()
         }
     }

@@ -116,7 +116,9 @@ pub(super) fn number(number: f64) -> String {
 /// A duration in at most five columns, in its largest sensible unit.
 pub(super) fn duration(seconds: f64) -> String {
     let millis = seconds * 1e3;
-    if millis < 9.95 {
+    if millis > 0.0 && millis < 0.095 {
+        format!("{:.0}µs", seconds * 1e6)
+    } else if millis < 9.95 {
         format!("{millis:.1}ms")
     } else if millis < 999.5 {
         format!("{millis:.0}ms")
@@ -205,6 +207,7 @@ mod tests {
 
     #[test]
     fn durations_are_short() {
+        assert_eq!(duration(0.000_025), "25µs");
         for (seconds, expected) in [
             (0.0, "0.0ms"),
             (0.001_234, "1.2ms"),

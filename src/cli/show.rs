@@ -423,6 +423,7 @@ pub(super) fn status(answer: &api::Status) -> String {
                 limits.capture_limit_bytes, limits.inflate_limit_bytes
             ),
         ),
+        ("cost", cost(&answer.cost)),
         (
             "drain",
             format!("over {}", duration(limits.drain_timeout_seconds)),
@@ -433,4 +434,24 @@ pub(super) fn status(answer: &api::Status) -> String {
         .map(|(name, value)| wrap(&format!("{name:<12} "), &value))
         .collect();
     lines + &warnings(&answer.warnings)
+}
+
+fn cost(cost: &api::Cost) -> String {
+    let known = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), duration);
+    let budget = cost.observe_budget_percent.map_or_else(
+        || "no limit".to_owned(),
+        |percent| format!("at most {percent}% of a worker"),
+    );
+    format!(
+        "{} of CPU ({} a connection, {} a request), {} of it looking ({budget}); chunks delayed by {}, 1 of 100 by \
+         {} or more; {} resident",
+        known(cost.cpu_seconds),
+        known(cost.cpu_seconds_per_connection),
+        known(cost.cpu_seconds_per_request),
+        duration(cost.observe_seconds),
+        known(cost.forward_delay_p50_seconds),
+        known(cost.forward_delay_p99_seconds),
+        cost.resident_bytes
+            .map_or_else(|| "-".to_owned(), |bytes| format!("{} MiB", bytes >> 20)),
+    )
 }

@@ -10,7 +10,7 @@ use super::error::{ConfigError, Problem};
 use super::keys::{
     ADVERTISED, CAPTURE_LIMIT, CLIENT_TTL, CONNECT_TIMEOUT, DRAIN_TIMEOUT, INFLATE_LIMIT,
     KEEPALIVE, Key, LISTEN, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL,
-    NAME, UPSTREAM, WEB_LISTEN_ADDRESS, WORKERS,
+    NAME, OBSERVE_BUDGET, UPSTREAM, WEB_LISTEN_ADDRESS, WORKERS,
 };
 use super::layer::{Layer, ListenerSettings, Origin, Setting};
 use super::values::{self, Host, HostPort};
@@ -87,6 +87,7 @@ impl Checker<'_> {
         });
         let capture_limit = self.value(CAPTURE_LIMIT, |t| values::size(t, &CAPTURE_LIMIT_RANGE));
         let inflate_limit = self.value(INFLATE_LIMIT, |t| values::size(t, &INFLATE_LIMIT_RANGE));
+        let observe_budget = self.value(OBSERVE_BUDGET, values::share);
         let metrics_detail = self.value(METRICS_DETAIL, values::metrics_detail);
         let filter = self.value(LOG_LEVEL, values::log_filter);
         let format = self.value(LOG_FORMAT, values::log_format);
@@ -103,6 +104,7 @@ impl Checker<'_> {
                 connections_max: connections_max?,
                 capture_limit_bytes: capture_limit?,
                 inflate_limit_bytes: inflate_limit?,
+                observe_percent: observe_budget?,
             },
             drain_timeout: drain_timeout?,
             workers: workers?,

@@ -11,8 +11,8 @@ use serde_saphyr::{Spanned, UserMessageFormatter};
 use super::error::{ConfigError, Problem};
 use super::keys::{
     CAPTURE_LIMIT, CLIENT_TTL, CONNECT_TIMEOUT, DRAIN_TIMEOUT, INFLATE_LIMIT, KEEPALIVE,
-    LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL, WEB_LISTEN_ADDRESS,
-    WORKERS,
+    LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL, OBSERVE_BUDGET,
+    WEB_LISTEN_ADDRESS, WORKERS,
 };
 use super::layer::{Layer, ListenerSettings, Origin, Setting};
 
@@ -35,6 +35,7 @@ struct File {
     max_connections: Text,
     capture_limit: Text,
     inflate_limit: Text,
+    observe_budget: Text,
     metrics: Option<Metrics>,
     log: Option<Log>,
 }
@@ -136,6 +137,7 @@ impl Reader<'_> {
             (MAX_CONNECTIONS, file.max_connections),
             (CAPTURE_LIMIT, file.capture_limit),
             (INFLATE_LIMIT, file.inflate_limit),
+            (OBSERVE_BUDGET, file.observe_budget),
             (
                 METRICS_DETAIL,
                 file.metrics.and_then(|metrics| metrics.detail),

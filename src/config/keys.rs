@@ -67,6 +67,8 @@ keys! {
         "Bytes of one message that may be held for reading it whole";
     INFLATE_LIMIT = "inflate_limit", "POOLSCOPE_INFLATE_LIMIT", "inflate-limit", "SIZE", Some("1MiB"),
         "Bytes that may come out of one compressed message for reading it";
+    OBSERVE_BUDGET = "observe_budget", "POOLSCOPE_OBSERVE_BUDGET", "observe-budget", "PERCENT|off", Some("50%"),
+        "Share of a worker's time that looking at the traffic may take; beyond it connections are forwarded without being looked at";
     METRICS_DETAIL = "metrics.detail", "POOLSCOPE_METRICS_DETAIL", "metrics.detail", "DETAIL", Some("standard"),
         "How much the exposition tells: minimal leaves the histograms of clients out, standard is everything";
     LOG_LEVEL = "log.level", "POOLSCOPE_LOG_LEVEL", "log.level", "FILTER", Some("info"),
@@ -84,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_three_spellings_follow_from_each_other() {
-        assert_eq!(KEYS.len(), 17);
+        assert_eq!(KEYS.len(), 18);
         for key in KEYS {
             let short = key.path.strip_prefix("listeners[].").unwrap_or(key.path);
             assert_eq!(key.flag, short.replace('_', "-"));

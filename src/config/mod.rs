@@ -116,6 +116,8 @@ pub struct Limits {
     pub capture_limit_bytes: usize,
     /// Bytes of one message that may come out of its decompression.
     pub inflate_limit_bytes: usize,
+    /// Percent of a worker's time that looking at the traffic may take; `None` without limit.
+    pub observe_percent: Option<u32>,
 }
 
 /// What is logged, and how.
@@ -155,6 +157,7 @@ impl Default for Limits {
             connections_max: 20_000,
             capture_limit_bytes: 16 * 1024,
             inflate_limit_bytes: 1024 * 1024,
+            observe_percent: Some(50),
         }
     }
 }

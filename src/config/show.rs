@@ -22,6 +22,10 @@ impl Config {
             "max_connections" => self.limits.connections_max.to_string(),
             "capture_limit" => format_size(self.limits.capture_limit_bytes),
             "inflate_limit" => format_size(self.limits.inflate_limit_bytes),
+            "observe_budget" => self
+                .limits
+                .observe_percent
+                .map_or_else(|| "off".to_owned(), |percent| format!("{percent}%")),
             "metrics.detail" => self.metrics_detail.to_string(),
             "log.level" => self.log.filter.clone(),
             "log.format" => self.log.format.to_string(),

@@ -180,7 +180,7 @@ fn impossible_values_are_refused_all_at_once() {
         &format!(
             "{ONE_LISTENER}connect_timeout: 0s\nkeepalive: 5\ndrain_timeout: 2h\nworkers: 0\nmax_clients: 0\n\
              client_ttl: soon\nmax_connections: -1\ncapture_limit: 16KB\ninflate_limit: 0B\n\
-             metrics: {{detail: full}}\nlog: {{level: inof, format: xml}}\nweb:\n  listen_address: localhost:1\n"
+             metrics: {{detail: full}}\nlog: {{level: inof, format: xml}}\nweb:\n  listen_address: localhost:1\nobserve_budget: 0.5\n"
         ),
         &[
             "2:18: connect_timeout: 0s is less than the least possible value, 1ms",
@@ -193,6 +193,7 @@ fn impossible_values_are_refused_all_at_once() {
             "8:18: max_connections: \"-1\" is not a whole number",
             "9:16: capture_limit: \"16KB\" has an unknown unit; write B, KiB, MiB or GiB",
             "10:16: inflate_limit: 0B is less than the least possible value, 1KiB",
+            "15:17: observe_budget: \"0.5\" is not a share such as 50%; or write off",
             "11:19: metrics.detail: \"full\" is not a detail; there are minimal and standard",
             "12:14: log.level: \"inof\" is not a level; there are off, error, warn, info, debug and trace, alone or as target=level",
             "12:28: log.format: \"xml\" is not a form of logs; there are human and json",

@@ -97,6 +97,18 @@ pub(super) fn workers(text: &str, range: &RangeInclusive<usize>) -> Result<Optio
         .map_err(|reason| format!("{reason}; or write auto"))
 }
 
+/// `off` or a share from 1% to 100%.
+pub(super) fn share(text: &str) -> Result<Option<u32>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let percent = text
+        .strip_suffix('%')
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| format!("{text:?} is not a share such as 50%; or write off"))?;
+    within(percent, &(1..=100), |percent| format!("{percent}%")).map(Some)
+}
+
 fn split_number(text: &str) -> Option<(u64, &str)> {
     let len = text
         .find(|c: char| !c.is_ascii_digit())

@@ -12,6 +12,7 @@
 
 pub mod catalogue;
 mod census;
+mod cost;
 mod families;
 mod health;
 mod process;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use tracing::error;
 
+pub use cost::Cost;
 pub use health::{AcceptFailure, Health};
 
 use self::catalogue::{BUILD_INFO, EXPOSED_SERIES, Family, SCRAPE_DURATION};

@@ -4,6 +4,7 @@
 //! What cannot be read is left out. Source: proc(5).
 
 use std::fs;
+use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -61,6 +62,15 @@ impl Collector for ProcessCollector {
         families.add(&PROCESS_MAX_FDS, &[], limit);
         families.finish()
     }
+}
+
+/// Processor time and resident bytes of this process so far.
+pub(super) fn usage() -> Option<(Duration, u64)> {
+    let stat = Stat::parse(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    let cpu = Duration::from_secs_f64(float(stat.cpu_ticks) / float(ticks_per_second));
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    Some((cpu, stat.resident_pages.saturating_mul(page)))
 }
 
 /// The fields of `/proc/self/stat` that are of interest.

@@ -10,6 +10,7 @@
 //! **Invariant:** the relay writes a chunk before anyone looks at it. Looking is bounded work, and nothing
 //! learned from it can change what is forwarded or end it: the relay knows the tap only as a `relay::Watcher`.
 
+mod budget;
 mod connection;
 mod drain;
 mod listener;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub decoder_limits: DecoderLimits,
     /// Open connections beyond which new ones are reset.
     pub connections_max: usize,
+    /// Percent of a worker's time that looking may take; `None` without limit.
+    pub observe_budget: Option<u32>,
     /// Calls connections to end when the process stops.
     pub drain: Arc<Drain>,
 }

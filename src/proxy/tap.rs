@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use super::budget::{Budget, thread_time};
 use super::relay::Watcher;
 use crate::clients::{DialFailure, Recorder};
-use crate::clock::Clock;
 use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::metrics::Health;
 use crate::time::Timestamp;
@@ -34,7 +34,7 @@ pub(super) struct Tap {
     tracker: Option<Tracker>,
     recorder: Recorder,
     health: Arc<Health>,
-    clock: Clock,
+    budget: Budget,
     chunks: u32,
     is_failure_counted: bool,
 }
@@ -45,7 +45,7 @@ impl Tap {
             tracker: Some(Tracker::new(opened_at, shared.decoder_limits)),
             recorder,
             health: Arc::clone(&shared.health),
-            clock: shared.clock,
+            budget: Budget::new(shared.observe_budget),
             chunks: 0,
             is_failure_counted: false,
         }
@@ -108,6 +108,20 @@ impl Tap {
         replacement.turn_opaque(OpaqueReason::Panic, at, &mut self.recorder);
     }
 
+    /// Looks no more at this connection: the worker's time for looking is used up.
+    fn shed(&mut self, at: Timestamp) {
+        if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {
+            return;
+        }
+        tracing::warn!(
+            conn = self.recorder.id().0,
+            "connection is no longer decoded: looking took more of the worker's time than observe_budget allows"
+        );
+        self.look(at, |tracker, recorder| {
+            tracker.turn_opaque(OpaqueReason::Budget, at, recorder);
+        });
+    }
+
     fn count_decode_failure(&mut self) {
         if self.is_failure_counted {
             return;
@@ -133,6 +147,8 @@ impl Watcher for Tap {
         read_at: Timestamp,
         written_at: Timestamp,
     ) {
+        self.chunks = self.chunks.wrapping_add(1);
+        let before = self.chunks.is_multiple_of(SAMPLE_EVERY).then(thread_time);
         let len = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.recorder.bytes_forwarded(direction, len, written_at);
         self.look(written_at, |tracker, recorder| {
@@ -144,11 +160,13 @@ impl Watcher for Tap {
             self.health.unobserved(direction, len);
             self.count_decode_failure();
         }
-        self.chunks = self.chunks.wrapping_add(1);
-        if self.chunks.is_multiple_of(SAMPLE_EVERY) {
-            let looked = self.clock.now().since(written_at);
+        if let Some(before) = before {
+            let looked = thread_time().saturating_sub(before) * SAMPLE_EVERY;
             self.health.forwarded(direction, written_at.since(read_at));
-            self.health.observed_for(looked * SAMPLE_EVERY);
+            self.health.observed_for(looked);
+            if self.budget.is_exceeded_by(looked, written_at) {
+                self.shed(written_at);
+            }
         }
     }
 

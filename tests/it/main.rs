@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod budget;
 mod bypass;
 mod command_line;
 mod demo;
