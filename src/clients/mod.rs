@@ -20,7 +20,7 @@ mod directory;
 mod latency;
 mod picture;
 mod recorder;
-mod roles;
+pub(crate) mod roles;
 mod snapshot;
 mod upstream;
 

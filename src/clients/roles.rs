@@ -93,7 +93,7 @@ enum Habit {
 
 /// What a handshake tells about the use of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Traits {
+pub(crate) struct Traits {
     habit: Habit,
     has_metadata: bool,
     /// What the driver itself says, where it does.
@@ -103,12 +103,12 @@ pub(super) struct Traits {
     offers_compressor: bool,
     is_pymongo: bool,
     is_async: bool,
-    pub(super) has_authenticated: bool,
+    pub(crate) has_authenticated: bool,
 }
 
 impl Traits {
     /// Reads the traits from handshake metadata.
-    pub(super) fn of(metadata: &ClientMetadata) -> Self {
+    pub(crate) fn of(metadata: &ClientMetadata) -> Self {
         let name = metadata.driver_name.as_str();
         let is_pymongo = name.starts_with("PyMongo");
         let is_java = name.starts_with("mongo-java-driver");
@@ -130,18 +130,18 @@ impl Traits {
     }
 
     /// These traits, and whether `known` had authenticated.
-    pub(super) fn with_authentication_of(mut self, known: Self) -> Self {
+    pub(crate) fn with_authentication_of(mut self, known: Self) -> Self {
         self.has_authenticated = known.has_authenticated;
         self
     }
 
     /// Whether the number of monitors says anything about the number of clients.
-    pub(super) fn has_monitors(self) -> bool {
+    pub(crate) fn has_monitors(self) -> bool {
         matches!(self.habit, Habit::RoundTripAtOnce | Habit::RoundTripLater)
     }
 
     /// Whether the driver is known to have no monitors.
-    pub(super) fn lacks_monitors(self) -> bool {
+    pub(crate) fn lacks_monitors(self) -> bool {
         self.habit == Habit::NoMonitors
     }
 }
@@ -215,22 +215,22 @@ fn declared(metadata: &ClientMetadata) -> Option<Role> {
 
 /// One connection, as its siblings see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sibling {
-    pub(super) id: ConnectionId,
-    pub(super) opened_at: Timestamp,
+pub(crate) struct Sibling {
+    pub(crate) id: ConnectionId,
+    pub(crate) opened_at: Timestamp,
     /// The role its own traffic proves.
-    pub(super) told: Role,
+    pub(crate) told: Role,
     /// Its first hello was answered, and what follows is read.
-    pub(super) is_answered: bool,
+    pub(crate) is_answered: bool,
     /// It was found to be pooled before, and stays that unless its own traffic proves otherwise.
-    pub(super) was_found_pooled: bool,
+    pub(crate) was_found_pooled: bool,
     /// It carried more than hellos, or authenticated.
-    pub(super) has_worked: bool,
+    pub(crate) has_worked: bool,
     /// It carried `endSessions`, which a client that is closed sends once to a server.
-    pub(super) has_said_goodbye: bool,
+    pub(crate) has_said_goodbye: bool,
     /// How often it asks for changes, where it is a streaming monitor.
-    pub(super) heartbeat: Option<Duration>,
-    pub(super) traits: Traits,
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) traits: Traits,
 }
 
 impl Sibling {
@@ -244,7 +244,7 @@ impl Sibling {
 
     /// Whether it belongs to a pool, given the role it was found to have. A tool has monitors of its own, so the
     /// name alone does not tell.
-    pub(super) fn is_pooled(&self, role: Role) -> bool {
+    pub(crate) fn is_pooled(&self, role: Role) -> bool {
         match role {
             Role::Application => true,
             Role::Tool => self.has_worked,
@@ -255,7 +255,7 @@ impl Sibling {
     }
 
     /// Nothing but a handshake of a driver.
-    pub(super) fn is_silent(&self) -> bool {
+    pub(crate) fn is_silent(&self) -> bool {
         self.told == Role::Unknown && self.traits.has_metadata
     }
 
@@ -266,7 +266,7 @@ impl Sibling {
 
 /// Habits of a client's pool, learned from connections that were used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Hints {
+pub(crate) struct Hints {
     authenticates: bool,
     offers_compressor: bool,
     is_async: bool,
@@ -274,7 +274,7 @@ pub(super) struct Hints {
 
 impl Hints {
     /// A connection was proven to be pooled.
-    pub(super) fn pooled(&mut self, traits: Traits) {
+    pub(crate) fn pooled(&mut self, traits: Traits) {
         self.authenticates |= traits.has_authenticated;
         self.offers_compressor |= traits.hides_compressors_on_monitors && traits.offers_compressor;
         self.is_async |= traits.is_async;
@@ -283,7 +283,7 @@ impl Hints {
 
 /// Monitors that ended a moment ago and were not paired off yet. Bounded; entries expire.
 #[derive(Debug, Default)]
-pub(super) struct Departed {
+pub(crate) struct Departed {
     /// When each ended, and when it was opened.
     streaming: VecDeque<(Timestamp, Timestamp)>,
     round_trip: VecDeque<Timestamp>,
@@ -300,7 +300,7 @@ pub(super) struct Departed {
 
 impl Departed {
     /// Forgets what ended too long ago.
-    pub(super) fn expire(&mut self, at: Timestamp) {
+    pub(crate) fn expire(&mut self, at: Timestamp) {
         let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
         while self
             .streaming
@@ -324,7 +324,7 @@ impl Departed {
     }
 
     /// A connection with this final role ended.
-    pub(super) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
+    pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
         self.expire(at);
         match role {
             Role::Monitor if connection.is_streaming() => {
@@ -361,17 +361,17 @@ fn remember<T>(entries: &mut VecDeque<T>, entry: T) {
 
 /// Everything a decision is made from.
 #[derive(Debug)]
-pub(super) struct Family<'a> {
+pub(crate) struct Family<'a> {
     /// All open connections of one client instance, in any order.
-    pub(super) siblings: &'a [Sibling],
-    pub(super) hints: Hints,
-    pub(super) heartbeat: Duration,
-    pub(super) at: Timestamp,
+    pub(crate) siblings: &'a [Sibling],
+    pub(crate) hints: Hints,
+    pub(crate) heartbeat: Duration,
+    pub(crate) at: Timestamp,
 }
 
 impl Family<'_> {
     /// The roles of all siblings at this moment, in their order.
-    pub(super) fn roles(&self) -> Vec<Role> {
+    pub(crate) fn roles(&self) -> Vec<Role> {
         let streaming = self.streaming();
         let round_trips = self.round_trip_count();
         self.siblings
@@ -390,7 +390,7 @@ impl Family<'_> {
     }
 
     /// The role by which `ending`, one of the siblings, is counted for good.
-    pub(super) fn final_role(&self, ending: &Sibling, departed: &Departed) -> Role {
+    pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed) -> Role {
         let mut streaming = self.streaming();
         if ending.told != Role::Unknown {
             let has_streaming = !streaming.is_empty() || !departed.streaming.is_empty();
@@ -558,7 +558,7 @@ fn proven(sibling: &Sibling, has_streaming: bool) -> Role {
 
 /// The interval that has to pass before silence means something: the longest that a streaming monitor among
 /// `siblings` told, otherwise the one remembered for their client.
-pub(super) fn heartbeat(siblings: &[Sibling], remembered: Duration) -> Duration {
+pub(crate) fn heartbeat(siblings: &[Sibling], remembered: Duration) -> Duration {
     siblings
         .iter()
         .filter(|sibling| sibling.is_streaming())

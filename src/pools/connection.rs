@@ -3,10 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId};
+use crate::clients::roles::{Sibling, Traits};
 use crate::connection::{Authentication, Ending, OpaqueReason, Phase, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId};
+
+/// Drivers that count request ids for the whole process. `PyMongo` draws them; `libmongoc` counts for each client.
+const COUNT_PROCESS_WIDE: [&str; 6] = [
+    "nodejs",
+    "mongo-rust-driver",
+    "mongo-go-driver",
+    "mongo-java-driver",
+    "mongo-csharp-driver",
+    "mongo-ruby-driver",
+];
 
 /// A connection that is open, or ended a moment ago.
 #[derive(Clone, Debug)]
@@ -35,6 +47,9 @@ pub struct Connection {
     pub ready_at: Option<Timestamp>,
     /// What its own traffic proves it is used for.
     pub role: Role,
+    /// What it is used for as far as its siblings tell, too: silent connections may be pooled or monitors. `Unknown`
+    /// while that is not decided.
+    pub found: Role,
     /// How often it asks for changes, where it is a streaming monitor.
     pub heartbeat: Option<Duration>,
     /// `requestID` of its first message.
@@ -55,6 +70,20 @@ pub struct Connection {
     pub last: Sample,
     /// How it ended.
     pub ended: Option<End>,
+    /// What its handshake tells of its use.
+    pub(super) traits: Traits,
+    /// Its driver has one socket a process and server that does everything.
+    pub(super) has_single_socket: bool,
+    /// Its driver counts request ids for the whole process.
+    pub(super) counts_requests_process_wide: bool,
+    /// Found to be pooled; only its own traffic can prove otherwise.
+    pub(super) was_found_pooled: bool,
+    /// It ended, and `found` is final.
+    pub(super) is_judged: bool,
+    /// The logical sessions it carried.
+    pub(super) circle: Option<CircleId>,
+    /// Operations that its pool counts.
+    pub(super) operations_counted: u64,
 }
 
 /// The end of a connection.
@@ -88,6 +117,7 @@ impl Connection {
             hello_answered_at: None,
             ready_at: None,
             role: Role::Unknown,
+            found: Role::Unknown,
             heartbeat: None,
             first_request_id: None,
             server_connection_id: None,
@@ -102,6 +132,13 @@ impl Connection {
                 ..Sample::default()
             },
             ended: None,
+            traits: Traits::default(),
+            has_single_socket: false,
+            counts_requests_process_wide: false,
+            was_found_pooled: false,
+            is_judged: false,
+            circle: None,
+            operations_counted: 0,
         }
     }
 
@@ -110,9 +147,15 @@ impl Connection {
             Fact::Opened(_) | Fact::SessionUsed(_) => {}
             Fact::Dialled(_) => self.dialled_at = Some(at),
             Fact::DialFailed(failure) => self.dial_failure = Some(*failure),
-            Fact::Introduced { request_id, .. } => {
+            Fact::Introduced { client, request_id } => {
                 self.introduced_at = Some(at);
+                self.traits = Traits::of(client).with_authentication_of(self.traits);
                 self.first_request_id = Some(*request_id);
+                let driver = client.driver_name.as_str();
+                self.has_single_socket = driver.contains("ext-mongodb:PHP");
+                self.counts_requests_process_wide = COUNT_PROCESS_WIDE
+                    .iter()
+                    .any(|name| driver.starts_with(name));
             }
             Fact::Described(server) => {
                 self.server_connection_id = server.connection_id.or(self.server_connection_id);
@@ -122,9 +165,16 @@ impl Connection {
             }
             Fact::Authenticated(authentication) => {
                 self.authentication = Some((at, authentication.clone()));
+                self.traits.has_authenticated = true;
             }
             Fact::Ready(_) => self.ready_at = Some(at),
-            Fact::RoleFound(role) => self.role = *role,
+            Fact::RoleFound(role) => {
+                self.role = *role;
+                // Whether plain hellos are those of a round-trip monitor, the siblings tell.
+                if *role != Role::RoundTripMonitor {
+                    self.found = *role;
+                }
+            }
             Fact::Heartbeat(interval) => self.heartbeat = Some(*interval),
             Fact::SessionsEnded(_) => self.said_goodbye_at = Some(at),
             Fact::Failed(error) => self.last_error = Some((at, *error)),
@@ -147,6 +197,35 @@ impl Connection {
     /// It is still open.
     pub const fn is_open(&self) -> bool {
         self.ended.is_none()
+    }
+
+    /// It belongs to a pool, as far as that is found.
+    pub fn is_pooled(&self) -> bool {
+        self.sibling().is_pooled(self.found)
+    }
+
+    /// When it was introduced and with which request id, where its driver counts those for the whole process.
+    pub(super) fn introduction(&self) -> Option<(Timestamp, i32)> {
+        let request_id = self.first_request_id.filter(|id| *id >= 0)?;
+        let is_telling = self.counts_requests_process_wide;
+        is_telling.then_some((self.introduced_at?, request_id))
+    }
+
+    /// As its siblings see it.
+    pub(super) fn sibling(&self) -> Sibling {
+        Sibling {
+            id: self.id,
+            opened_at: self.opened_at,
+            told: self.role,
+            is_answered: self.hello_answered_at.is_some() && self.opaque.is_none(),
+            was_found_pooled: self.was_found_pooled,
+            has_worked: self.traits.has_authenticated
+                || self.last.operations > 0
+                || self.circle.is_some(),
+            has_said_goodbye: self.said_goodbye_at.is_some(),
+            heartbeat: self.heartbeat,
+            traits: self.traits,
+        }
     }
 
     /// Time without a byte from the server, at `at` or when it ended.

@@ -1,6 +1,5 @@
 //! Client instances: one process of an application, as far as address and application name tell.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -30,38 +29,45 @@ pub struct Instance {
     pub last_introduced: Timestamp,
 }
 
+/// What tells instances apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct InstanceKey {
+    pub(super) address: IpAddr,
+    pub(super) app: Arc<str>,
+}
+
+impl InstanceKey {
+    pub(super) fn new(connection: &Connection, client: &ClientMetadata) -> Self {
+        Self {
+            address: connection.peer.ip().to_canonical(),
+            app: label_text(&client.application).into(),
+        }
+    }
+}
+
 impl Instance {
-    pub(super) fn find_or_add(
-        instances: &mut BTreeMap<InstanceId, Self>,
-        connection: &Connection,
+    pub(super) fn new(
+        id: InstanceId,
+        key: InstanceKey,
         client: &ClientMetadata,
         at: Timestamp,
-    ) -> InstanceId {
-        let address = connection.peer.ip().to_canonical();
-        let app = label_text(&client.application);
-        let known = instances
-            .values_mut()
-            .find(|known| known.address == address && *known.app == *app);
-        if let Some(known) = known {
-            known.last_introduced = at;
-            known.client = Arc::new(client.clone());
-            return known.id;
-        }
-        let id = instances
-            .last_key_value()
-            .map_or(InstanceId(1), |(last, _)| InstanceId(last.0 + 1));
-        instances.insert(
+    ) -> Self {
+        Self {
             id,
-            Self {
-                id,
-                address,
-                app: app.into(),
-                client: Arc::new(client.clone()),
-                first_seen: at,
-                last_introduced: at,
-            },
-        );
-        id
+            address: key.address,
+            app: key.app,
+            client: Arc::new(client.clone()),
+            first_seen: at,
+            last_introduced: at,
+        }
+    }
+
+    /// It introduced another connection.
+    pub(super) fn introduced(&mut self, client: &ClientMetadata, at: Timestamp) {
+        self.last_introduced = at;
+        if *self.client != *client {
+            self.client = Arc::new(client.clone());
+        }
     }
 
     /// Its driver is Node's with the legacy pool, which can log "Pool was force destroyed".

@@ -8,20 +8,29 @@
 //! [`RECENT`] only, so that detectors can look at what just happened.
 
 mod connection;
+mod household;
 mod instance;
+mod join;
 mod mongo_client;
+mod pool;
+mod sessions;
 mod upstream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 pub use connection::{Connection, End};
 pub use instance::{Instance, InstanceId};
-pub use mongo_client::{
-    Clear, ClearTrigger, CloseReasons, Inferred, Joined, MongoClient, MongoClientId, Pool,
-};
+pub use mongo_client::{Inferred, Joined, MongoClient, MongoClientId};
+pub use pool::{Clear, ClearTrigger, CloseReasons, Pool};
 pub use upstream::Upstream;
 
+use household::{Household, LOOK_EVERY};
+use instance::InstanceKey;
+use join::Joiner;
+
+use crate::connection::ClientMetadata;
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
 use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
@@ -29,14 +38,37 @@ use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
 /// How long what is over is remembered.
 pub const RECENT: Duration = Duration::from_secs(30);
 
+/// How long an instance without connections is remembered.
+const INSTANCE_RECENT: Duration = Duration::from_mins(15);
+
+/// Instances told apart; connections of further ones belong to none.
+const INSTANCES_MAX: usize = 4096;
+
+/// Addresses of which failed dials are remembered.
+const ADDRESSES_MAX: usize = 4096;
+
 /// Everything inferred about who holds which pools.
 #[derive(Debug)]
 pub struct Pools {
     upstreams: Vec<Upstream>,
     connections: BTreeMap<ConnectionId, Connection>,
+    /// Those that ended, in the order of their ends.
+    ended: VecDeque<(Timestamp, ConnectionId)>,
     instances: BTreeMap<InstanceId, Instance>,
+    by_key: BTreeMap<InstanceKey, InstanceId>,
+    instances_started: u64,
+    households: BTreeMap<InstanceId, Household>,
+    /// Instances that are to be looked at.
+    restless: BTreeSet<InstanceId>,
     mongo_clients: BTreeMap<MongoClientId, MongoClient>,
+    mongo_clients_started: u64,
+    /// When a dial on behalf of an address failed last.
+    tried: BTreeMap<IpAddr, Timestamp>,
+    swept_at: Timestamp,
 }
+
+/// How often instances are looked through for those that are over.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 
 impl Pools {
     /// Empty tables; an [`UpstreamId`] is a position in `upstreams`.
@@ -44,8 +76,16 @@ impl Pools {
         Self {
             upstreams: upstreams.into_iter().map(Upstream::new).collect(),
             connections: BTreeMap::new(),
+            ended: VecDeque::new(),
             instances: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            instances_started: 0,
+            households: BTreeMap::new(),
+            restless: BTreeSet::new(),
             mongo_clients: BTreeMap::new(),
+            mongo_clients_started: 0,
+            tried: BTreeMap::new(),
+            swept_at: Timestamp::default(),
         }
     }
 
@@ -62,21 +102,148 @@ impl Pools {
         if let Some(upstream) = self.upstreams.get_mut(usize::from(connection.upstream.0)) {
             upstream.record(entry.at, &entry.fact);
         }
-        if let Fact::Introduced { client, .. } = &entry.fact {
-            let id = Instance::find_or_add(&mut self.instances, connection, client, entry.at);
-            connection.instance = Some(id);
+        if let Fact::DialFailed(_) = &entry.fact {
+            let address = connection.peer.ip().to_canonical();
+            if self.tried.len() < ADDRESSES_MAX || self.tried.contains_key(&address) {
+                self.tried.insert(address, entry.at);
+            }
+        } else if let Fact::Ended(_) = &entry.fact {
+            self.ended.push_back((entry.at, entry.connection));
+        } else if let Fact::Introduced { client, .. } = &entry.fact {
+            self.introduced(entry.connection, client, entry.at);
+        }
+        self.reason(entry);
+    }
+
+    fn introduced(&mut self, id: ConnectionId, client: &ClientMetadata, at: Timestamp) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let key = InstanceKey::new(connection, client);
+        if let Some(known) = self.by_key.get(&key) {
+            connection.instance = Some(*known);
+            if let Some(instance) = self.instances.get_mut(known) {
+                instance.introduced(client, at);
+            }
+        } else if self.instances.len() < INSTANCES_MAX {
+            self.instances_started += 1;
+            let instance = InstanceId(self.instances_started);
+            connection.instance = Some(instance);
+            self.by_key.insert(key.clone(), instance);
+            self.instances
+                .insert(instance, Instance::new(instance, key, client, at));
+        }
+    }
+
+    /// Updates what the fact's instance and mongo client know.
+    fn reason(&mut self, entry: &Entry) {
+        let Some(connection) = self.connections.get_mut(&entry.connection) else {
+            return;
+        };
+        let Some(instance) = connection.instance else {
+            return;
+        };
+        if !matches!(entry.fact, Fact::Sampled(_)) {
+            let household = self.households.entry(instance).or_default();
+            household.record(connection, entry.at, &entry.fact);
+            if household.is_dirty {
+                self.restless.insert(instance);
+            }
+        }
+        let client = connection.mongo_client;
+        let Some(client) = client.and_then(|id| self.mongo_clients.get_mut(&id)) else {
+            return;
+        };
+        if let Fact::Sampled(_) = &entry.fact {
+            if let Some(pool) = client.pools.get_mut(&connection.upstream)
+                && pool.open.contains(&connection.id)
+            {
+                pool.sampled(connection);
+            }
+        } else if let Fact::Ended(_) = &entry.fact {
+            client.ended(connection, entry.at);
+        } else if let Fact::SessionsEnded(_) = &entry.fact {
+            client.said_goodbye_at = Some(entry.at);
         }
     }
 
     /// Forgets what is over, and infers what only time tells. To be called on the grid of
     /// [`crate::observer`].
     pub fn tick(&mut self, at: Timestamp) {
-        self.connections.retain(|_, connection| {
-            connection
-                .ended
-                .as_ref()
-                .is_none_or(|end| at.since(end.at) < RECENT)
+        let restless: Vec<InstanceId> = self.restless.iter().copied().collect();
+        for id in restless {
+            self.look_at(id, at);
+        }
+        while let Some((ended_at, id)) = self.ended.front().copied()
+            && at.since(ended_at) >= RECENT
+        {
+            self.ended.pop_front();
+            self.forget(id);
+        }
+        if at.since(self.swept_at) >= SWEEP_EVERY {
+            self.swept_at = at;
+            self.sweep(at);
+        }
+    }
+
+    /// Joins the connections of an instance.
+    fn look_at(&mut self, id: InstanceId, at: Timestamp) {
+        let Some(household) = self.households.get_mut(&id) else {
+            self.restless.remove(&id);
+            return;
+        };
+        if !household.is_dirty && household.look_at.is_some_and(|due| due > at) {
+            return;
+        }
+        household.is_dirty = false;
+        let is_undecided = household.judge(&mut self.connections, at);
+        let address = self.instances.get(&id).map(|instance| instance.address);
+        let is_waiting = Joiner {
+            household,
+            connections: &mut self.connections,
+            clients: &mut self.mongo_clients,
+            upstreams: &self.upstreams,
+            instance: id,
+            started: &mut self.mongo_clients_started,
+            tried_at: address.and_then(|address| self.tried.get(&address).copied()),
+            at,
+        }
+        .join();
+        household.look_at = (is_undecided || is_waiting).then(|| at + LOOK_EVERY);
+        if household.look_at.is_none() {
+            self.restless.remove(&id);
+        }
+        if household.is_to_be_tidied(at) {
+            let clients = self.mongo_clients.values_mut();
+            let holders = clients
+                .filter(|client| client.instance == id)
+                .filter_map(|client| client.home.as_mut());
+            household.tidy(&mut self.connections, holders, at);
+        }
+    }
+
+    fn forget(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        if let Some(instance) = connection.instance
+            && let Some(household) = self.households.get_mut(&instance)
+        {
+            household.members.remove(&id);
+        }
+    }
+
+    fn sweep(&mut self, at: Timestamp) {
+        self.tried
+            .retain(|_, tried_at| at.since(*tried_at) < INSTANCE_RECENT);
+        self.households
+            .retain(|_, household| !household.is_over(at));
+        let households = &self.households;
+        self.instances.retain(|id, instance| {
+            households.contains_key(id) || at.since(instance.last_introduced) < INSTANCE_RECENT
         });
+        let instances = &self.instances;
+        self.by_key.retain(|_, id| instances.contains_key(id));
     }
 
     /// An upstream.
@@ -119,3 +286,8 @@ impl Pools {
         self.mongo_clients.values()
     }
 }
+
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod tests;

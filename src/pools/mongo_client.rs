@@ -1,13 +1,12 @@
-//! Mongo clients and what their pools went through.
-//!
-//! Source of the words: Connection Monitoring and Pooling specification § Events.
+//! Mongo clients: `MongoClient` objects, as far as they can be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::InstanceId;
+use super::sessions::CircleId;
+use super::{Connection, InstanceId, Pool};
+use crate::connection::{Initiator, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 
@@ -66,95 +65,181 @@ pub struct MongoClient {
     pub monitors: BTreeSet<ConnectionId>,
     /// Its pools, one a server.
     pub pools: BTreeMap<UpstreamId, Pool>,
+    /// It said that it is being closed (`endSessions`).
+    pub said_goodbye_at: Option<Timestamp>,
+    /// The sessions that are its own.
+    pub(super) home: Option<CircleId>,
+    /// Who watches each server for it.
+    pub(super) watches: BTreeMap<UpstreamId, Watch>,
+    /// When its process introduced a connection last, and with which request id, where it counts them.
+    pub(super) last_introduction: Option<(Timestamp, i32)>,
+    /// When the newest end of its connections was, and whether that was its own will.
+    pub(super) last_end: Option<(Timestamp, bool)>,
 }
 
-/// One mongo client's pooled connections to one server.
-#[derive(Clone, Debug, Default)]
-pub struct Pool {
-    /// Open right now.
-    pub open: BTreeSet<ConnectionId>,
-    /// Most open at once.
-    pub peak: u64,
-    /// With a request in flight, as sampled.
-    pub active: u64,
-    /// Connections created so far.
-    pub created: u64,
-    /// Connections closed so far, by reason.
-    pub closed: CloseReasons,
-    /// Operations so far.
-    pub operations: u64,
-    /// Connections closed and replaced by others.
-    pub recycled: u64,
-    /// Episodes in which it was cleared, oldest first; bounded.
-    pub clears: Vec<Clear>,
-    /// `maxPoolSize`.
-    pub max_size: Option<Inferred<u64>>,
-    /// `minPoolSize`.
-    pub min_size: Option<Inferred<u64>>,
-    /// `maxIdleTimeMS`.
-    pub max_idle: Option<Inferred<Duration>>,
-    /// Shares of its connections' idle time at 50, 90 and 99 percent of check-outs.
-    pub idle_before_use: [Option<Duration>; 3],
-    /// Since when every connection is active while the pool is as large as it was seen to get.
-    pub saturated_since: Option<Timestamp>,
+/// One mongo client's monitors of one server.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Watch {
+    /// The streaming or polling monitor that is open.
+    pub(super) monitor: Option<ConnectionId>,
+    /// When the first of them was opened.
+    pub(super) since: Timestamp,
+    /// When the last of them ended.
+    pub(super) lost_at: Option<Timestamp>,
+    /// The round-trip monitor that is open.
+    pub(super) round_trip: Option<ConnectionId>,
 }
 
-/// Closed connections by the reasons of the Connection Monitoring and Pooling specification.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CloseReasons {
-    /// Idle for longer than `maxIdleTimeMS`.
-    pub idle: u64,
-    /// The pool was cleared.
-    pub stale: u64,
-    /// An error on the connection.
-    pub error: u64,
-    /// The pool was closed.
-    pub pool_closed: u64,
-}
+impl MongoClient {
+    pub(super) fn new(id: MongoClientId, instance: InstanceId, at: Timestamp) -> Self {
+        Self {
+            id,
+            instance,
+            created_at: at,
+            closed_at: None,
+            joined: Joined::Metadata,
+            confidence: 0.0,
+            monitors: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            said_goodbye_at: None,
+            home: None,
+            watches: BTreeMap::new(),
+            last_introduction: None,
+            last_end: None,
+        }
+    }
 
-/// An episode in which a pool was cleared: from the first sign until its pool works again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clear {
-    /// The first sign.
-    pub at: Timestamp,
-    /// When a check of the server succeeded again; `None` while none did.
-    pub ready_at: Option<Timestamp>,
-    /// Why.
-    pub trigger: ClearTrigger,
-    /// Connections that went with it.
-    pub closed: u64,
-}
+    /// It was not closed.
+    pub const fn is_open(&self) -> bool {
+        self.closed_at.is_none()
+    }
 
-/// Why a pool was cleared: the `trigger` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClearTrigger {
-    /// A reply said that the server is not, or no longer, primary.
-    NotPrimary,
-    /// A connection broke, or a monitor gave up.
-    Network,
-    /// A reply said that the server is shutting down.
-    ServerShutdown,
-    /// Nothing tells.
-    Unknown,
-}
+    /// Its open pooled connections, to all servers.
+    pub fn pooled_open(&self) -> usize {
+        self.pools.values().map(|pool| pool.open.len()).sum()
+    }
 
-impl ClearTrigger {
-    /// Every trigger.
-    pub const ALL: [Self; 4] = [
-        Self::NotPrimary,
-        Self::Network,
-        Self::ServerShutdown,
-        Self::Unknown,
-    ];
+    /// Its monitor of this server is open.
+    pub(super) fn is_watching(&self, upstream: UpstreamId) -> bool {
+        self.watches
+            .get(&upstream)
+            .is_some_and(|watch| watch.monitor.is_some())
+    }
 
-    /// The value of the `trigger` label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NotPrimary => "not_primary",
-            Self::Network => "network",
-            Self::ServerShutdown => "server_shutdown",
-            Self::Unknown => "unknown",
+    /// A connection became its own.
+    pub(super) fn take(&mut self, connection: &mut Connection) {
+        connection.mongo_client = Some(self.id);
+        self.created_at = self.created_at.min(connection.opened_at);
+        self.last_introduction = self.last_introduction.max(connection.introduction());
+        let is_open = connection.is_open();
+        if is_open {
+            self.closed_at = None;
+        }
+        if connection.found.is_monitor() {
+            let watch = self.watches.entry(connection.upstream).or_insert(Watch {
+                since: connection.opened_at,
+                ..Watch::default()
+            });
+            let place = if connection.found == Role::Monitor {
+                &mut watch.monitor
+            } else {
+                &mut watch.round_trip
+            };
+            if is_open {
+                *place = Some(connection.id);
+                self.monitors.insert(connection.id);
+            } else if connection.found == Role::Monitor && watch.monitor.is_none() {
+                watch.lost_at = connection.ended.map(|end| end.at);
+            }
+        } else {
+            let pool = self.pools.entry(connection.upstream).or_default();
+            pool.enter(connection);
+        }
+        if let Some(goodbye) = connection.said_goodbye_at {
+            self.said_goodbye_at = self.said_goodbye_at.max(Some(goodbye));
+        }
+        self.see_end(connection);
+    }
+
+    /// A connection turned out to be another's.
+    pub(super) fn yield_up(&mut self, connection: &mut Connection) {
+        connection.mongo_client = None;
+        self.monitors.remove(&connection.id);
+        if let Some(watch) = self.watches.get_mut(&connection.upstream) {
+            let is_it = |held: &mut ConnectionId| *held == connection.id;
+            watch.monitor.take_if(is_it);
+            watch.round_trip.take_if(is_it);
+        }
+        if let Some(pool) = self.pools.get_mut(&connection.upstream) {
+            pool.disown(connection);
+        }
+    }
+
+    /// One of its connections ended.
+    pub(super) fn ended(&mut self, connection: &mut Connection, at: Timestamp) {
+        self.monitors.remove(&connection.id);
+        if let Some(watch) = self.watches.get_mut(&connection.upstream) {
+            let is_it = |held: &mut ConnectionId| *held == connection.id;
+            if watch.monitor.take_if(is_it).is_some() {
+                watch.lost_at = Some(at);
+            }
+            watch.round_trip.take_if(is_it);
+        }
+        if let Some(pool) = self.pools.get_mut(&connection.upstream) {
+            pool.ended(connection);
+        }
+        self.see_end(connection);
+    }
+
+    /// Servers of which a monitor is open.
+    pub(super) fn watched(&self) -> BTreeSet<UpstreamId> {
+        let watches = self.watches.iter();
+        watches
+            .filter(|(_, watch)| watch.monitor.is_some())
+            .map(|(upstream, _)| *upstream)
+            .collect()
+    }
+
+    /// Takes in what turned out to be the same.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.created_at = self.created_at.min(other.created_at);
+        if other.closed_at.is_none() {
+            self.closed_at = None;
+        }
+        self.said_goodbye_at = self.said_goodbye_at.max(other.said_goodbye_at);
+        self.last_end = self.last_end.max(other.last_end);
+        self.last_introduction = self.last_introduction.max(other.last_introduction);
+        self.monitors.extend(other.monitors);
+        for (upstream, watch) in other.watches {
+            let own = self.watches.entry(upstream).or_insert(watch);
+            own.monitor = own.monitor.or(watch.monitor);
+            own.round_trip = own.round_trip.or(watch.round_trip);
+            own.since = own.since.min(watch.since);
+        }
+        for (upstream, pool) in other.pools {
+            self.pools.entry(upstream).or_default().absorb(pool);
+        }
+    }
+
+    /// Says what tells it apart, and how sure that is.
+    pub(super) fn rate(&mut self, is_alone: bool) {
+        let is_pooled = self.pools.values().any(|pool| pool.created > 0);
+        (self.joined, self.confidence) = match (self.home, self.watches.is_empty()) {
+            (Some(_), false) => (Joined::Sessions, if is_alone { 0.99 } else { 0.95 }),
+            (Some(_), true) => (Joined::Sessions, if is_alone { 0.9 } else { 0.8 }),
+            (None, false) if is_alone || !is_pooled => (Joined::Monitors, 0.95),
+            (None, false) => (Joined::Monitors, 0.7),
+            (None, true) => (Joined::Metadata, if is_alone { 0.6 } else { 0.4 }),
+        };
+    }
+
+    fn see_end(&mut self, connection: &Connection) {
+        if let Some(end) = connection.ended {
+            let is_own = end.ending.initiator == Initiator::Client;
+            let newest = self.last_end.is_none_or(|(at, _)| at <= end.at);
+            if newest {
+                self.last_end = Some((end.at, is_own));
+            }
         }
     }
 }

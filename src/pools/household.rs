@@ -1,0 +1,235 @@
+//! The connections of one instance, and what each is used for.
+//!
+//! What a connection's own traffic does not prove, its siblings may: the same rules as for the live counters, see
+//! [`crate::clients::roles`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::sessions::{CircleId, Sessions};
+use super::{Connection, MongoClientId, RECENT};
+use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
+use crate::connection::Role;
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
+
+/// The interval of checks unless told otherwise (`heartbeatFrequencyMS`).
+const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// When a connection that ended undecided is judged: what its client did on other sockets is known then.
+const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// Siblings asked about connections that ended undecided.
+const SIBLINGS_MAX: usize = 1024;
+
+/// How often decisions that only time brings are tried.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often sessions are tidied up.
+const TIDY_EVERY: Duration = Duration::from_mins(1);
+
+/// What is known of one instance's connections together.
+#[derive(Debug, Default)]
+pub(super) struct Household {
+    /// Open ones, and ended ones that are not forgotten.
+    pub(super) members: BTreeSet<ConnectionId>,
+    /// Open ones, and closed ones that are not forgotten.
+    pub(super) clients: BTreeSet<MongoClientId>,
+    pub(super) sessions: Sessions,
+    by_upstream: BTreeMap<UpstreamId, Neighbours>,
+    /// Something changed since it was last looked at.
+    pub(super) is_dirty: bool,
+    /// When to look again although nothing changes.
+    pub(super) look_at: Option<Timestamp>,
+    tidied_at: Timestamp,
+    /// When its newest connection was introduced or ended.
+    pub(super) stirred_at: Timestamp,
+}
+
+/// What connections to one server tell of each other.
+#[derive(Debug, Default)]
+struct Neighbours {
+    hints: Hints,
+    departed: Departed,
+    heartbeat: Option<Duration>,
+}
+
+type Connections = BTreeMap<ConnectionId, Connection>;
+
+impl Household {
+    /// One of its connections told something.
+    pub(super) fn record(&mut self, connection: &mut Connection, at: Timestamp, fact: &Fact) {
+        let neighbours = self.by_upstream.entry(connection.upstream).or_default();
+        match fact {
+            Fact::SessionUsed(session) => {
+                let known = connection.circle;
+                let (circle, is_news) = self.sessions.used(known, *session, at);
+                connection.circle = Some(circle);
+                self.is_dirty |= is_news;
+            }
+            Fact::SessionsEnded(sessions) => {
+                for session in sessions {
+                    let (circle, _) = self.sessions.used(connection.circle, *session, at);
+                    connection.circle = Some(circle);
+                }
+                self.is_dirty = true;
+            }
+            Fact::Heartbeat(interval) => neighbours.heartbeat = Some(*interval),
+            Fact::Introduced { .. } => {
+                self.members.insert(connection.id);
+                self.is_dirty = true;
+                self.stirred_at = at;
+            }
+            Fact::RoleFound(_) | Fact::Authenticated(_) => {
+                if connection.role == Role::Application {
+                    neighbours.hints.pooled(connection.traits);
+                }
+                self.is_dirty = true;
+            }
+            Fact::Ended(_) => {
+                self.is_dirty = true;
+                self.stirred_at = at;
+            }
+            Fact::HelloAnswered(_) | Fact::TurnedOpaque(_) => self.is_dirty = true,
+            Fact::Opened(_)
+            | Fact::Dialled(_)
+            | Fact::DialFailed(_)
+            | Fact::Described(_)
+            | Fact::Ready(_)
+            | Fact::Failed(_)
+            | Fact::TransactionStarted
+            | Fact::TransactionEnded
+            | Fact::Sampled(_) => {}
+        }
+    }
+
+    /// Finds out what each connection is used for. True when some are undecided, so that time may tell.
+    pub(super) fn judge(&mut self, connections: &mut Connections, at: Timestamp) -> bool {
+        let mut by_upstream: BTreeMap<UpstreamId, Vec<ConnectionId>> = BTreeMap::new();
+        for id in &self.members {
+            if let Some(connection) = connections.get(id)
+                && !connection.is_judged
+            {
+                by_upstream
+                    .entry(connection.upstream)
+                    .or_default()
+                    .push(*id);
+            }
+        }
+        let mut is_open_question = false;
+        for (upstream, ids) in by_upstream {
+            let neighbours = self.by_upstream.entry(upstream).or_default();
+            is_open_question |= neighbours.judge_open(connections, &ids, at);
+            is_open_question |= neighbours.judge_ended(connections, &ids, at);
+        }
+        is_open_question
+    }
+
+    /// It is time to forget.
+    pub(super) fn is_to_be_tidied(&self, at: Timestamp) -> bool {
+        at.since(self.tidied_at) >= TIDY_EVERY
+    }
+
+    /// Forgets what is over. `holders` are the circles that its mongo clients hold.
+    pub(super) fn tidy<'a>(
+        &mut self,
+        connections: &'a mut Connections,
+        holders: impl Iterator<Item = &'a mut CircleId>,
+        at: Timestamp,
+    ) {
+        self.tidied_at = at;
+        self.members.retain(|id| connections.contains_key(id));
+        let members = &self.members;
+        let held = connections
+            .iter_mut()
+            .filter(|(id, _)| members.contains(id))
+            .filter_map(|(_, connection)| connection.circle.as_mut());
+        self.sessions.tidy(at, held.chain(holders));
+    }
+
+    /// Nothing is left of it.
+    pub(super) fn is_over(&self, at: Timestamp) -> bool {
+        self.members.is_empty() && self.clients.is_empty() && at.since(self.stirred_at) > RECENT
+    }
+}
+
+impl Neighbours {
+    fn judge_open(
+        &mut self,
+        connections: &mut Connections,
+        ids: &[ConnectionId],
+        at: Timestamp,
+    ) -> bool {
+        let open = ids.iter().filter_map(|id| connections.get(id));
+        let siblings: Vec<Sibling> = open
+            .filter(|connection| connection.is_open())
+            .map(Connection::sibling)
+            .collect();
+        let roles = self.family(&siblings, at).roles();
+        let mut is_open_question = false;
+        for (sibling, role) in siblings.iter().zip(roles) {
+            is_open_question |= role == Role::Unknown && sibling.is_silent();
+            if let Some(connection) = connections.get_mut(&sibling.id) {
+                connection.found = role;
+                connection.was_found_pooled |= role == Role::Application;
+            }
+        }
+        is_open_question
+    }
+
+    /// Judges what ended, in the order of opening. True when some are not due.
+    fn judge_ended(
+        &mut self,
+        connections: &mut Connections,
+        ids: &[ConnectionId],
+        at: Timestamp,
+    ) -> bool {
+        let ended: Vec<(Sibling, Timestamp)> = ids
+            .iter()
+            .filter_map(|id| connections.get(id))
+            .filter_map(|connection| Some((connection.sibling(), connection.ended?.at)))
+            .collect();
+        if ended.is_empty() {
+            return false;
+        }
+        let open = ids.iter().filter_map(|id| connections.get(id));
+        let open = open.filter(|connection| connection.is_open());
+        let mut siblings: Vec<Sibling> = open.map(Connection::sibling).collect();
+        siblings.extend(ended.iter().map(|(sibling, _)| *sibling));
+        siblings.sort_unstable_by_key(|sibling| (sibling.opened_at, sibling.id));
+        if siblings.len() > SIBLINGS_MAX {
+            // The oldest are monitors of long-lived clients, the newest those of clients that come and go.
+            siblings.drain(SIBLINGS_MAX / 4..siblings.len() - SIBLINGS_MAX * 3 / 4);
+        }
+        let is_due = |(sibling, ended_at): &(Sibling, Timestamp)| {
+            !sibling.is_silent() || sibling.was_found_pooled || at.since(*ended_at) >= JUDGED_AFTER
+        };
+        let (mut due, waiting): (Vec<_>, Vec<_>) = ended.into_iter().partition(is_due);
+        // What proves itself speaks first.
+        due.sort_unstable_by_key(|(sibling, _)| {
+            (sibling.is_silent(), sibling.opened_at, sibling.id)
+        });
+        for (sibling, ended_at) in due {
+            self.departed.expire(ended_at);
+            let role = self
+                .family(&siblings, ended_at)
+                .final_role(&sibling, &self.departed);
+            self.departed.ended(&sibling, role, ended_at);
+            siblings.retain(|other| other.id != sibling.id);
+            if let Some(connection) = connections.get_mut(&sibling.id) {
+                connection.found = role;
+                connection.is_judged = true;
+            }
+        }
+        !waiting.is_empty()
+    }
+
+    fn family<'a>(&self, siblings: &'a [Sibling], at: Timestamp) -> Family<'a> {
+        Family {
+            siblings,
+            hints: self.hints,
+            heartbeat: heartbeat(siblings, self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT)),
+            at,
+        }
+    }
+}

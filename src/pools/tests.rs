@@ -1,0 +1,282 @@
+//! Mongo clients are told apart.
+
+use super::stage::*;
+use super::*;
+use crate::connection::{Initiator, Manner, Phase};
+
+#[test]
+fn one_client_has_its_monitors_and_all_its_connections() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.open(NODE, 0, 1);
+    stage.at(20);
+    let pool: Vec<_> = (1..=4)
+        .map(|number| stage.pooled(NODE, 0, 1 + i32::from(number), number))
+        .collect();
+    stage.at(400);
+    assert_eq!(stage.clients(), [], "the monitor has not shown itself");
+    stage.at(520).stream(monitor);
+    stage.at(1000);
+    assert_eq!(stage.clients(), [(4, 1)]);
+    stage.at(10_500);
+    let round_trip = stage.open(NODE, 0, 90);
+    stage.at(20_500);
+    stage.tell(
+        round_trip,
+        Fact::RoleFound(crate::connection::Role::RoundTripMonitor),
+    );
+    stage.at(21_000);
+    assert_eq!(stage.clients(), [(4, 2)]);
+    stage.goodbye(pool[0], &[1, 2, 3, 4]);
+    for id in pool.iter().chain([&monitor, &round_trip]) {
+        stage.close(*id);
+    }
+    stage.at(22_000);
+    assert_eq!(stage.clients(), []);
+    let client = stage.pools.mongo_clients().next().unwrap();
+    let pool = &client.pools[&UpstreamId(0)];
+    assert_eq!((pool.created, pool.peak, pool.operations), (4, 4, 4));
+    stage.at(60_000);
+    assert_eq!(stage.pools.mongo_clients().count(), 0, "forgotten");
+}
+
+#[test]
+fn clients_of_one_process_are_told_apart_by_monitors_and_sessions() {
+    let mut stage = Stage::new(1);
+    // Two at once: first both monitors, then both pools; the first pool is the second one's, which nobody can know.
+    stage.monitor(PYMONGO, 0, 1);
+    stage.open(PYMONGO, 0, 2);
+    stage.monitor(PYMONGO, 0, 3);
+    stage.open(PYMONGO, 0, 4);
+    stage.at(10);
+    let one = stage.pooled(PYMONGO, 0, 5, 1);
+    let other = stage.pooled(PYMONGO, 0, 6, 2);
+    stage.at(500);
+    assert_eq!(stage.clients(), [(1, 1), (1, 1)]);
+    assert_ne!(stage.owner(one), stage.owner(other));
+    // A connection with a session of its own is given to one of them, until sessions meet.
+    stage.at(5000);
+    let third = stage.pooled(PYMONGO, 0, 7, 3);
+    stage.at(5500);
+    assert!(stage.owner(third).is_some());
+    for (session, owner) in [(1, one), (2, other)] {
+        let fresh = stage.pooled(PYMONGO, 0, 8, session + 10);
+        stage.work(fresh, session, 1);
+        stage.at(5600 + u64::from(session) * 400);
+        assert_eq!(stage.owner(fresh), stage.owner(owner));
+    }
+    stage.busy(third, 1);
+    stage.work(third, 2, 1);
+    stage.at(7000);
+    assert_eq!(stage.owner(third), stage.owner(other));
+    let owner = stage.pools.connection(third).unwrap().mongo_client.unwrap();
+    let pool = &stage.pools.mongo_client(owner).unwrap().pools[&UpstreamId(0)];
+    assert_eq!((pool.active, pool.operations), (1, 5));
+    assert_eq!(stage.clients(), [(2, 1), (3, 1)]);
+}
+
+#[test]
+fn an_unused_client_counts_through_its_monitor() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.monitor(RUST, 0, 0);
+    stage.at(500);
+    assert_eq!(stage.clients(), [(0, 1)]);
+    stage.close(monitor);
+    stage.at(3500);
+    assert_eq!(stage.clients(), []);
+}
+
+#[test]
+fn leaked_clients_are_counted_each() {
+    for driver in [NODE, PYMONGO] {
+        let mut stage = Stage::new(1);
+        let mut request_id = 0;
+        for number in 0..40_u8 {
+            let started = u64::from(number) * 30;
+            stage.at(started);
+            request_id += 1;
+            let monitor = stage.open(driver, 0, request_id);
+            if driver == PYMONGO {
+                stage.stream(monitor);
+            }
+            stage.at(started + 5);
+            request_id += 1;
+            stage.pooled(driver, 0, request_id, number);
+        }
+        if driver == NODE {
+            // Each streams half a second later; here at last.
+            stage.at(1500);
+            for number in 0..40 {
+                stage.stream(ConnectionId(2 * number + 1));
+            }
+        }
+        stage.at(4000);
+        assert_eq!(stage.clients(), vec![(1, 1); 40], "{driver:?}");
+    }
+}
+
+#[test]
+fn clients_that_come_and_go_are_closed_each() {
+    for driver in [NODE, PYMONGO] {
+        let mut stage = Stage::new(1);
+        let lasting = stage.monitor(driver, 0, 1);
+        stage.at(10);
+        stage.pooled(driver, 0, 2, 200);
+        stage.at(5000);
+        let mut request_id = 10;
+        for number in 0..20_u8 {
+            let started = 5000 + u64::from(number) * 100;
+            stage.at(started);
+            request_id += 2;
+            let monitor = stage.open(driver, 0, request_id);
+            if driver == PYMONGO {
+                stage.stream(monitor);
+            }
+            stage.at(started + 5);
+            let pooled = stage.pooled(driver, 0, request_id + 1, number);
+            stage.at(started + 40);
+            stage.goodbye(pooled, &[number]);
+            stage.close(pooled);
+            stage.close(monitor);
+        }
+        stage.at(12_000);
+        assert_eq!(stage.clients(), [(1, 1)], "{driver:?}");
+        assert_eq!(stage.owner(lasting), Some(1));
+        let closed = stage
+            .pools
+            .mongo_clients()
+            .filter(|client| !client.is_open());
+        assert_eq!(closed.count(), 20, "{driver:?}");
+    }
+}
+
+#[test]
+fn a_replica_set_client_spans_its_members() {
+    let mut stage = Stage::new(3);
+    for client in 0..2 {
+        let seed = stage.monitor(PYMONGO, 0, client);
+        stage.describe(seed, "rs0");
+    }
+    stage.at(20);
+    for _ in 0..2 {
+        for upstream in [1, 2] {
+            let monitor = stage.monitor(PYMONGO, upstream, 9);
+            stage.describe(monitor, "rs0");
+        }
+    }
+    stage.at(500);
+    assert_eq!(stage.clients(), [(0, 3), (0, 3)]);
+    let primary = stage.pooled(PYMONGO, 0, 1, 1);
+    stage.at(1000);
+    let secondary = stage.pooled(PYMONGO, 2, 1, 1);
+    stage.at(1500);
+    assert_eq!(stage.owner(primary), stage.owner(secondary));
+    let client = stage.pools.mongo_clients().next().unwrap();
+    assert_eq!(client.pools.len(), 2);
+}
+
+#[test]
+fn servers_without_a_common_set_have_clients_of_their_own() {
+    let mut stage = Stage::new(2);
+    stage.monitor(PYMONGO, 0, 1);
+    stage.monitor(PYMONGO, 1, 1);
+    stage.at(500);
+    assert_eq!(stage.clients(), [(0, 1), (0, 1)]);
+}
+
+#[test]
+fn an_outage_does_not_make_another_client() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.monitor(NODE, 0, 1);
+    stage.at(10);
+    let pooled = stage.pooled(NODE, 0, 2, 1);
+    stage.at(9000);
+    for id in [monitor, pooled] {
+        stage.end(id, Initiator::Server, Manner::Fin, Phase::Idle);
+    }
+    stage.at(14_000);
+    assert_eq!(stage.clients(), [(0, 0)], "it is expected back");
+    let monitor = stage.monitor(NODE, 0, 30);
+    stage.at(14_010);
+    let pooled = stage.pooled(NODE, 0, 31, 1);
+    stage.at(15_000);
+    assert_eq!(stage.clients(), [(1, 1)]);
+    assert_eq!(stage.owner(monitor), Some(1));
+    assert_eq!(stage.owner(pooled), Some(1));
+}
+
+#[test]
+fn a_process_that_died_and_its_successor_are_two() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.monitor(NODE, 0, 1);
+    stage.at(10);
+    let pooled = stage.pooled(NODE, 0, 2, 1);
+    stage.at(9000);
+    stage.close(monitor);
+    stage.close(pooled);
+    stage.at(9900);
+    let monitor = stage.monitor(NODE, 0, 1);
+    stage.at(12_500);
+    assert_eq!(stage.clients(), [(0, 1)]);
+    assert_eq!(stage.owner(monitor), Some(2));
+}
+
+#[test]
+fn drivers_without_monitors_are_told_apart_by_sessions() {
+    let mut stage = Stage::new(1);
+    // A burst on a new pool: five sessions that have not met.
+    let pool: Vec<_> = (1..=5)
+        .map(|number| stage.pooled(LEGACY, 0, i32::from(number), number))
+        .collect();
+    stage.at(1000);
+    assert_eq!(stage.clients(), [(5, 0)]);
+    let other = stage.pooled(LEGACY, 0, 6, 6);
+    stage.work(other, 6, 100);
+    for (id, session) in pool.iter().zip([2, 3, 4, 5, 1]) {
+        stage.work(*id, session, 20);
+    }
+    stage.at(2000);
+    assert_eq!(stage.clients(), [(5, 0), (1, 0)]);
+    assert_ne!(stage.owner(other), stage.owner(pool[0]));
+}
+
+#[test]
+fn two_processes_have_no_client_in_common() {
+    let mut stage = Stage::new(1);
+    let one = stage.pooled(LEGACY, 0, 1, 1);
+    stage.at(3000);
+    let other = stage.pooled(LEGACY, 0, 1, 2);
+    stage.at(4000);
+    assert_eq!(stage.clients(), [(1, 0), (1, 0)]);
+    assert_ne!(stage.owner(one), stage.owner(other));
+}
+
+#[test]
+fn single_sockets_are_a_client_each() {
+    let mut stage = Stage::new(1);
+    for number in 1..=4 {
+        stage.pooled(PHP, 0, 1, number);
+        stage.at(u64::from(number) * 1000);
+    }
+    assert_eq!(stage.clients(), [(1, 0); 4]);
+}
+
+#[test]
+fn polling_monitors_split_what_was_held_to_be_one() {
+    let mut stage = Stage::new(1);
+    let one = stage.open(JAVA, 0, 1);
+    let other = stage.open(JAVA, 0, 2);
+    stage.at(10);
+    let pools = [stage.pooled(JAVA, 0, 3, 1), stage.pooled(JAVA, 0, 4, 2)];
+    stage.at(5000);
+    assert_eq!(stage.clients().len(), 1, "nothing tells yet");
+    stage.at(10_000);
+    for monitor in [one, other] {
+        stage.tell(
+            monitor,
+            Fact::RoleFound(crate::connection::Role::RoundTripMonitor),
+        );
+    }
+    stage.at(11_000);
+    assert_eq!(stage.clients(), [(1, 1), (1, 1)]);
+    assert_ne!(stage.owner(pools[0]), stage.owner(pools[1]));
+}
