@@ -66,6 +66,7 @@ pub mod observer;
 
 pub mod clock;
 pub mod config;
+pub mod journal;
 pub mod live;
 pub mod metrics;
 pub mod telemetry;

@@ -22,7 +22,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::StatusFacts;
 use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
 use crate::clock::Clock;
-use crate::config::{Config, Limits, ListenerConfig};
+use crate::config::{Config, JournalConfig, Limits, ListenerConfig};
+use crate::journal::Journal;
 use crate::live::{self, Feed};
 use crate::metrics::{BuildFacts, Cost, Exposition, Health};
 use crate::proxy::{
@@ -73,13 +74,16 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
     let (feed, findings, reasoning) = live::channel();
     let shared = Arc::new(share(&config, &listeners, clock, feed));
-    let upstreams = config.listeners.iter().map(upstream_name).collect();
-    reasoning
-        .start(Arc::clone(&shared.directory), upstreams, clock, |_| {})
+    let upstreams: Vec<_> = config.listeners.iter().map(upstream_name).collect();
+    let journal = open_journal(&config.journal, &upstreams, clock)?;
+    let journal_health = journal.as_ref().map(Journal::health);
+    let observer = reasoning
+        .start(Arc::clone(&shared.directory), upstreams, clock, journal)
         .context("failed to start the observer")?;
     let source = Arc::new(AppSource::new(
         Arc::clone(&shared),
         findings,
+        journal_health,
         Exposition::new(
             Arc::clone(&shared.directory),
             Arc::clone(&shared.health),
@@ -132,6 +136,8 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         stop_all.cancel();
         tasks.close();
         tasks.wait().await;
+        // It blocks, but by now nothing else wants to run.
+        observer.stop();
     };
     tokio::select! {
         () = ending => tracing::info!("stopped"),
@@ -171,6 +177,21 @@ fn upstream_name(listener: &ListenerConfig) -> UpstreamName {
         name: listener.name.clone(),
         address: listener.upstream.clone(),
     }
+}
+
+fn open_journal(
+    config: &JournalConfig,
+    upstreams: &[UpstreamName],
+    clock: Clock,
+) -> anyhow::Result<Option<Journal>> {
+    let Some(path) = &config.path else {
+        return Ok(None);
+    };
+    let upstreams = upstreams.to_vec();
+    let (size, files) = (config.size_max_bytes, config.files_max);
+    Journal::open(path, size, files, upstreams, clock.now())
+        .map(Some)
+        .with_context(|| format!("failed to open the journal {}", path.display()))
 }
 
 fn share(config: &Config, listeners: &[Listener], clock: Clock, feed: Arc<Feed>) -> Shared {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::admin::{ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
 use crate::diagnose::Incident;
+use crate::journal::JournalHealth;
 use crate::live::Findings;
 use crate::metrics::{Cost, Exposition};
 use crate::proxy::Shared;
@@ -30,6 +31,7 @@ pub(super) struct AppSource {
     stage: AtomicU8,
     shared: Arc<Shared>,
     findings: Arc<Findings>,
+    journal: Option<Arc<JournalHealth>>,
     exposition: Exposition,
     /// What does not change while the process runs.
     facts: StatusFacts,
@@ -39,6 +41,7 @@ impl AppSource {
     pub(super) fn new(
         shared: Arc<Shared>,
         findings: Arc<Findings>,
+        journal: Option<Arc<JournalHealth>>,
         exposition: Exposition,
         facts: StatusFacts,
     ) -> Self {
@@ -47,6 +50,7 @@ impl AppSource {
             stage,
             shared,
             findings,
+            journal,
             exposition,
             facts,
         }
@@ -85,11 +89,23 @@ impl Source for AppSource {
     }
 
     fn status(&self) -> StatusFacts {
-        StatusFacts {
-            is_draining: self.is_in(Stage::Draining),
-            cost: Cost::read(&self.shared.health),
-            ..self.facts.clone()
+        let mut facts = self.facts.clone();
+        facts.is_draining = self.is_in(Stage::Draining);
+        facts.cost = Cost::read(&self.shared.health);
+        let journal = self.journal.as_ref();
+        facts.warnings.extend(
+            journal
+                .and_then(|journal| journal.failure())
+                .map(str::to_owned),
+        );
+        let lost = self.findings.lost();
+        if lost > 0 {
+            facts.warnings.push(format!(
+                "{lost} observations were lost since the start because the observer could not keep up: incidents \
+                 may be missing or late"
+            ));
         }
+        facts
     }
 }
 

@@ -198,15 +198,12 @@ impl Directory {
         }
     }
 
-    /// Tells the witness the counters of every open connection whose counters changed since the last time. To be
-    /// called about once a second.
-    pub fn sample(&self, at: Timestamp) {
-        let Some(witness) = &self.witness else {
-            return;
-        };
+    /// Tells the counters of every open connection whose counters changed since the last time. To be called about
+    /// once a second.
+    pub fn sample(&self, at: Timestamp, mut tell: impl FnMut(Entry)) {
         for cell in &self.connections {
             if let Some(sample) = cell.changed_sample() {
-                witness.saw(Entry {
+                tell(Entry {
                     at,
                     connection: cell.id,
                     fact: Fact::Sampled(sample),

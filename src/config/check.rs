@@ -9,12 +9,13 @@ use std::time::Duration;
 use super::error::{ConfigError, Problem};
 use super::keys::{
     ADVERTISED, CAPTURE_LIMIT, CLIENT_TTL, CONNECT_TIMEOUT, DRAIN_TIMEOUT, INFLATE_LIMIT,
-    KEEPALIVE, Key, LISTEN, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL,
-    NAME, OBSERVE_BUDGET, UPSTREAM, WEB_LISTEN_ADDRESS, WORKERS,
+    JOURNAL_MAX_FILES, JOURNAL_MAX_SIZE, JOURNAL_PATH, KEEPALIVE, Key, LISTEN, LOG_FORMAT,
+    LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL, NAME, OBSERVE_BUDGET, UPSTREAM,
+    WEB_LISTEN_ADDRESS, WORKERS,
 };
 use super::layer::{Layer, ListenerSettings, Origin, Setting};
 use super::values::{self, Host, HostPort};
-use super::{Config, Limits, ListenerConfig, Loaded, LogConfig, WebConfig};
+use super::{Config, JournalConfig, Limits, ListenerConfig, Loaded, LogConfig, WebConfig};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,6 +38,10 @@ const CAPTURE_LIMIT_RANGE: RangeInclusive<usize> = 1024..=48 << 20;
 const INFLATE_LIMIT_RANGE: RangeInclusive<usize> = 1024..=48 << 20;
 /// More threads than any machine has cores only cost.
 const WORKERS_RANGE: RangeInclusive<usize> = 1..=1024;
+/// A file begins with what is open; below this it would hold little else.
+const JOURNAL_MAX_SIZE_RANGE: RangeInclusive<usize> = 64 << 10..=64 << 30;
+/// Each rotation renames all of them.
+const JOURNAL_MAX_FILES_RANGE: RangeInclusive<usize> = 1..=1000;
 /// As many as the metrics have room for (`upstream` label).
 const LISTENERS_MAX: usize = 64;
 
@@ -89,6 +94,7 @@ impl Checker<'_> {
         let inflate_limit = self.value(INFLATE_LIMIT, |t| values::size(t, &INFLATE_LIMIT_RANGE));
         let observe_budget = self.value(OBSERVE_BUDGET, values::share);
         let metrics_detail = self.value(METRICS_DETAIL, values::metrics_detail);
+        let journal = self.journal();
         let filter = self.value(LOG_LEVEL, values::log_filter);
         let format = self.value(LOG_FORMAT, values::log_format);
         let listeners = self.listeners(web);
@@ -113,6 +119,22 @@ impl Checker<'_> {
                 format: format?,
             },
             metrics_detail: metrics_detail?,
+            journal: journal?,
+        })
+    }
+
+    fn journal(&mut self) -> Option<JournalConfig> {
+        let path = self.value(JOURNAL_PATH, values::optional_path);
+        let max_size = self.value(JOURNAL_MAX_SIZE, |t| {
+            values::size(t, &JOURNAL_MAX_SIZE_RANGE)
+        });
+        let files_max = self.value(JOURNAL_MAX_FILES, |t| {
+            values::count(t, &JOURNAL_MAX_FILES_RANGE)
+        });
+        Some(JournalConfig {
+            path: path?,
+            size_max_bytes: max_size?,
+            files_max: files_max?,
         })
     }
 

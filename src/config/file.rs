@@ -10,9 +10,9 @@ use serde_saphyr::{Spanned, UserMessageFormatter};
 
 use super::error::{ConfigError, Problem};
 use super::keys::{
-    CAPTURE_LIMIT, CLIENT_TTL, CONNECT_TIMEOUT, DRAIN_TIMEOUT, INFLATE_LIMIT, KEEPALIVE,
-    LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS, METRICS_DETAIL, OBSERVE_BUDGET,
-    WEB_LISTEN_ADDRESS, WORKERS,
+    CAPTURE_LIMIT, CLIENT_TTL, CONNECT_TIMEOUT, DRAIN_TIMEOUT, INFLATE_LIMIT, JOURNAL_MAX_FILES,
+    JOURNAL_MAX_SIZE, JOURNAL_PATH, KEEPALIVE, LOG_FORMAT, LOG_LEVEL, MAX_CLIENTS, MAX_CONNECTIONS,
+    METRICS_DETAIL, OBSERVE_BUDGET, WEB_LISTEN_ADDRESS, WORKERS,
 };
 use super::layer::{Layer, ListenerSettings, Origin, Setting};
 
@@ -37,6 +37,7 @@ struct File {
     inflate_limit: Text,
     observe_budget: Text,
     metrics: Option<Metrics>,
+    journal: Option<Journal>,
     log: Option<Log>,
 }
 
@@ -59,6 +60,14 @@ struct Web {
 #[serde(deny_unknown_fields)]
 struct Metrics {
     detail: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Journal {
+    path: Text,
+    max_size: Text,
+    max_files: Text,
 }
 
 #[derive(Deserialize)]
@@ -123,6 +132,7 @@ impl Reader<'_> {
             Some(log) => (log.level, log.format),
             None => (None, None),
         };
+        let journal = file.journal.unwrap_or_default();
         let texts = [
             (CONNECT_TIMEOUT, file.connect_timeout),
             (KEEPALIVE, file.keepalive),
@@ -142,6 +152,9 @@ impl Reader<'_> {
                 METRICS_DETAIL,
                 file.metrics.and_then(|metrics| metrics.detail),
             ),
+            (JOURNAL_PATH, journal.path),
+            (JOURNAL_MAX_SIZE, journal.max_size),
+            (JOURNAL_MAX_FILES, journal.max_files),
             (LOG_LEVEL, log_level),
             (LOG_FORMAT, log_format),
         ];

@@ -71,6 +71,12 @@ keys! {
         "Share of a worker's time that looking at the traffic may take; beyond it connections are forwarded without being looked at";
     METRICS_DETAIL = "metrics.detail", "POOLSCOPE_METRICS_DETAIL", "metrics.detail", "DETAIL", Some("standard"),
         "How much the exposition tells: minimal leaves the histograms of clients out, standard is everything";
+    JOURNAL_PATH = "journal.path", "POOLSCOPE_JOURNAL_PATH", "journal.path", "PATH|none", Some("none"),
+        "File to record what happens to connections in, for poolscope replay; none records nothing";
+    JOURNAL_MAX_SIZE = "journal.max_size", "POOLSCOPE_JOURNAL_MAX_SIZE", "journal.max-size", "SIZE", Some("64MiB"),
+        "Size at which the journal goes on in a new file";
+    JOURNAL_MAX_FILES = "journal.max_files", "POOLSCOPE_JOURNAL_MAX_FILES", "journal.max-files", "N", Some("4"),
+        "Files of the journal that are kept, the one being written included";
     LOG_LEVEL = "log.level", "POOLSCOPE_LOG_LEVEL", "log.level", "FILTER", Some("info"),
         "What is logged: a level, or a list such as info,poolscope::proxy=debug";
     LOG_FORMAT = "log.format", "POOLSCOPE_LOG_FORMAT", "log.format", "FORM", Some("human"),
@@ -86,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_three_spellings_follow_from_each_other() {
-        assert_eq!(KEYS.len(), 18);
+        assert_eq!(KEYS.len(), 21);
         for key in KEYS {
             let short = key.path.strip_prefix("listeners[].").unwrap_or(key.path);
             assert_eq!(key.flag, short.replace('_', "-"));

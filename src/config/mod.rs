@@ -19,7 +19,7 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Problem};
@@ -80,6 +80,19 @@ pub struct Config {
     pub log: LogConfig,
     /// How much the exposition tells.
     pub metrics_detail: MetricsDetail,
+    /// What is recorded.
+    pub journal: JournalConfig,
+}
+
+/// What is recorded, and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// The file being written; `None` records nothing.
+    pub path: Option<PathBuf>,
+    /// Size at which it goes on in a new file.
+    pub size_max_bytes: usize,
+    /// Files that are kept, the one being written included.
+    pub files_max: usize,
 }
 
 /// One address to accept on and the server behind it.

@@ -27,6 +27,13 @@ impl Config {
                 .observe_percent
                 .map_or_else(|| "off".to_owned(), |percent| format!("{percent}%")),
             "metrics.detail" => self.metrics_detail.to_string(),
+            "journal.path" => self
+                .journal
+                .path
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), |path| path.display().to_string()),
+            "journal.max_size" => format_size(self.journal.size_max_bytes),
+            "journal.max_files" => self.journal.files_max.to_string(),
             "log.level" => self.log.filter.clone(),
             "log.format" => self.log.format.to_string(),
             _ => return None,
@@ -57,11 +64,12 @@ impl fmt::Display for Loaded {
             }
             section = of;
             let indent = if of.is_empty() { "" } else { "  " };
-            // Only texts with a colon or a comma need quotes in YAML, here all of them plain ASCII.
-            let text = if text.contains([':', ',']) {
-                format!("{text:?}")
-            } else {
+            // Whatever could mean something in YAML is quoted.
+            let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+            let text = if text.chars().all(is_plain) {
                 text
+            } else {
+                format!("{text:?}")
             };
             let line = format!("{indent}{name}: {text}");
             match self.origins.get(key.path) {

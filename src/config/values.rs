@@ -4,6 +4,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{LogFormat, MetricsDetail};
@@ -265,6 +266,16 @@ pub(super) fn name(text: &str) -> Result<String, String> {
         return Err("\"other\" is taken: it stands for what is over a limit".to_owned());
     }
     Ok(text.to_owned())
+}
+
+/// A path, or `none`.
+pub(super) fn optional_path(text: &str) -> Result<Option<PathBuf>, String> {
+    match text {
+        "" => Err("a path is missing; write none to have none".to_owned()),
+        "none" => Ok(None),
+        path if path.contains('\0') => Err(format!("{path:?} is not a path")),
+        path => Ok(Some(path.into())),
+    }
 }
 
 /// A level, or a list of levels and `target=level`.

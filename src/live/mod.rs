@@ -8,8 +8,8 @@
 
 mod picture;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use self::picture::{Counted, Easel};
 use crate::clients::Directory;
 use crate::clock::Clock;
 use crate::diagnose::{Incident, News};
+use crate::journal::Journal;
 use crate::observer::{Observer, Sequencer};
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
@@ -37,6 +38,9 @@ const TURN: Duration = Duration::from_millis(50);
 
 /// Time between two looks at the counters of every connection.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// Longest wait for the thread to stop.
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// The sending end; belongs to the directory.
 #[derive(Debug)]
@@ -114,44 +118,105 @@ pub fn channel() -> (Arc<Feed>, Arc<Findings>, Reasoning) {
     (feed, findings, reasoning)
 }
 
+/// The running thread.
+#[derive(Debug)]
+pub struct Running {
+    is_stopping: Arc<AtomicBool>,
+    has_stopped: Receiver<()>,
+}
+
+impl Running {
+    /// Tells the observer what there still is, and closes the journal. Blocks until that is done, or has taken too
+    /// long: a disk that hangs must not keep the process.
+    pub fn stop(self) {
+        self.is_stopping.store(true, Ordering::Release);
+        // Nothing is ever sent: the other end goes with the thread.
+        if self.has_stopped.recv_timeout(STOP_MAX) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the observer does not stop; what it has not written is lost");
+        }
+    }
+}
+
 impl Reasoning {
-    /// Starts the thread; it ends with the process. `told` sees each entry in its final order.
+    /// Starts the thread, which records in `journal` what the observer is told.
     pub fn start(
         self,
         directory: Arc<Directory>,
         upstreams: Vec<UpstreamName>,
         clock: Clock,
-        mut told: impl FnMut(&Entry) + Send + 'static,
-    ) -> std::io::Result<()> {
+        journal: Option<Journal>,
+    ) -> std::io::Result<Running> {
         self.findings.easel.attend();
+        let is_stopping = Arc::new(AtomicBool::new(false));
+        let stop = Arc::clone(&is_stopping);
+        let (stopped, has_stopped) = sync_channel(0);
         std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || {
-                let mut observer = Observer::new(upstreams);
-                let mut sequencer = Sequencer::default();
-                let mut counted = Counted::default();
-                let mut sampled_at = clock.now();
-                let mut turned_at = sampled_at;
-                loop {
-                    if let Ok(entry) = self.receiver.recv_timeout(TURN) {
-                        sequencer.push(entry);
-                    }
-                    let now = clock.now();
-                    if now.since(turned_at) < TURN {
-                        continue;
-                    }
-                    turned_at = now;
-                    if now.since(sampled_at) >= SAMPLE_EVERY {
-                        sampled_at = now;
-                        directory.sample(now);
-                    }
-                    let mut news = Vec::new();
-                    sequencer.advance(now, &mut observer, &mut news, &mut told);
-                    self.publish(&observer, news);
-                    self.findings.easel.paint(now, &observer, &mut counted);
+                self.run(&directory, upstreams, clock, journal, &stop);
+                drop(stopped);
+            })?;
+        Ok(Running {
+            is_stopping,
+            has_stopped,
+        })
+    }
+
+    fn run(
+        self,
+        directory: &Directory,
+        upstreams: Vec<UpstreamName>,
+        clock: Clock,
+        mut journal: Option<Journal>,
+        stop: &AtomicBool,
+    ) {
+        let mut observer = Observer::new(upstreams);
+        let mut sequencer = Sequencer::default();
+        let mut counted = Counted::default();
+        let mut sampled_at = clock.now();
+        let mut turned_at = sampled_at;
+        loop {
+            if let Ok(entry) = self.receiver.recv_timeout(TURN) {
+                sequencer.push(entry);
+            }
+            let now = clock.now();
+            if now.since(turned_at) < TURN {
+                continue;
+            }
+            turned_at = now;
+            let is_stopping = stop.load(Ordering::Acquire);
+            if is_stopping {
+                for entry in self.receiver.try_iter().take(CHANNEL_LEN) {
+                    sequencer.push(entry);
                 }
-            })
-            .map(drop)
+            } else if now.since(sampled_at) >= SAMPLE_EVERY {
+                sampled_at = now;
+                directory.sample(now, |entry| sequencer.push(entry));
+            }
+            let mut news = Vec::new();
+            let told = |entry: &Entry| {
+                if let Some(journal) = &mut journal {
+                    journal.told(entry);
+                }
+            };
+            let until = if is_stopping {
+                sequencer.tell_until(now, &mut observer, &mut news, told);
+                now
+            } else {
+                sequencer.advance(now, &mut observer, &mut news, told)
+            };
+            if let Some(journal) = &mut journal {
+                journal.passed(until, observer.pools());
+            }
+            self.publish(&observer, news);
+            self.findings.easel.paint(now, &observer, &mut counted);
+            if is_stopping {
+                if let Some(journal) = journal {
+                    journal.close(until);
+                }
+                return;
+            }
+        }
     }
 
     fn publish(&self, observer: &Observer, news: Vec<News>) {

@@ -35,15 +35,18 @@ impl Sequencer {
             .insert((at, self.arrived), Entry { at, ..entry });
     }
 
-    /// It is `now`: tells the observer what can no longer be overtaken. `told` sees each entry in its final order.
+    /// It is `now`: tells the observer what can no longer be overtaken, and returns up to when. `told` sees each
+    /// entry in its final order.
     pub fn advance(
         &mut self,
         now: Timestamp,
         observer: &mut Observer,
         news: &mut Vec<News>,
         told: impl FnMut(&Entry),
-    ) {
-        self.tell_until(now - HOLD, observer, news, told);
+    ) -> Timestamp {
+        let until = now - HOLD;
+        self.tell_until(until, observer, news, told);
+        until
     }
 
     /// Tells everything there is, up to `until`.

@@ -4,7 +4,12 @@
 //! {"poolscope_journal":1,"upstreams":[{"name":"db","address":"10.0.0.5:27017"}]}
 //! {"at":1795469188123456789,"conn":17,"opened":{"upstream":0,"peer":"10.0.1.9:40122"}}
 //! {"at":1795469188124456789,"conn":17,"dialled":1000000}
+//! {"at":1795469189124456789,"mark":null}
 //! ```
+//!
+//! A mark says that time passed up to there and nothing happened. A journal may go through several runs of the
+//! proxy: each begins with a header, which forgets everything before it. One run may go through several files: each
+//! begins with a header that names its [`Part`], followed by what was open, told again with the moments it had.
 //!
 //! Moments and durations are whole nanoseconds, so that what is read is exactly what was written. A line that ends
 //! early is what a crash leaves behind and ends the reading without an error; anything else that cannot be
@@ -13,6 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+use crate::time::Timestamp;
 
 /// The version of the format that is written; older ones are read.
 pub const VERSION: u32 = 1;
@@ -25,6 +31,39 @@ pub struct Header {
     pub version: u32,
     /// The upstreams by position.
     pub upstreams: Vec<UpstreamName>,
+    /// Where the file belongs, when a run of the proxy wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+}
+
+/// A part of what one run of the proxy told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// When the run began: its name.
+    pub run: Timestamp,
+    /// The position of the part, from 0.
+    pub number: u64,
+    /// So many entries follow that tell again what was open, in the order of their moments. Whoever has read the
+    /// part before knows them.
+    pub retold: u64,
+}
+
+/// What a line says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// Everything before is over.
+    Header(Header),
+    /// Something happened.
+    Entry(Entry),
+    /// Time passed.
+    Mark(Timestamp),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    at: Timestamp,
+    #[serde(rename = "mark")]
+    is_mark: (),
 }
 
 /// An upstream, as the reader of incidents knows it.
@@ -42,6 +81,7 @@ impl Header {
         Self {
             version: VERSION,
             upstreams,
+            part: None,
         }
     }
 }
@@ -83,6 +123,26 @@ pub fn read_header(line: &str) -> Result<Header, LineError> {
         return Err(LineError::Version(header.version));
     }
     Ok(header)
+}
+
+/// The line that says that time passed up to `at`, its end included.
+pub fn write_mark(at: Timestamp) -> String {
+    write_line(&Mark { at, is_mark: () })
+}
+
+/// Reads the line with this number.
+pub fn read_line(number: u64, line: &str) -> Result<Line, LineError> {
+    if number == 1 || line.starts_with(r#"{"poolscope_journal""#) {
+        return read_header(line).map(Line::Header);
+    }
+    let error = match read_entry(number, line) {
+        Ok(entry) => return Ok(Line::Entry(entry)),
+        Err(error) => error,
+    };
+    // An entry is what most lines are, and its error says most about a line that is neither.
+    serde_json::from_str(line)
+        .map(|Mark { at, .. }| Line::Mark(at))
+        .map_err(|_| error)
 }
 
 /// Reads an entry from the line with this number.

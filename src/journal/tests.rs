@@ -1,0 +1,233 @@
+use std::io::Cursor;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::observer::Observer;
+use crate::time::Timestamp;
+use crate::timeline::lines::{Line, LineError, UpstreamName};
+use crate::timeline::{ConnectionId, Entry, Fact, Opened, Sample, UpstreamId};
+
+fn upstreams() -> Vec<UpstreamName> {
+    vec![UpstreamName {
+        name: "db".to_owned(),
+        address: "10.0.0.5:27017".to_owned(),
+    }]
+}
+
+fn ms(millis: u64) -> Timestamp {
+    Timestamp::from_nanos(1_000_000_000_000) + Duration::from_millis(millis)
+}
+
+fn entry(at: u64, connection: u64, fact: Fact) -> Entry {
+    Entry {
+        at: ms(at),
+        connection: ConnectionId(connection),
+        fact,
+    }
+}
+
+fn opened(at: u64, connection: u64) -> Entry {
+    let fact = Opened {
+        upstream: UpstreamId(0),
+        peer: "10.0.1.9:40122".parse().unwrap(),
+    };
+    entry(at, connection, Fact::Opened(fact))
+}
+
+/// Tells journal and observer the same.
+fn tell(journal: &mut Journal, observer: &mut Observer, entries: &[Entry]) {
+    for entry in entries {
+        journal.told(entry);
+        observer.record(entry, &mut Vec::new());
+        journal.passed(entry.at, observer.pools());
+    }
+}
+
+fn open(path: &Path, run: u64) -> Journal {
+    Journal::open(path, 64 << 10, 3, upstreams(), ms(run)).unwrap()
+}
+
+fn lines(path: &Path) -> Vec<Line> {
+    let mut reader = Reader::open(path).unwrap();
+    std::iter::from_fn(|| reader.next_line().unwrap()).collect()
+}
+
+fn entries(path: &Path) -> Vec<Entry> {
+    lines(path)
+        .into_iter()
+        .filter_map(|line| match line {
+            Line::Entry(entry) => Some(entry),
+            Line::Header(_) | Line::Mark(_) => None,
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_told_is_read_back_and_time_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path, 0);
+    let mut observer = Observer::new(upstreams());
+    tell(&mut journal, &mut observer, &[opened(10, 1)]);
+    journal.passed(ms(500), observer.pools());
+    journal.passed(ms(1010), observer.pools());
+    journal.close(ms(1500));
+    let lines: [Line; 4] = lines(&path).try_into().unwrap();
+    let [
+        Line::Header(header),
+        Line::Entry(first),
+        Line::Mark(silent),
+        Line::Mark(end),
+    ] = lines
+    else {
+        panic!("other lines");
+    };
+    assert_eq!(header.upstreams, upstreams());
+    assert_eq!(first, opened(10, 1));
+    assert_eq!((silent, end), (ms(1010), ms(1500)));
+}
+
+#[test]
+fn nobody_else_may_read_it() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    open(&path, 0).close(ms(1));
+    let mode = path.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_crash_loses_a_second_and_leaves_half_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path, 0);
+    let mut observer = Observer::new(upstreams());
+    tell(
+        &mut journal,
+        &mut observer,
+        &[opened(10, 1), opened(1020, 2), opened(1500, 3)],
+    );
+    // As a crash does: what is in the buffer is gone.
+    std::mem::forget(journal);
+    assert_eq!(entries(&path).len(), 2);
+
+    let whole = std::fs::read(&path).unwrap();
+    for len in 0..whole.len() {
+        std::fs::write(&path, &whole[..len]).unwrap();
+        let mut replay = Replay::default();
+        let read = Reader::open(&path).and_then(|mut reader| replay.read(&mut reader));
+        let header = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        assert_eq!(read.is_ok(), len >= header, "cut at {len}: {read:?}");
+    }
+
+    // The next run removes what is half, and goes on behind it.
+    std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    let mut journal = open(&path, 9000);
+    let mut observer = Observer::new(upstreams());
+    tell(&mut journal, &mut observer, &[opened(9010, 1)]);
+    journal.close(ms(9020));
+    assert_eq!(entries(&path), [opened(10, 1), opened(9010, 1)]);
+}
+
+#[test]
+fn each_file_can_be_read_alone_and_the_oldest_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path, 0);
+    let mut observer = Observer::new(upstreams());
+    let told: Vec<Entry> = (0..3000)
+        .map(|at| match at {
+            0 | 1 => opened(at, at + 1),
+            _ => {
+                let sample = Sample {
+                    requests: at,
+                    from_client_at: ms(at),
+                    ..Sample::default()
+                };
+                entry(at, at % 2 + 1, Fact::Sampled(sample))
+            }
+        })
+        .collect();
+    tell(&mut journal, &mut observer, &told);
+    journal.close(ms(3000));
+
+    let mut names: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["journal", "journal.1", "journal.2"]);
+    for name in &names {
+        let path = directory.path().join(name);
+        assert!(path.metadata().unwrap().len() < 70 << 10);
+        let open: Vec<ConnectionId> = entries(&path)
+            .iter()
+            .filter(|entry| matches!(entry.fact, Fact::Opened(_)))
+            .map(|entry| entry.connection)
+            .collect();
+        assert_eq!(open, [ConnectionId(1), ConnectionId(2)], "{name}");
+    }
+
+    let mut replay = Replay::default();
+    for name in names.iter().rev() {
+        let mut reader = Reader::open(&directory.path().join(name)).unwrap();
+        replay.read(&mut reader).unwrap();
+    }
+    let replayed = replay.finish();
+    // What the first file tells again is learnt; what the later ones do is known.
+    let first = entries(&directory.path().join("journal.2"));
+    let fresh = told.iter().position(|entry| *entry == first[4]).unwrap();
+    assert_eq!(replayed.entries, u64::try_from(told.len() - fresh).unwrap());
+    assert_eq!(replayed.until, ms(3000));
+}
+
+#[test]
+fn a_full_disk_ends_the_recording_and_nothing_else() {
+    // Every write there says that no space is left (full(4)).
+    let failed = Journal::open(Path::new("/dev/full"), 64 << 10, 3, upstreams(), ms(0));
+    assert_eq!(
+        failed.unwrap_err().kind(),
+        std::io::ErrorKind::StorageFull,
+        "a disk that is full from the beginning is a mistake of the configuration"
+    );
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path, 0);
+    let health = journal.health();
+    let mut observer = Observer::new(upstreams());
+    // Rotation fails where the older file cannot be replaced: a directory that is not empty.
+    std::fs::create_dir_all(directory.path().join("journal.1/x")).unwrap();
+    std::fs::create_dir_all(directory.path().join("journal.2/x")).unwrap();
+    let told: Vec<Entry> = (0..2000).map(|at| opened(at, at + 1)).collect();
+    tell(&mut journal, &mut observer, &told);
+    assert_eq!(health.errors(), 1);
+    assert!(health.failure().unwrap().contains("switched off"));
+    journal.close(ms(2000));
+    assert_eq!(health.errors(), 1);
+}
+
+#[test]
+fn what_is_no_journal_is_refused() {
+    let read = |text: &str| {
+        let mut replay = Replay::default();
+        replay.read(&mut Reader::new(Cursor::new(text.to_owned())))
+    };
+    let header = r#"{"poolscope_journal":1,"upstreams":[]}"#;
+    assert!(matches!(read(""), Err(ReadError::Empty)));
+    assert!(matches!(
+        read("hello\n"),
+        Err(ReadError::Line(LineError::Header(_)))
+    ));
+    assert!(matches!(
+        read(&format!("{header}\nhello\n{{}}\n")),
+        Err(ReadError::Line(LineError::Line { line: 2, .. }))
+    ));
+    assert!(matches!(
+        read(&format!("{header}\n{}", "x".repeat(5 << 20))),
+        Err(ReadError::TooLong(2))
+    ));
+    assert!(read(&format!("{header}\n{header}\n{{\"at\":5,\"mark\":null}}\n")).is_ok());
+}
