@@ -1,9 +1,10 @@
 # What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
 
-.PHONY: help test demo lint setup bench bench-instructions
+.PHONY: help test scenarios demo lint setup bench bench-instructions
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
+	@echo "make scenarios  every fault on every driver, judged; half an hour (ONLY RUNS HEALTHY_RUNS JOBS KEEP)"
 	@echo "make demo    a minute of poolscope between five services and a real mongod"
 	@echo "make lint    formatting, clippy and documentation, without any warning"
 	@echo "make setup   only install what tests and demo run on"
@@ -17,6 +18,10 @@ setup:
 # cargo-nextest gives each test its own process and a limit of time; where it is not, cargo's own runner will do.
 test: setup
 	@tests/setup/run-tests
+
+# What it found is in target/scenarios/summary.md. Faults of the network take root.
+scenarios: setup
+	@cargo test --locked --test it -- --ignored --exact scenarios::matrix --nocapture
 
 demo:
 	@tests/setup/install mongod python node rust-driver

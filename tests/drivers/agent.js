@@ -9,6 +9,8 @@ const mongodb = require(driverName);
 const { version } = require(`${driverName}/package.json`);
 const major = parseInt(version, 10);
 const legacy = major === 3 && topology === 'legacy';
+// Failures that one `run` prints one by one; all of them are counted.
+const FAILURES_PRINTED = 300;
 const HOLD = `poolscope-hold-${process.pid}`;
 
 const write = line => process.stdout.write(JSON.stringify(line) + '\n');
@@ -271,7 +273,9 @@ class Agent {
           if (args.list) answer.acknowledged.push(answer.result._id);
         } catch (error) {
           answer.failed++;
-          bump(answer.errors, `${error.name}: ${String(error.message).slice(0, 200)}`);
+          const message = `${error.name}: ${String(error.message).slice(0, 200)}`;
+          bump(answer.errors, message);
+          if (answer.failed <= FAILURES_PRINTED) write({ event: 'operation_failed', name, at: Date.now() / 1000, error: message });
           await pause(0);
         }
       }
@@ -376,8 +380,10 @@ class Agent {
     for (let number = 0; number < request.count; number++) {
       await this.open(request);
       await perform(this.client(request), request.args || {}, number);
+      if (request.close) await this.close(request);
+      if (request.pause) await pause(request.pause);
     }
-    return { clients: this.clients.get(request.name).length };
+    return { clients: (this.clients.get(request.name) || []).length };
   }
 
   async close({ name, force = false }) {

@@ -21,6 +21,8 @@ from pymongo import monitoring
 from pymongo.cursor import CursorType
 from pymongo.write_concern import WriteConcern
 
+# Failures that one `run` prints one by one; all of them are counted.
+FAILURES_PRINTED = 300
 HOLD = "poolscope-hold"
 write_lock = threading.Lock()
 
@@ -121,6 +123,10 @@ class Reference(
             with self.lock:
                 self.heartbeats["failed"] += 1
             self.saw("heartbeat_failed", error=str(event.reply))
+
+
+def failed(name, message):
+    write({"event": "operation_failed", "name": name, "at": time.time(), "error": message})
 
 
 def stats(references, clients):
@@ -314,6 +320,7 @@ class Run:
 
     def __init__(self, client, request):
         self.client = client
+        self.name = request["name"]
         self.operation = OPERATIONS[request["operation"]]
         self.args = request.get("args", {})
         self.seconds = request.get("seconds")
@@ -346,9 +353,13 @@ class Run:
             try:
                 result = self.operation(self.client, self.args, number)
             except Exception as error:
+                message = "%s: %s" % (type(error).__name__, str(error)[:200])
                 with self.lock:
                     self.failed += 1
-                    self.errors["%s: %s" % (type(error).__name__, str(error)[:200])] += 1
+                    self.errors[message] += 1
+                    prints = self.failed <= FAILURES_PRINTED
+                if prints:
+                    failed(self.name, message)
                 continue
             with self.lock:
                 self.done += 1
@@ -480,6 +491,9 @@ class Agent:
         for number in range(request["count"]):
             self.do_open(request)
             operation(self.clients[request["name"]][-1], request.get("args", {}), number)
+            if request.get("close"):
+                self.do_close(request)
+            time.sleep(request.get("pause", 0) / 1000)
         return {"clients": len(self.clients[request["name"]])}
 
     def do_close(self, request):

@@ -14,7 +14,10 @@ from bson.codec_options import CodecOptions
 from pymongo.cursor import CursorType
 from pymongo.write_concern import WriteConcern
 
-from agent import HOLD, Reference, collection_of, command_reply, document, every_type, sleep_command, stats, write
+from agent import (
+    FAILURES_PRINTED, HOLD, Reference, collection_of, command_reply, document, every_type, failed, sleep_command, stats,
+    write,
+)
 
 
 async def ping(client, args, number):
@@ -162,11 +165,17 @@ class Agent:
                 if time.monotonic() >= begin + seconds if seconds is not None else started >= count:
                     return
                 started += 1
+                if request.get("pause") and started > request.get("concurrency", 1):
+                    await asyncio.sleep(request["pause"] / 1000)
                 try:
                     answer["result"] = await operation(client, args, started)
                 except Exception as error:
+                    message = "%s: %s" % (type(error).__name__, str(error)[:200])
                     answer["failed"] += 1
-                    answer["errors"]["%s: %s" % (type(error).__name__, str(error)[:200])] += 1
+                    answer["errors"][message] += 1
+                    if answer["failed"] <= FAILURES_PRINTED:
+                        failed(request["name"], message)
+                    await asyncio.sleep(0)
                     continue
                 answer["done"] += 1
                 if args.get("list"):
@@ -250,6 +259,9 @@ class Agent:
         for number in range(request["count"]):
             await self.do_open(request)
             await operation(self.client(request), request.get("args", {}), number)
+            if request.get("close"):
+                await self.do_close(request)
+            await asyncio.sleep(request.get("pause", 0) / 1000)
         return {"clients": len(self.clients[request["name"]])}
 
     async def do_close(self, request):

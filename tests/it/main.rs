@@ -22,6 +22,7 @@ mod prometheus;
 mod readme;
 mod relay;
 mod restart;
+mod scenarios;
 mod secrets;
 #[expect(
     dead_code,

@@ -50,6 +50,21 @@ impl Driver {
         Self::Rust,
     ];
 
+    /// Its name in tables and file names.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::PyMongo4 => "pymongo-4",
+            Self::PyMongo4Async => "pymongo-4-async",
+            Self::PyMongo3 => "pymongo-3.13",
+            Self::Node36Legacy => "node-3.6-legacy",
+            Self::Node36Unified => "node-3.6-unified",
+            Self::Node4 => "node-4",
+            Self::Node6 => "node-6",
+            Self::Node7 => "node-7",
+            Self::Rust => "rust-3",
+        }
+    }
+
     /// Whether its pools report CMAP events.
     pub(crate) fn has_cmap(self) -> bool {
         self != Self::Node36Legacy
@@ -147,10 +162,21 @@ impl Agent {
     }
 
     /// Sends a request without waiting for the answer; returns its id.
-    pub(crate) fn submit(&mut self, mut request: Value) -> u64 {
-        self.last_id += 1;
-        request["id"] = self.last_id.into();
-        writeln!(self.input, "{request}").unwrap();
+    pub(crate) fn submit(&mut self, request: Value) -> u64 {
+        self.submit_at_once([request]);
+        self.last_id
+    }
+
+    /// Sends requests that the program reads in one go; the last has the id that [`Self::submit`] would return.
+    pub(crate) fn submit_at_once<const N: usize>(&mut self, requests: [Value; N]) -> u64 {
+        let mut lines = String::new();
+        for mut request in requests {
+            self.last_id += 1;
+            request["id"] = self.last_id.into();
+            lines.push_str(&request.to_string());
+            lines.push('\n');
+        }
+        self.input.write_all(lines.as_bytes()).unwrap();
         self.input.flush().unwrap();
         self.last_id
     }
@@ -168,6 +194,17 @@ impl Agent {
             let (driver, lines) = (self.driver, self.process.lines());
             panic!("{driver:?} does not answer request {id}: {lines:#?}")
         })
+    }
+
+    /// The answer to a request, if it comes in time.
+    pub(crate) fn answer_within(&self, id: u64, limit: Duration) -> Option<Value> {
+        let (printed, changed) = &*self.printed;
+        let (mut printed, _) = changed
+            .wait_timeout_while(printed.lock().unwrap(), limit, |printed| {
+                !printed.answers.contains_key(&id) && !printed.ended
+            })
+            .unwrap();
+        printed.answers.remove(&id)
     }
 
     /// The answer to a request; a bad one ends the test.

@@ -4,8 +4,10 @@
 
 mod agent;
 mod exposition;
+mod fault_relay;
 mod http;
 mod mongod;
+mod network;
 mod poolscope;
 mod ports;
 mod process;
@@ -18,13 +20,15 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use agent::{Agent, Driver};
 pub(crate) use exposition::{Family, Sample, parse_exposition};
+pub(crate) use fault_relay::{Cut, FaultRelay, Faults};
 pub(crate) use http::{Response, get};
 pub(crate) use mongod::{Mongod, MongodOptions, ReplicaSet, number};
+pub(crate) use network::Network;
 pub(crate) use poolscope::Poolscope;
 pub(crate) use ports::Port;
 pub(crate) use process::Process;
 pub(crate) use prometheus::{Prometheus, promtool};
-pub(crate) use wait::{eventually, eventually_equal, now};
+pub(crate) use wait::{epoch_seconds, eventually, eventually_equal, now};
 pub(crate) use wire::Connection;
 
 /// The checkout.

@@ -8,7 +8,7 @@ use bson::{Bson, Document, doc};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{Connection, Port, Process, eventually, tool};
+use super::{Connection, Network, Port, Process, eventually, tool};
 
 /// A server starts within a second on an idle machine.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -36,6 +36,7 @@ pub(crate) struct Mongod {
     port: Port,
     directory: TempDir,
     options: MongodOptions,
+    network: Option<Network>,
 }
 
 impl Mongod {
@@ -51,14 +52,20 @@ impl Mongod {
 
     /// A server that answers.
     pub(crate) fn start(options: MongodOptions) -> Self {
+        Self::start_in(options, None)
+    }
+
+    /// The same in a network of its own.
+    pub(crate) fn start_in(options: MongodOptions, network: Option<Network>) -> Self {
         let port = Port::reserve();
         let directory = tempfile::tempdir().unwrap();
-        let process = Self::spawn(&port, &directory, &options);
+        let process = Self::spawn(&port, &directory, &options, network.as_ref());
         let mut mongod = Self {
             process,
             port,
             directory,
             options,
+            network,
         };
         mongod.wait_until_answering();
         if mongod.options.auth && !mongod.options.replica_set {
@@ -67,10 +74,20 @@ impl Mongod {
         mongod
     }
 
-    fn spawn(port: &Port, directory: &TempDir, options: &MongodOptions) -> Process {
-        let mut command = Command::new(tool("mongod/mongod"));
+    fn spawn(
+        port: &Port,
+        directory: &TempDir,
+        options: &MongodOptions,
+        network: Option<&Network>,
+    ) -> Process {
+        let program = tool("mongod/mongod");
+        let (mut command, ip) = match network {
+            None => (Command::new(program), port.addr().ip()),
+            Some(network) => (network.command(program), network.addr()),
+        };
         command
-            .args(["--bind_ip", "127.0.0.1", "--wiredTigerCacheSizeGB", "0.25"])
+            .args(["--bind_ip", &ip.to_string()])
+            .args(["--wiredTigerCacheSizeGB", "0.25"])
             .args(["--setParameter", "enableTestCommands=1"])
             // Its recording of itself takes a tenth of a core.
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
@@ -121,7 +138,15 @@ impl Mongod {
 
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.port.addr()
+        match &self.network {
+            None => self.port.addr(),
+            Some(network) => (network.addr(), self.port.number()).into(),
+        }
+    }
+
+    /// The network it has to itself.
+    pub(crate) fn network_mut(&mut self) -> &mut Network {
+        self.network.as_mut().unwrap()
     }
 
     /// A connection string straight to this server, with the root user where there is one.
@@ -140,7 +165,11 @@ impl Mongod {
         Connection::open(self.addr()).unwrap()
     }
 
-    fn try_command(&self, database: &str, command: Document) -> std::io::Result<Document> {
+    pub(crate) fn try_command(
+        &self,
+        database: &str,
+        command: Document,
+    ) -> std::io::Result<Document> {
         Connection::open(self.addr())?.command(database, command)
     }
 
@@ -150,6 +179,11 @@ impl Mongod {
         let reply = self.try_command(database, command).unwrap();
         assert!(is_ok(&reply), "{reply}");
         reply
+    }
+
+    /// Whether it demands authentication.
+    pub(crate) fn has_auth(&self) -> bool {
+        self.options.auth
     }
 
     /// Connections that the server counts, the asking one excluded.
@@ -175,6 +209,11 @@ impl Mongod {
         self.process.signal(Signal::STOP);
     }
 
+    /// Asks it to end.
+    pub(crate) fn ask_to_end(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
     /// Lets it go on after [`Self::freeze`].
     pub(crate) fn thaw(&self) {
         self.process.signal(Signal::CONT);
@@ -183,7 +222,12 @@ impl Mongod {
     /// Starts it again on the same port and data, and waits until it answers.
     pub(crate) fn restart(&mut self) {
         self.process.kill();
-        self.process = Self::spawn(&self.port, &self.directory, &self.options);
+        self.process = Self::spawn(
+            &self.port,
+            &self.directory,
+            &self.options,
+            self.network.as_ref(),
+        );
         self.wait_until_answering();
     }
 
@@ -213,8 +257,14 @@ pub(crate) struct ReplicaSet {
 impl ReplicaSet {
     /// Servers that wait to be initiated, so that what stands before them can be started first.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_with(count, &[])
+    }
+
+    /// The same with further arguments for each.
+    pub(crate) fn start_with(count: usize, args: &[&str]) -> Self {
         let options = MongodOptions {
             replica_set: true,
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
             ..MongodOptions::default()
         };
         let members = (0..count).map(|_| Mongod::start(options.clone())).collect();

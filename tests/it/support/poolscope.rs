@@ -33,6 +33,15 @@ impl Poolscope {
         Self::launch(command, upstreams, args)
     }
 
+    /// Whether `serve` takes an argument.
+    pub(crate) fn takes(argument: &str) -> bool {
+        let help = Command::new(env!("CARGO_BIN_EXE_poolscope"))
+            .args(["serve", "--help"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&help.stdout).contains(argument)
+    }
+
     /// The same with a limit of open descriptors from its start.
     #[track_caller]
     pub(crate) fn start_limited(upstreams: &[SocketAddr], descriptors: u64, args: &[&str]) -> Self {

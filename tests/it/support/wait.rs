@@ -1,7 +1,7 @@
 //! Waiting for a condition, with a deadline.
 
 use std::fmt::{Debug, Display};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Time between two looks; short beside anything that is waited for.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -13,6 +13,16 @@ const PAUSE: Duration = Duration::from_millis(10);
 )]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Seconds since the epoch, as the drivers' programs print moments.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests measure real time; the rule is for the program"
+)]
+pub(crate) fn epoch_seconds() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap().as_secs_f64()
 }
 
 /// Looks again and again until the answer is `Ok`, and returns it.

@@ -22,6 +22,9 @@ use tokio::task::JoinSet;
 
 use reference::Reference;
 
+/// Failures that one `run` prints one by one; all of them are counted.
+const FAILURES_PRINTED: u64 = 300;
+
 type Answer = Result<Value, Box<dyn Error + Send + Sync>>;
 
 /// Prints one line whole.
@@ -102,6 +105,7 @@ impl Agent {
 
     async fn run(&self, request: &Value) -> Answer {
         let client = self.client(request)?;
+        let name = text(request, "name")?.to_owned();
         let operation = text(request, "operation")?.to_owned();
         let args = request["args"].clone();
         let list = args["list"].as_bool().unwrap_or(false);
@@ -119,6 +123,7 @@ impl Agent {
         let concurrency = request["concurrency"].as_u64().unwrap_or(1);
         for _ in 0..concurrency {
             let (client, operation, args) = (client.clone(), operation.clone(), args.clone());
+            let name = name.clone();
             let (stopped, started, outcome) = (stopped.clone(), started.clone(), outcome.clone());
             workers.spawn(async move {
                 loop {
@@ -137,7 +142,12 @@ impl Agent {
                         tokio::time::sleep(pause).await;
                     }
                     let result = operations::perform(&client, &operation, &args, number).await;
-                    outcome.lock().unwrap().add(result, list);
+                    let failed = outcome.lock().unwrap().add(result, list);
+                    if let Some(error) = failed {
+                        write(&json!({
+                            "event": "operation_failed", "name": name, "at": now(), "error": error,
+                        }));
+                    }
                 }
             });
         }
@@ -147,7 +157,7 @@ impl Agent {
         let outcome = std::mem::take(&mut *outcome.lock().unwrap());
         let mut answer = json!({
             "done": outcome.done,
-            "failed": outcome.errors.values().sum::<u64>(),
+            "failed": outcome.failed,
             "errors": outcome.errors,
             "seconds": begin.elapsed().as_secs_f64(),
             "result": outcome.result,
@@ -299,9 +309,15 @@ impl Agent {
             self.open(request).await?;
             operations::perform(&self.client(request)?, operation, &request["args"], number)
                 .await?;
+            if request["close"] == true {
+                self.close(request).await?;
+            }
+            let pause = request["pause"].as_u64().unwrap_or(0);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         let name = text(request, "name")?;
-        Ok(json!({ "clients": self.clients.lock().unwrap()[name].len() }))
+        let clients = self.clients.lock().unwrap().get(name).map_or(0, Vec::len);
+        Ok(json!({ "clients": clients }))
     }
 
     async fn close(&self, request: &Value) -> Answer {
@@ -356,13 +372,15 @@ impl Agent {
 #[derive(Default)]
 struct Outcome {
     done: u64,
+    failed: u64,
     errors: BTreeMap<String, u64>,
     acknowledged: Vec<String>,
     result: Option<Value>,
 }
 
 impl Outcome {
-    fn add(&mut self, result: Answer, list: bool) {
+    /// The error, unless too many were returned already.
+    fn add(&mut self, result: Answer, list: bool) -> Option<String> {
         match result {
             Ok(result) => {
                 self.done += 1;
@@ -370,10 +388,13 @@ impl Outcome {
                     self.acknowledged.push(id.into());
                 }
                 self.result = Some(result);
+                None
             }
             Err(error) => {
-                let message = error.to_string().chars().take(200).collect();
-                *self.errors.entry(message).or_default() += 1;
+                let message: String = error.to_string().chars().take(200).collect();
+                *self.errors.entry(message.clone()).or_default() += 1;
+                self.failed += 1;
+                (self.failed <= FAILURES_PRINTED).then_some(message)
             }
         }
     }

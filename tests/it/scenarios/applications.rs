@@ -1,0 +1,247 @@
+//! What applications do to themselves.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::network::host;
+use super::stage::{POOL, Stage, pool_option};
+use crate::support::{MongodOptions, now, raw};
+
+const BEFORE: Duration = Duration::from_secs(3);
+const ALARM: Duration = Duration::from_secs(8);
+const AFTER: Duration = Duration::from_secs(3);
+
+pub(super) fn auth_options() -> MongodOptions {
+    MongodOptions {
+        auth: true,
+        ..MongodOptions::default()
+    }
+}
+
+/// A wrong password: the application tries again and again.
+pub(super) fn wrong_password(stage: &mut Stage) {
+    let app = stage.start("orders", stage.driver, None);
+    let mut request = stage.open_request(app, "serverSelectionTimeoutMS=2000");
+    let uri = request["uri"].as_str().unwrap().to_owned();
+    request["uri"] = uri
+        .replacen("mongodb://", "mongodb://admin:wrong@", 1)
+        .replacen("/?", "/?authSource=admin&", 1)
+        .into();
+    stage.steady(Duration::from_secs(1));
+    stage.fault("the application has a wrong password", &["orders"]);
+    let begin = now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        let agent = &mut stage.apps[app].agent;
+        let opened = agent.submit(request.clone());
+        let answer = agent
+            .answer_within(opened, Duration::from_secs(20))
+            .unwrap();
+        if answer["ok"] == true {
+            let run = agent.submit(json!({
+                "do": "run", "name": "app", "operation": "find", "count": 4, "concurrency": 2,
+            }));
+            agent.answer_within(run, Duration::from_secs(20));
+        }
+        stage.await_alarm(Duration::from_millis(300));
+    }
+    stage.await_alarm(ALARM);
+    stage.steady(AFTER);
+}
+
+/// A client for each request, never closed.
+pub(super) fn client_leak(stage: &mut Stage) {
+    per_request(stage, false);
+}
+
+/// A client for each request, closed after it.
+pub(super) fn client_churn(stage: &mut Stage) {
+    per_request(stage, true);
+}
+
+fn per_request(stage: &mut Stage, closes: bool) {
+    let app = stage.start("orders", stage.driver, None);
+    stage.neighbour();
+    stage.steady(BEFORE);
+    let what = if closes {
+        "closes it"
+    } else {
+        "leaves it open"
+    };
+    stage.fault(
+        &format!("each request makes a client and {what}"),
+        &["orders"],
+    );
+    let mut request = stage.open_request(app, "");
+    request["do"] = "per_request".into();
+    request["count"] = 40.into();
+    request["pause"] = 100.into();
+    request["close"] = closes.into();
+    let run = stage.apps[app].agent.submit(request);
+    stage.await_alarm(Duration::from_secs(15));
+    stage.apps[app]
+        .agent
+        .answer_within(run, Duration::from_secs(30));
+    stage.await_alarm(Duration::from_secs(4));
+    stage.steady(AFTER);
+}
+
+/// Something dials in a loop, says hello, and leaves.
+pub(super) fn dial_loop(stage: &mut Stage) {
+    stage.busy("orders", stage.driver, "");
+    stage.steady(BEFORE);
+    stage.fault(
+        "a program dials 50 times a second without pause",
+        &["stormy"],
+    );
+    let hello = raw::op_query(1, &raw::hello("isMaster", b"stormy", b"homemade").bytes());
+    let begin = now();
+    while begin.elapsed() < Duration::from_secs(6) {
+        let mut stream = TcpStream::connect(stage.poolscope.addr()).unwrap();
+        stream.write_all(&hello).unwrap();
+        // Any part of the answer will do.
+        let count = stream.read(&mut [0; 1024]).unwrap();
+        assert!(count > 0, "no answer to hello");
+        drop(stream);
+        stage.await_alarm(Duration::from_millis(15));
+    }
+    stage.await_alarm(Duration::from_secs(3));
+    stage.steady(AFTER);
+}
+
+/// Closes its client by force with operations under way, and goes on with another one.
+pub(super) fn forced_close(stage: &mut Stage) {
+    let app = stage.busy("orders", stage.driver, "");
+    stage.neighbour();
+    stage.steady(BEFORE);
+    // More than the pool has sockets, so that some wait in its queue.
+    stage.load_with(app, "sleep", 4 * POOL, 0, &json!({ "milliseconds": 1500 }));
+    stage.steady(Duration::from_millis(400));
+    stage.fault("the application closed its client by force", &["orders"]);
+    let close = stage.apps[app]
+        .agent
+        .submit(json!({ "do": "close", "name": "app", "force": true }));
+    stage.await_alarm(ALARM);
+    stage.apps[app]
+        .agent
+        .answer_within(close, Duration::from_secs(5));
+    let again = stage.open_request(app, &pool_option(stage.driver, POOL));
+    let opened = stage.apps[app].agent.submit(again);
+    stage.apps[app]
+        .agent
+        .answer_within(opened, Duration::from_secs(10));
+    stage.steady(AFTER);
+}
+
+/// Jobs begin operations, wait for none of them, and close their client.
+pub(super) fn unawaited(stage: &mut Stage) {
+    let app = stage.start("orders", stage.driver, None);
+    stage.neighbour();
+    stage.steady(BEFORE);
+    for job in 0..3 {
+        stage.open(app, &pool_option(stage.driver, POOL));
+        stage.warm_up(app, POOL);
+        let agent = &mut stage.apps[app].agent;
+        agent.submit(json!({
+            "do": "run", "name": "app", "operation": "sleep", "args": { "milliseconds": 400 },
+            "count": 24, "concurrency": 24,
+        }));
+        stage.steady(Duration::from_millis(100));
+        if job == 0 {
+            stage.fault(
+                "clients were closed while nobody waited for their operations",
+                &["orders"],
+            );
+        }
+        let agent = &mut stage.apps[app].agent;
+        let close = agent.submit(json!({ "do": "close", "name": "app" }));
+        agent.answer_within(close, Duration::from_secs(20));
+        stage.await_alarm(Duration::from_secs(1));
+    }
+    stage.await_alarm(ALARM);
+    stage.steady(AFTER);
+}
+
+/// A process ends without a word.
+pub(super) fn app_crash(stage: &mut Stage) {
+    let app = stage.busy("orders", stage.driver, "");
+    stage.neighbour();
+    stage.steady(BEFORE);
+    stage.fault("the application was killed", &["orders"]);
+    stage.kill_app(app);
+    stage.await_alarm(ALARM);
+    stage.steady(AFTER);
+}
+
+// --- healthy ---
+
+pub(super) fn steady(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(Duration::from_secs(12));
+}
+
+pub(super) fn graceful_close(stage: &mut Stage) {
+    let app = stage.busy("orders", stage.driver, "");
+    stage.neighbour();
+    stage.steady(BEFORE);
+    stage.fault("the application was stopped in good order", &[]);
+    stage.stop_app(app);
+    stage.steady(Duration::from_secs(6));
+}
+
+pub(super) fn deploy(stage: &mut Stage) {
+    let driver = stage.driver;
+    let mut old = Vec::new();
+    for number in 0..2 {
+        old.push(stage.busy_at("orders", driver, "", Some(host(10 + number))));
+    }
+    stage.steady(BEFORE);
+    stage.fault(
+        "two instances were replaced one after the other",
+        &["orders"],
+    );
+    for (number, app) in (0..).zip(old) {
+        stage.busy_at("orders", driver, "", Some(host(20 + number)));
+        stage.stop_app(app);
+        stage.steady(Duration::from_secs(1));
+    }
+    stage.steady(Duration::from_secs(6));
+}
+
+pub(super) fn scale_out(stage: &mut Stage) {
+    let driver = stage.driver;
+    stage.busy_at("orders", driver, "", Some(host(10)));
+    stage.steady(BEFORE);
+    stage.fault("two instances were added", &["orders"]);
+    for number in 0..2 {
+        stage.busy_at("orders", driver, "", Some(host(20 + number)));
+    }
+    stage.steady(Duration::from_secs(6));
+}
+
+pub(super) fn idle_recycling(stage: &mut Stage) {
+    let app = stage.start("orders", stage.driver, None);
+    let options = format!("{}&maxIdleTimeMS=1500", pool_option(stage.driver, POOL));
+    stage.open(app, &options);
+    stage.warm_up(app, POOL);
+    stage.neighbour();
+    stage.fault("sockets idle for 1.5 s are replaced", &[]);
+    for _ in 0..5 {
+        stage.steady(Duration::from_millis(2500));
+        stage.burst(app, 2 * POOL, POOL);
+    }
+    stage.steady(AFTER);
+}
+
+pub(super) fn health_checks(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(Duration::from_secs(2));
+    stage.fault("bare connections come every 200 ms", &[]);
+    for _ in 0..40 {
+        stage.probe();
+        stage.steady(Duration::from_millis(200));
+    }
+    stage.steady(AFTER);
+}

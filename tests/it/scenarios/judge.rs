@@ -1,0 +1,176 @@
+//! Whether what poolscope said of a case is what happened.
+
+use poolscope::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::legacy::MESSAGE;
+use super::stage::is_alarm;
+use super::table::{Expect, Scenario};
+
+/// From the first sufficient evidence to the alarm, in seconds.
+const DELAY_MAX: f64 = 2.0;
+/// A moment of the driver may lie so far outside of the window that was told, in seconds.
+const WINDOW_SLACK: f64 = 0.3;
+
+/// What became of a case.
+#[derive(Clone, Debug)]
+pub(super) struct Verdict {
+    /// What is wrong; empty when nothing is.
+    pub(super) faults: Vec<String>,
+    /// The causes at first rank, alarms only, in the order they were opened.
+    pub(super) causes: Vec<String>,
+    /// The first cause is the one that was to be told.
+    pub(super) is_cause_right: bool,
+    /// From the fault to the alarm, in seconds.
+    pub(super) delay: Option<f64>,
+}
+
+/// Judges a case.
+pub(super) fn judge(scenario: &Scenario, truth: &Value, incidents: &[Value]) -> Verdict {
+    let mut faults = Vec::new();
+    // The newest comes first.
+    let alarms: Vec<&Value> = incidents
+        .iter()
+        .rev()
+        .filter(|&incident| is_alarm(incident))
+        .collect();
+    let causes: Vec<String> = alarms.iter().map(|alarm| text(alarm, "cause")).collect();
+    let is_cause_right = match scenario.expect {
+        Expect::Alarm(wanted) => causes
+            .first()
+            .is_some_and(|cause| wanted.contains(&cause.as_str())),
+        Expect::Alarms(wanted) => causes == wanted,
+        Expect::Info(_) | Expect::Quiet => causes.is_empty(),
+    };
+    if !is_cause_right {
+        faults.push(match scenario.expect {
+            Expect::Alarm(_) | Expect::Alarms(_) if causes.is_empty() => "no alarm".to_owned(),
+            Expect::Alarm(_) | Expect::Alarms(_) => format!("cause {}", causes.join(" + ")),
+            Expect::Info(_) | Expect::Quiet => format!("alarm {}", causes.join(" + ")),
+        });
+    } else if matches!(scenario.expect, Expect::Alarm(_)) && causes.len() > 1 {
+        faults.push(format!("also {}", causes[1..].join(" + ")));
+    }
+    if let Expect::Info(wanted) = scenario.expect
+        && !incidents.iter().any(|incident| incident["cause"] == wanted)
+    {
+        faults.push(format!("no {wanted}"));
+    }
+
+    let fault_at = truth["fault_at"].as_f64().unwrap();
+    let delay = alarms
+        .first()
+        .map(|alarm| moment(&alarm["detected_at"]) - fault_at);
+    if let Some(delay) = delay
+        && is_cause_right
+    {
+        if scenario.is_immediate && delay > DELAY_MAX {
+            faults.push(format!("after {delay:.1} s"));
+        }
+        if delay < -0.05 {
+            faults.push(format!("{:.1} s before the fault", -delay));
+        }
+        faults.extend(clients_amiss(truth, alarms[0]));
+    }
+    if let Some(words) = scenario.trigger {
+        faults.extend(message_amiss(words, truth, &alarms));
+    }
+    Verdict {
+        faults,
+        causes,
+        is_cause_right,
+        delay,
+    }
+}
+
+/// The applications of the incident must be those that the fault concerned.
+fn clients_amiss(truth: &Value, alarm: &Value) -> Option<String> {
+    let mut told: Vec<String> = alarm["clients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|client| text(client, "app"))
+        // Members of a set have no name.
+        .filter(|app| !app.is_empty())
+        .collect();
+    told.sort();
+    told.dedup();
+    let mut affected: Vec<&str> = truth["affected"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|app| app.as_str().unwrap())
+        .collect();
+    affected.sort_unstable();
+    (told != affected).then(|| format!("clients {told:?} instead of {affected:?}"))
+}
+
+/// What the application's own log says must have been foretold: text, trigger and time.
+fn message_amiss(words: &[&str], truth: &Value, alarms: &[&Value]) -> Option<String> {
+    let events = truth["apps"][0]["events"].as_array().unwrap();
+    let failed = events.iter().find(|event| {
+        event["error"]
+            .as_str()
+            .is_some_and(|error| error.contains(MESSAGE))
+    });
+    let Some(failed) = failed else {
+        return Some("the application was never told".to_owned());
+    };
+    let at = failed["at"].as_f64().unwrap();
+    let logged: Vec<&Value> = alarms
+        .iter()
+        .filter_map(|alarm| alarm["logged"].as_array())
+        .flatten()
+        .filter(|logged| text(logged, "message").contains(MESSAGE))
+        .collect();
+    if logged.is_empty() {
+        return Some("its message was not foretold".to_owned());
+    }
+    let is_right = |logged: &&Value| {
+        let trigger = text(logged, "trigger").to_lowercase();
+        let has_word = words.iter().any(|word| trigger.contains(word));
+        let is_in_window = moment(&logged["from"]) - WINDOW_SLACK <= at
+            && at <= moment(&logged["until"]) + WINDOW_SLACK;
+        has_word && is_in_window && logged["client"]["app"] == "orders"
+    };
+    (!logged.iter().any(is_right)).then(|| {
+        let first = logged[0];
+        format!(
+            "message at {at:.1} foretold for {:.1} to {:.1} by {}",
+            moment(&first["from"]),
+            moment(&first["until"]),
+            first["trigger"],
+        )
+    })
+}
+
+/// A printed moment in seconds since the epoch.
+#[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
+pub(super) fn moment(value: &Value) -> f64 {
+    let moment: Timestamp = value.as_str().unwrap().parse().unwrap();
+    moment.as_nanos() as f64 / 1e9
+}
+
+fn text(value: &Value, field: &str) -> String {
+    value[field].as_str().unwrap_or_default().to_owned()
+}
+
+impl Verdict {
+    /// A case that could not be played to its end, and why.
+    pub(super) fn not_played(why: String) -> Self {
+        Self {
+            faults: vec![why],
+            causes: Vec::new(),
+            is_cause_right: false,
+            delay: None,
+        }
+    }
+
+    /// As it is written into files.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "faults": self.faults, "causes": self.causes, "is_cause_right": self.is_cause_right,
+            "delay": self.delay,
+        })
+    }
+}

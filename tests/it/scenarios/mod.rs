@@ -1,0 +1,177 @@
+//! What poolscope says of real faults: scenario × driver, on real servers, judged by what the drivers saw.
+//!
+//! `make scenarios` plays the whole matrix and writes `target/scenarios/summary.md`; each case keeps there its
+//! journal, what poolscope said, and the truth. A representative part of it is played as ordinary tests.
+
+mod applications;
+mod judge;
+mod legacy;
+mod network;
+mod report;
+mod servers;
+mod stage;
+mod table;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use judge::{Verdict, judge};
+use report::{Outcome, Report};
+use table::{Expect, SCENARIOS, Scenario};
+
+use crate::support::{Driver, now, root};
+
+/// What a case came to, and whether it was played to its end.
+fn play(scenario: &Scenario, driver: Driver, directory: &Path) -> Verdict {
+    fs::remove_dir_all(directory).ok();
+    fs::create_dir_all(directory).unwrap();
+    let not_played = |panic: Box<dyn Any + Send>| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let text: String = text.unwrap_or("a panic").chars().take(200).collect();
+        format!("not played: {}", text.replace('\n', " "))
+    };
+    let set = catch_unwind(AssertUnwindSafe(|| {
+        (scenario.set)(driver, directory.to_owned())
+    }));
+    let mut stage = match set {
+        Ok(stage) => stage,
+        Err(panic) => return Verdict::not_played(not_played(panic)),
+    };
+    let played = catch_unwind(AssertUnwindSafe(|| (scenario.play)(&mut stage)));
+    let judged = catch_unwind(AssertUnwindSafe(|| {
+        let truth = stage.truth(&format!("{}/{}", scenario.name, driver.label()));
+        let incidents = stage.keep(&truth);
+        judge(scenario, &truth, &incidents)
+    }));
+    let mut verdict = judged.unwrap_or_else(|panic| Verdict::not_played(not_played(panic)));
+    if let Err(panic) = played {
+        verdict.faults.insert(0, not_played(panic));
+    }
+    let text = serde_json::to_string_pretty(&verdict.to_json()).unwrap();
+    fs::write(directory.join("verdict.json"), text).unwrap();
+    verdict
+}
+
+fn directory_of(scenario: &Scenario, driver: Driver) -> PathBuf {
+    root()
+        .join("target/scenarios")
+        .join(scenario.name)
+        .join(driver.label())
+}
+
+/// A number in the environment, as `make scenarios RUNS=3` hands it over.
+fn setting(name: &str, otherwise: usize) -> usize {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty());
+    value.map_or(otherwise, |value| value.parse().unwrap())
+}
+
+/// The cases that were asked for: `ONLY=failover,deploy/node-7` by parts of their names; all without it.
+fn cases() -> VecDeque<(&'static Scenario, Driver)> {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let only: Vec<&str> = only.split(',').filter(|part| !part.is_empty()).collect();
+    let runs = setting("RUNS", 1);
+    let healthy = setting("HEALTHY_RUNS", runs);
+    let mut cases = VecDeque::new();
+    for round in 0..runs.max(healthy) {
+        for scenario in SCENARIOS {
+            let is_healthy = matches!(scenario.expect, Expect::Info(_) | Expect::Quiet);
+            if round >= if is_healthy { healthy } else { runs } {
+                continue;
+            }
+            for &driver in scenario.drivers {
+                let name = format!("{}/{}", scenario.name, driver.label());
+                if only.is_empty() || only.iter().any(|&part| matches(&name, part)) {
+                    cases.push_back((scenario, driver));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// `failover` is a scenario, `failover/node-7` a case, `*/node-7` a driver, `server_*` several scenarios.
+fn matches(name: &str, wanted: &str) -> bool {
+    let (scenario, driver) = name.split_once('/').unwrap();
+    let (wanted_scenario, wanted_driver) = wanted.split_once('/').unwrap_or((wanted, "*"));
+    let is_like = |text: &str, wanted: &str| match wanted.strip_suffix('*') {
+        Some(begin) => text.starts_with(begin),
+        None => text == wanted,
+    };
+    is_like(scenario, wanted_scenario) && is_like(driver, wanted_driver)
+}
+
+#[test]
+#[ignore = "takes most of an hour; `make scenarios` plays it"]
+fn matrix() {
+    let waiting = Mutex::new(cases());
+    let report = Mutex::new(Report::open());
+    let begin = now();
+    let work = || {
+        loop {
+            let Some((scenario, driver)) = waiting.lock().unwrap().pop_front() else {
+                return;
+            };
+            let directory = directory_of(scenario, driver);
+            let case_begin = now();
+            let verdict = play(scenario, driver, &directory);
+            let outcome = Outcome::new(scenario, driver, verdict, case_begin.elapsed());
+            if !outcome.is_good() {
+                let kept = directory.with_file_name(format!("{}.failed", driver.label()));
+                fs::remove_dir_all(&kept).ok();
+                copy(&directory, &kept);
+            }
+            println!("{outcome} ({} left)", waiting.lock().unwrap().len());
+            report.lock().unwrap().add(outcome);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..setting("JOBS", 2) {
+            scope.spawn(work);
+        }
+    });
+    let report = report.into_inner().unwrap();
+    println!("{}\nin {:.0?}", report.summary(), begin.elapsed());
+}
+
+fn copy(from: &PathBuf, to: &PathBuf) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Plays one case as a test.
+#[track_caller]
+fn check(name: &str, driver: Driver) {
+    let scenario = SCENARIOS
+        .iter()
+        .find(|scenario| scenario.name == name)
+        .unwrap();
+    assert!(
+        scenario.drivers.contains(&driver),
+        "{name} is not for {driver:?}"
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let verdict = play(scenario, driver, &directory.path().join("case"));
+    let incidents = fs::read_to_string(directory.path().join("case/incidents.json"));
+    assert!(
+        verdict.faults.is_empty(),
+        "{name}/{driver:?}: {verdict:?}\n{incidents:?}"
+    );
+}
+
+#[test]
+fn a_steady_load_alarms_nobody() {
+    check("steady", Driver::Node7);
+}

@@ -1,0 +1,226 @@
+//! The matrix as tables.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write as _};
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::judge::Verdict;
+use super::table::{SCENARIOS, Scenario};
+use crate::support::{Driver, root};
+
+/// What one run of a case came to.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    scenario: String,
+    driver: String,
+    faults: Vec<String>,
+    is_cause_right: bool,
+    delay: Option<f64>,
+    took: f64,
+}
+
+impl Outcome {
+    pub(super) fn new(
+        scenario: &Scenario,
+        driver: Driver,
+        verdict: Verdict,
+        took: Duration,
+    ) -> Self {
+        Self {
+            scenario: scenario.name.to_owned(),
+            driver: driver.label().to_owned(),
+            faults: verdict.faults,
+            is_cause_right: verdict.is_cause_right,
+            delay: verdict.delay,
+            took: took.as_secs_f64(),
+        }
+    }
+
+    pub(super) fn is_good(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    fn to_json(&self, commit: &str) -> Value {
+        json!({
+            "scenario": self.scenario, "driver": self.driver, "faults": self.faults,
+            "is_cause_right": self.is_cause_right, "delay": self.delay, "took": self.took,
+            "commit": commit,
+        })
+    }
+}
+
+impl Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_good() { "ok  " } else { "BAD " };
+        write!(f, "{word} {}/{}", self.scenario, self.driver)?;
+        if let Some(delay) = self.delay {
+            write!(f, ", told after {delay:.2} s")?;
+        }
+        for fault in &self.faults {
+            write!(f, "; {fault}")?;
+        }
+        write!(f, " [{:.0} s]", self.took)
+    }
+}
+
+/// The outcomes of this matrix; `results.jsonl` has those of earlier ones, too.
+#[derive(Debug)]
+pub(super) struct Report {
+    directory: PathBuf,
+    commit: String,
+    outcomes: Vec<Outcome>,
+}
+
+impl Report {
+    /// With the outcomes of cases that are not played this time, the newest of each, where `KEEP` is set.
+    pub(super) fn open() -> Self {
+        let directory = root().join("target/scenarios");
+        fs::create_dir_all(&directory).unwrap();
+        let commit = Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .current_dir(root())
+            .output()
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        let mut report = Self {
+            directory,
+            commit: commit.unwrap_or_default(),
+            outcomes: Vec::new(),
+        };
+        if std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty()) {
+            report.outcomes = report.newest();
+        }
+        report
+    }
+
+    fn newest(&self) -> Vec<Outcome> {
+        let text = fs::read_to_string(self.directory.join("results.jsonl")).unwrap_or_default();
+        let mut newest = BTreeMap::new();
+        for line in text.lines() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let field = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+            let faults = value["faults"].as_array().unwrap();
+            let outcome = Outcome {
+                scenario: field("scenario"),
+                driver: field("driver"),
+                faults: faults
+                    .iter()
+                    .map(|fault| fault.as_str().unwrap().to_owned())
+                    .collect(),
+                is_cause_right: value["is_cause_right"] == true,
+                delay: value["delay"].as_f64(),
+                took: value["took"].as_f64().unwrap_or_default(),
+            };
+            newest.insert((field("scenario"), field("driver")), outcome);
+        }
+        newest.into_values().collect()
+    }
+
+    /// Takes an outcome in, and writes everything anew.
+    pub(super) fn add(&mut self, outcome: Outcome) {
+        let path = self.directory.join("results.jsonl");
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
+        writeln!(file, "{}", outcome.to_json(&self.commit)).unwrap();
+        // A case that is played again makes what was known of it before void.
+        if std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty()) {
+            self.outcomes
+                .retain(|old| (&old.scenario, &old.driver) != (&outcome.scenario, &outcome.driver));
+        }
+        self.outcomes.push(outcome);
+        fs::write(self.directory.join("summary.md"), self.summary()).unwrap();
+    }
+
+    /// The table, and what is amiss.
+    pub(super) fn summary(&self) -> String {
+        let mut text = self.table();
+        let bad: Vec<&Outcome> = self.outcomes.iter().filter(|one| !one.is_good()).collect();
+        if !bad.is_empty() {
+            text.push_str("\nWhat is amiss:\n\n");
+        }
+        for outcome in bad {
+            let Outcome {
+                scenario,
+                driver,
+                faults,
+                ..
+            } = outcome;
+            writeln!(text, "- `{scenario}/{driver}`: {}", faults.join("; ")).unwrap();
+        }
+        text
+    }
+
+    fn table(&self) -> String {
+        let total = self.outcomes.len();
+        let right = self
+            .outcomes
+            .iter()
+            .filter(|one| one.is_cause_right)
+            .count();
+        let good = self.outcomes.iter().filter(|one| one.is_good()).count();
+        let mut text = format!(
+            "{total} runs: the right cause at first rank in {right}, everything as it should be in {good}.\n\n| scenario |"
+        );
+        for driver in Driver::ALL {
+            write!(text, " {} |", driver.label()).unwrap();
+        }
+        text.push_str(" told after (median, most) | runs |\n|---|");
+        text.push_str(&"---|".repeat(Driver::ALL.len() + 2));
+        text.push('\n');
+        for scenario in SCENARIOS {
+            let of_scenario: Vec<&Outcome> = self
+                .outcomes
+                .iter()
+                .filter(|one| one.scenario == scenario.name)
+                .collect();
+            if of_scenario.is_empty() {
+                continue;
+            }
+            write!(text, "| `{}` |", scenario.name).unwrap();
+            for driver in Driver::ALL {
+                write!(text, " {} |", cell(&of_scenario, driver)).unwrap();
+            }
+            let delays = delays(&of_scenario);
+            writeln!(text, " {delays} | {} |", of_scenario.len()).unwrap();
+        }
+        text
+    }
+}
+
+fn cell(outcomes: &[&Outcome], driver: Driver) -> String {
+    let runs: Vec<&&Outcome> = outcomes
+        .iter()
+        .filter(|one| one.driver == driver.label())
+        .collect();
+    let bad: Vec<&&&Outcome> = runs.iter().filter(|one| !one.is_good()).collect();
+    match (runs.len(), bad.last()) {
+        (0, _) => String::new(),
+        (_, None) => "✓".to_owned(),
+        (1, Some(bad)) => bad.faults[0].chars().take(60).collect(),
+        (count, Some(one)) => {
+            let fault: String = one.faults[0].chars().take(60).collect();
+            format!("{}/{count} {fault}", count - bad.len())
+        }
+    }
+}
+
+fn delays(outcomes: &[&Outcome]) -> String {
+    let mut delays: Vec<f64> = outcomes
+        .iter()
+        .filter(|one| one.is_cause_right)
+        .filter_map(|one| one.delay)
+        .collect();
+    delays.sort_by(f64::total_cmp);
+    match delays.last() {
+        Some(most) => format!("{:.1} s, {most:.1} s", delays[delays.len() / 2]),
+        None => String::new(),
+    }
+}

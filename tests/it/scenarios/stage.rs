@@ -1,0 +1,463 @@
+//! Where a case is played: servers, poolscope, applications on real drivers, and what they really saw.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bson::{Bson, Document, doc};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{
+    Agent, Driver, FaultRelay, Mongod, MongodOptions, Network, Poolscope, ReplicaSet,
+    epoch_seconds, now,
+};
+
+/// What is waited for comes within this, be the machine as busy as it may.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Sockets of a pool under the usual load.
+pub(super) const POOL: u64 = 4;
+
+/// The servers.
+#[derive(Debug)]
+pub(super) enum Servers {
+    /// One that belongs to no set.
+    Alone(Mongod),
+    /// Members of a set, each behind a listener of its own.
+    Set(ReplicaSet),
+}
+
+/// One process of an application.
+#[derive(Debug)]
+pub(super) struct App {
+    /// Its name, as the driver announces it; instances of one application share it.
+    pub(super) name: String,
+    /// Its driver.
+    pub(super) driver: Driver,
+    /// The process.
+    pub(super) agent: Agent,
+    /// Where poolscope sees it come from.
+    pub(super) address: String,
+    /// The host between it and poolscope, where it has one of its own.
+    pub(super) host: Option<FaultRelay>,
+    /// It is not asked any more: it ended, or hangs as it should.
+    pub(super) is_gone: bool,
+    runs: Vec<u64>,
+}
+
+/// A case in play.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The driver under test.
+    pub(super) driver: Driver,
+    /// The servers.
+    pub(super) servers: Servers,
+    /// What lies between poolscope and a server that is alone, where something does.
+    pub(super) between: Option<FaultRelay>,
+    /// The program under test.
+    pub(super) poolscope: Poolscope,
+    /// Applications, in the order they were started.
+    pub(super) apps: Vec<App>,
+    /// Where everything about this case is kept.
+    pub(super) directory: PathBuf,
+    /// Options that the connection string cannot carry, for the application `orders`.
+    pub(super) constructor: Value,
+    /// What was done.
+    pub(super) fault: String,
+    /// When the evidence was there, in seconds since the epoch.
+    pub(super) fault_at: f64,
+    /// Names of the applications it concerned.
+    pub(super) affected: Vec<String>,
+    /// Remarks for whoever reads the files.
+    pub(super) notes: Vec<Value>,
+    /// When an alarm was first seen at the interface.
+    pub(super) alarm_seen_at: Option<f64>,
+}
+
+impl Stage {
+    /// A server of its own, straight behind poolscope.
+    pub(super) fn alone(driver: Driver, directory: PathBuf) -> Self {
+        Self::with_server(driver, directory, MongodOptions::default(), false)
+    }
+
+    /// The same with something between poolscope and the server that can misbehave.
+    pub(super) fn behind_relay(driver: Driver, directory: PathBuf) -> Self {
+        Self::with_server(driver, directory, MongodOptions::default(), true)
+    }
+
+    pub(super) fn with_server(
+        driver: Driver,
+        directory: PathBuf,
+        options: MongodOptions,
+        has_relay: bool,
+    ) -> Self {
+        let server = Mongod::start(options);
+        let between = has_relay.then(|| FaultRelay::before(server.addr()));
+        let upstream = between.as_ref().map_or(server.addr(), FaultRelay::addr);
+        if !server.has_auth() {
+            seed(&server);
+        }
+        Self::around(
+            driver,
+            directory,
+            Servers::Alone(server),
+            between,
+            &[upstream],
+        )
+    }
+
+    /// A server in a network of its own, behind a wire that can lose and delay packets.
+    pub(super) fn behind_wire(driver: Driver, directory: PathBuf) -> Self {
+        let server = Mongod::start_in(MongodOptions::default(), Some(Network::start()));
+        seed(&server);
+        let upstream = server.addr();
+        Self::around(driver, directory, Servers::Alone(server), None, &[upstream])
+    }
+
+    /// How packets fare from now on.
+    pub(super) fn wire(&mut self, faults: &Value) {
+        self.server_mut().network_mut().set(faults);
+    }
+
+    /// Three members of a set, each behind a listener of its own.
+    pub(super) fn set(driver: Driver, directory: PathBuf) -> Self {
+        let set = ReplicaSet::start_with(
+            3,
+            &[
+                "--setParameter",
+                "shutdownTimeoutMillisForSignaledShutdown=2000",
+            ],
+        );
+        let upstreams = set.addrs();
+        let mut stage = Self::around(driver, directory, Servers::Set(set), None, &upstreams);
+        let advertised = stage.poolscope.advertised();
+        let Servers::Set(set) = &mut stage.servers else {
+            unreachable!("it was made a moment ago");
+        };
+        set.initiate(&advertised);
+        seed(&set.members()[0]);
+        stage
+    }
+
+    fn around(
+        driver: Driver,
+        directory: PathBuf,
+        servers: Servers,
+        between: Option<FaultRelay>,
+        upstreams: &[SocketAddr],
+    ) -> Self {
+        let journal = directory.join("journal");
+        let journal = journal.to_str().unwrap();
+        let args = ["--journal.path", journal];
+        let args = if Poolscope::takes(args[0]) {
+            &args[..]
+        } else {
+            &[]
+        };
+        let poolscope = Poolscope::start_with(upstreams, args);
+        Self {
+            driver,
+            servers,
+            between,
+            poolscope,
+            apps: Vec::new(),
+            directory,
+            constructor: Value::Null,
+            fault: String::new(),
+            fault_at: 0.0,
+            affected: Vec::new(),
+            notes: Vec::new(),
+            alarm_seen_at: None,
+        }
+    }
+
+    /// The server that is alone, or the first member, which begins as the primary.
+    pub(super) fn server(&self) -> &Mongod {
+        match &self.servers {
+            Servers::Alone(server) => server,
+            Servers::Set(set) => &set.members()[0],
+        }
+    }
+
+    /// The same, to be ended.
+    pub(super) fn server_mut(&mut self) -> &mut Mongod {
+        match &mut self.servers {
+            Servers::Alone(server) => server,
+            Servers::Set(set) => set.member_mut(0),
+        }
+    }
+
+    /// A connection string through poolscope at `addr`, or to the set.
+    fn uri(&self, name: &str, addr: SocketAddr, options: &str) -> String {
+        let mut uri = match &self.servers {
+            Servers::Alone(_) => format!("mongodb://{addr}/?directConnection=true"),
+            Servers::Set(set) => set.uri(),
+        };
+        uri = format!("{uri}&appName={name}");
+        if options.is_empty() {
+            return uri;
+        }
+        format!("{uri}&{options}")
+    }
+
+    /// Starts a process of an application; nothing is opened yet.
+    pub(super) fn start(&mut self, name: &str, driver: Driver, host: Option<IpAddr>) -> usize {
+        let host = host.map(|source| (source, FaultRelay::from(source, self.poolscope.addr())));
+        let address = host
+            .as_ref()
+            .map_or("127.0.0.1".to_owned(), |(source, _)| source.to_string());
+        self.apps.push(App {
+            name: name.to_owned(),
+            driver,
+            agent: Agent::spawn(driver),
+            address,
+            host: host.map(|(_, relay)| relay),
+            is_gone: false,
+            runs: Vec::new(),
+        });
+        self.apps.len() - 1
+    }
+
+    /// The request that opens a client of an application.
+    pub(super) fn open_request(&self, app: usize, options: &str) -> Value {
+        let app = &self.apps[app];
+        let addr = app
+            .host
+            .as_ref()
+            .map_or(self.poolscope.addr(), FaultRelay::addr);
+        let uri = self.uri(&app.name, addr, options);
+        let mut request = json!({ "do": "open", "name": "app", "uri": uri, "events": true });
+        if app.name == "orders" && !self.constructor.is_null() {
+            request["options"] = self.constructor.clone();
+        }
+        request
+    }
+
+    /// Opens a client of an application.
+    pub(super) fn open(&mut self, app: usize, options: &str) {
+        let request = self.open_request(app, options);
+        self.apps[app].agent.request(request);
+    }
+
+    /// Begins a load that goes on until it is stopped.
+    pub(super) fn load(&mut self, app: usize, operation: &str, concurrency: u64, pause: u64) {
+        self.load_with(app, operation, concurrency, pause, &json!({ "limit": 1 }));
+    }
+
+    pub(super) fn load_with(
+        &mut self,
+        app: usize,
+        operation: &str,
+        concurrency: u64,
+        pause: u64,
+        args: &Value,
+    ) {
+        let app = &mut self.apps[app];
+        let run = app.agent.submit(json!({
+            "do": "run", "name": "app", "operation": operation, "args": args,
+            "seconds": 600, "concurrency": concurrency, "pause": pause,
+        }));
+        app.runs.push(run);
+    }
+
+    /// Runs so many operations to their end, each keeping its socket for some milliseconds.
+    pub(super) fn burst(&mut self, app: usize, count: u64, concurrency: u64) {
+        self.apps[app].agent.request(json!({
+            "do": "run", "name": "app", "operation": "sleep", "args": { "milliseconds": 40 },
+            "count": count, "concurrency": concurrency,
+        }));
+    }
+
+    /// Ends the load of an application.
+    pub(super) fn stop_load(&mut self, app: usize) {
+        let app = &mut self.apps[app];
+        for run in std::mem::take(&mut app.runs) {
+            app.agent.request(json!({ "do": "stop", "run": run }));
+            let answer = app.agent.answer(run);
+            assert_eq!(answer["ok"], true, "{answer}");
+        }
+    }
+
+    /// An application with its usual load: reads, and a write now and then.
+    pub(super) fn busy(&mut self, name: &str, driver: Driver, options: &str) -> usize {
+        self.busy_at(name, driver, options, None)
+    }
+
+    pub(super) fn busy_at(
+        &mut self,
+        name: &str,
+        driver: Driver,
+        options: &str,
+        host: Option<IpAddr>,
+    ) -> usize {
+        let app = self.start(name, driver, host);
+        let options = [pool_option(driver, POOL).as_str(), options]
+            .into_iter()
+            .filter(|option| !option.is_empty())
+            .collect::<Vec<_>>()
+            .join("&");
+        self.open(app, &options);
+        self.warm_up(app, POOL);
+        self.load(app, "find", POOL, 25);
+        self.load(app, "insert", 1, 100);
+        app
+    }
+
+    /// Lets the pool grow to its usual size.
+    pub(super) fn warm_up(&mut self, app: usize, size: u64) {
+        self.burst(app, 2 * size, size);
+    }
+
+    /// The usual cast: the driver under test, and a neighbour on another one.
+    pub(super) fn usual_apps(&mut self, options: &str) {
+        self.busy("orders", self.driver, options);
+        self.neighbour();
+    }
+
+    /// Another application, which shares the server with the one under test.
+    pub(super) fn neighbour(&mut self) -> usize {
+        self.busy("billing", Driver::PyMongo4, "")
+    }
+
+    /// Time in which nothing happens but the load: what comes before a fault, so that there is a normal.
+    #[expect(clippy::unused_self, reason = "it reads as part of the play")]
+    pub(super) fn steady(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    /// The fault happens now: call it right before what makes it.
+    pub(super) fn fault(&mut self, what: &str, affected: &[&str]) {
+        what.clone_into(&mut self.fault);
+        self.affected = affected.iter().map(|&name| name.to_owned()).collect();
+        self.fault_at = epoch_seconds();
+    }
+
+    /// Makes the server treat commands in a way of its own (the fail point `failCommand`).
+    pub(super) fn fail_command(&self, mode: impl Into<Bson>, data: Document) {
+        self.server().command(
+            "admin",
+            doc! { "configureFailPoint": "failCommand", "mode": mode.into(), "data": data },
+        );
+    }
+
+    /// Ends what [`Self::fail_command`] began.
+    pub(super) fn heal_commands(&self) {
+        self.server().command(
+            "admin",
+            doc! { "configureFailPoint": "failCommand", "mode": "off" },
+        );
+    }
+
+    /// Incidents as poolscope tells them.
+    pub(super) fn incidents(&self) -> Vec<Value> {
+        let answer = self.poolscope.api("incidents");
+        answer["incidents"].as_array().unwrap().clone()
+    }
+
+    /// Waits until there is an alarm, or the time has passed.
+    pub(super) fn await_alarm(&mut self, limit: Duration) {
+        self.await_incident(limit, is_alarm);
+    }
+
+    pub(super) fn await_incident(&mut self, limit: Duration, wanted: impl Fn(&Value) -> bool) {
+        let begin = now();
+        while begin.elapsed() < limit {
+            if self.incidents().iter().any(&wanted) {
+                self.alarm_seen_at.get_or_insert_with(epoch_seconds);
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Bare connections that say nothing.
+    pub(super) fn probe(&self) {
+        drop(TcpStream::connect(self.poolscope.addr()).unwrap());
+    }
+
+    /// Ends a process as a crash would.
+    pub(super) fn kill_app(&mut self, app: usize) {
+        self.apps[app].is_gone = true;
+        self.apps[app].agent.process().signal(Signal::KILL);
+    }
+
+    /// Closes the client of an application and ends its process, as a service that is stopped does.
+    pub(super) fn stop_app(&mut self, app: usize) {
+        self.stop_load(app);
+        self.apps[app].agent.close("app");
+        let stats = self.apps[app].agent.stats("app");
+        self.note("stats_at_close", &json!({ "app": app, "stats": stats }));
+        self.apps[app].is_gone = true;
+        let exit = self.apps[app].agent.submit(json!({ "do": "exit" }));
+        self.apps[app].agent.answer_within(exit, LIMIT);
+    }
+
+    pub(super) fn note(&mut self, what: &str, value: &Value) {
+        self.notes
+            .push(json!({ "at": epoch_seconds(), "what": what, "value": value }));
+    }
+
+    /// What really happened, as drivers and harness saw it.
+    pub(super) fn truth(&mut self, case: &str) -> Value {
+        let apps: Vec<Value> = self
+            .apps
+            .iter_mut()
+            .map(|app| {
+                let stats = if app.is_gone {
+                    Value::Null
+                } else {
+                    let id = app.agent.submit(json!({ "do": "stats", "name": "app" }));
+                    let answer = app.agent.answer_within(id, Duration::from_secs(5));
+                    answer.unwrap_or_default()
+                };
+                json!({
+                    "name": app.name, "driver": app.driver.label(), "address": app.address,
+                    "events": app.agent.events(), "stats": stats, "is_gone": app.is_gone,
+                })
+            })
+            .collect();
+        json!({
+            "case": case, "fault": self.fault, "fault_at": self.fault_at, "affected": self.affected,
+            "alarm_seen_at": self.alarm_seen_at, "notes": self.notes, "apps": apps,
+        })
+    }
+
+    /// Keeps what poolscope says and logged; returns the incidents.
+    pub(super) fn keep(&mut self, truth: &Value) -> Vec<Value> {
+        let incidents = self.poolscope.api("incidents");
+        let clients = self.poolscope.api("clients");
+        let write = |name: &str, value: &Value| {
+            let text = serde_json::to_string_pretty(value).unwrap();
+            fs::write(self.directory.join(name), text).unwrap();
+        };
+        write("truth.json", truth);
+        write("incidents.json", &incidents);
+        write("clients.json", &clients);
+        let log = self.poolscope.log().join("\n");
+        fs::write(self.directory.join("poolscope.log"), log).unwrap();
+        incidents["incidents"].as_array().unwrap().clone()
+    }
+}
+
+/// Whether an incident is worse than information.
+pub(super) fn is_alarm(incident: &Value) -> bool {
+    incident["severity"] != "info"
+}
+
+/// The option of the connection string that limits a pool.
+pub(super) fn pool_option(driver: Driver, size: u64) -> String {
+    if driver == Driver::Node36Legacy {
+        format!("poolSize={size}")
+    } else {
+        format!("maxPoolSize={size}")
+    }
+}
+
+/// Something to read.
+fn seed(server: &Mongod) {
+    server.command(
+        "poolscope",
+        doc! { "insert": "items", "documents": [{ "_id": "seed" }] },
+    );
+}

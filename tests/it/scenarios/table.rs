@@ -1,0 +1,454 @@
+//! Which scenario is played on which drivers, and what poolscope has to say.
+
+use std::path::PathBuf;
+
+use super::stage::Stage;
+use super::{applications, legacy, network, servers};
+use crate::support::Driver;
+use crate::support::Driver::{
+    Node4, Node6, Node7, Node36Legacy, Node36Unified, PyMongo3, PyMongo4, PyMongo4Async, Rust,
+};
+
+/// What has to be said.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expect {
+    /// One alarm, with one of these causes at first rank.
+    Alarm(&'static [&'static str]),
+    /// An alarm for each of these causes, in order.
+    Alarms(&'static [&'static str]),
+    /// No alarm, and information with this cause.
+    Info(&'static str),
+    /// No alarm.
+    Quiet,
+}
+
+/// What the message of the legacy pool is owed to: a word of the trigger that must be named.
+pub(super) type Trigger = Option<&'static [&'static str]>;
+
+/// Sets a stage.
+pub(super) type Set = fn(Driver, PathBuf) -> Stage;
+
+/// A scenario.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scenario {
+    /// Its name, which names files, too.
+    pub(super) name: &'static str,
+    /// What has to be said.
+    pub(super) expect: Expect,
+    /// The evidence suffices with the fault, so that the time from there is judged.
+    pub(super) is_immediate: bool,
+    /// What the message of the legacy pool is owed to, where it comes.
+    pub(super) trigger: Trigger,
+    /// The drivers it is played on.
+    pub(super) drivers: &'static [Driver],
+    /// Those of them on which it is played in `make test`.
+    pub(super) set: Set,
+    /// The play.
+    pub(super) play: fn(&mut Stage),
+}
+
+const MODERN: &[Driver] = &[
+    PyMongo4,
+    PyMongo4Async,
+    PyMongo3,
+    Node36Unified,
+    Node4,
+    Node6,
+    Node7,
+    Rust,
+];
+const LEGACY: &[Driver] = &[Node36Legacy];
+/// One of each way of keeping pools.
+const SOME: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust];
+const WITH_SOCKET_TIMEOUT: &[Driver] = &[
+    PyMongo4,
+    PyMongo4Async,
+    PyMongo3,
+    Node36Legacy,
+    Node36Unified,
+    Node4,
+    Node6,
+    Node7,
+];
+
+fn with_auth(driver: Driver, directory: PathBuf) -> Stage {
+    Stage::with_server(driver, directory, applications::auth_options(), false)
+}
+
+fn with_few_connections(driver: Driver, directory: PathBuf) -> Stage {
+    Stage::with_server(driver, directory, servers::capacity_options(), false)
+}
+
+const fn alarm(
+    name: &'static str,
+    causes: &'static [&'static str],
+    drivers: &'static [Driver],
+    set: Set,
+    play: fn(&mut Stage),
+) -> Scenario {
+    Scenario {
+        name,
+        expect: Expect::Alarm(causes),
+        is_immediate: true,
+        trigger: None,
+        drivers,
+        set,
+        play,
+    }
+}
+
+const fn healthy(
+    name: &'static str,
+    expect: Expect,
+    drivers: &'static [Driver],
+    set: Set,
+    play: fn(&mut Stage),
+) -> Scenario {
+    Scenario {
+        name,
+        expect,
+        is_immediate: false,
+        trigger: None,
+        drivers,
+        set,
+        play,
+    }
+}
+
+impl Scenario {
+    const fn slowly_evident(self) -> Self {
+        Self {
+            is_immediate: false,
+            ..self
+        }
+    }
+
+    const fn owed_to(self, words: &'static [&'static str]) -> Self {
+        Self {
+            trigger: Some(words),
+            ..self
+        }
+    }
+}
+
+/// Every scenario.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    // Servers.
+    alarm(
+        "server_crash",
+        &["server_crash"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::crash,
+    ),
+    alarm(
+        "server_shutdown",
+        &["server_shutdown"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::shutdown,
+    ),
+    alarm(
+        "failover",
+        &["failover"],
+        &Driver::ALL,
+        Stage::set,
+        servers::stepdown,
+    ),
+    alarm(
+        "primary_crash",
+        &["server_crash"],
+        &Driver::ALL,
+        Stage::set,
+        servers::primary_crash,
+    ),
+    alarm(
+        "primary_shutdown",
+        &["server_shutdown"],
+        SOME,
+        Stage::set,
+        servers::primary_shutdown,
+    ),
+    alarm(
+        "server_freeze",
+        &["server_freeze"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::freeze,
+    )
+    .slowly_evident(),
+    alarm(
+        "server_freeze_tight",
+        &["server_freeze"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::freeze_tight,
+    )
+    .slowly_evident(),
+    alarm(
+        "server_closing",
+        &["server_closing"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::closing,
+    ),
+    alarm(
+        "replies_11600",
+        &["server_shutdown"],
+        SOME,
+        Stage::alone,
+        servers::replies_shutdown,
+    ),
+    alarm(
+        "replies_10107",
+        &["failover"],
+        SOME,
+        Stage::alone,
+        servers::replies_not_primary,
+    ),
+    alarm(
+        "replies_189",
+        &["failover"],
+        SOME,
+        Stage::alone,
+        servers::replies_stepped_down,
+    ),
+    alarm(
+        "slow_operations",
+        &["slow_operations"],
+        &Driver::ALL,
+        Stage::alone,
+        servers::slow_operations,
+    )
+    .slowly_evident(),
+    alarm(
+        "pool_capacity",
+        &["pool_capacity"],
+        &Driver::ALL,
+        with_few_connections,
+        servers::capacity,
+    )
+    .slowly_evident(),
+    // The network.
+    alarm(
+        "network_reset",
+        &["network_reset"],
+        &Driver::ALL,
+        Stage::behind_relay,
+        network::reset_all,
+    ),
+    alarm(
+        "network_reset_one_host",
+        &["network_reset"],
+        &Driver::ALL,
+        Stage::alone,
+        network::reset_one_host,
+    ),
+    alarm(
+        "network_blackhole",
+        &["network_blackhole"],
+        &Driver::ALL,
+        Stage::behind_wire,
+        network::blackhole,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_blackhole_tight",
+        &["network_blackhole"],
+        &Driver::ALL,
+        Stage::behind_wire,
+        network::blackhole_tight,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_loss",
+        &["network_loss"],
+        SOME,
+        Stage::behind_wire,
+        network::loss,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_latency",
+        &["network_latency"],
+        SOME,
+        Stage::behind_wire,
+        network::latency,
+    )
+    .slowly_evident(),
+    alarm(
+        "idle_cutoff_fin",
+        &["idle_cutoff"],
+        &Driver::ALL,
+        Stage::behind_relay,
+        network::idle_fin,
+    )
+    .slowly_evident(),
+    alarm(
+        "idle_cutoff_reset",
+        &["idle_cutoff"],
+        SOME,
+        Stage::behind_relay,
+        network::idle_reset,
+    )
+    .slowly_evident(),
+    alarm(
+        "idle_cutoff_at_use",
+        &["idle_cutoff"],
+        &Driver::ALL,
+        Stage::behind_relay,
+        network::idle_reset_at_use,
+    )
+    .slowly_evident(),
+    alarm(
+        "idle_cutoff_drop",
+        &["idle_cutoff"],
+        WITH_SOCKET_TIMEOUT,
+        Stage::behind_wire,
+        network::idle_drop,
+    )
+    .slowly_evident(),
+    // Applications.
+    alarm(
+        "socket_timeout",
+        &["socket_timeout"],
+        WITH_SOCKET_TIMEOUT,
+        Stage::alone,
+        servers::socket_timeout,
+    )
+    .slowly_evident(),
+    alarm(
+        "auth_failures",
+        &["auth_failures"],
+        &Driver::ALL,
+        with_auth,
+        applications::wrong_password,
+    ),
+    alarm(
+        "client_leak",
+        &["client_per_request"],
+        &Driver::ALL,
+        Stage::alone,
+        applications::client_leak,
+    )
+    .slowly_evident(),
+    alarm(
+        "client_churn",
+        &["client_per_request"],
+        &Driver::ALL,
+        Stage::alone,
+        applications::client_churn,
+    )
+    .slowly_evident(),
+    alarm(
+        "reconnect_storm",
+        &["reconnect_storm"],
+        &[PyMongo4],
+        Stage::alone,
+        applications::dial_loop,
+    )
+    .slowly_evident(),
+    alarm(
+        "driver_pool_destroyed",
+        &["driver_pool_destroyed"],
+        &Driver::ALL,
+        Stage::alone,
+        applications::forced_close,
+    ),
+    alarm(
+        "unhandled_async_cleanup",
+        &["unhandled_async_cleanup"],
+        &Driver::ALL,
+        Stage::alone,
+        applications::unawaited,
+    ),
+    alarm(
+        "app_crash",
+        &["app_crash"],
+        &Driver::ALL,
+        Stage::alone,
+        applications::app_crash,
+    ),
+    // The legacy pool.
+    alarm(
+        "force_destroyed_by_close",
+        &["driver_pool_destroyed"],
+        LEGACY,
+        Stage::alone,
+        legacy::forced_close,
+    )
+    .owed_to(&["forced", "close"]),
+    alarm(
+        "force_destroyed_by_crash",
+        &["server_crash"],
+        LEGACY,
+        Stage::set,
+        legacy::primary_crash,
+    )
+    .owed_to(&["crash"]),
+    alarm(
+        "force_destroyed_by_freeze",
+        &["server_freeze"],
+        LEGACY,
+        Stage::set,
+        legacy::primary_freeze,
+    )
+    .slowly_evident()
+    .owed_to(&["freeze"]),
+    alarm(
+        "force_destroyed_by_timeouts",
+        &["socket_timeout"],
+        LEGACY,
+        Stage::alone,
+        legacy::repeated_timeouts,
+    )
+    .slowly_evident()
+    .owed_to(&["timeout", "time-out"]),
+    Scenario {
+        expect: Expect::Alarms(&["server_crash", "wedged_client"]),
+        ..alarm("wedged_client", &[], LEGACY, Stage::alone, legacy::wedged)
+    },
+    // Nothing is wrong.
+    healthy(
+        "steady",
+        Expect::Quiet,
+        &Driver::ALL,
+        Stage::alone,
+        applications::steady,
+    ),
+    healthy(
+        "graceful_close",
+        Expect::Quiet,
+        &Driver::ALL,
+        Stage::alone,
+        applications::graceful_close,
+    ),
+    healthy(
+        "deploy",
+        Expect::Info("deploy"),
+        &Driver::ALL,
+        Stage::alone,
+        applications::deploy,
+    ),
+    healthy(
+        "scale_out",
+        Expect::Info("scale_out"),
+        &Driver::ALL,
+        Stage::alone,
+        applications::scale_out,
+    ),
+    healthy(
+        "idle_recycling",
+        Expect::Info("idle_recycling"),
+        MODERN,
+        Stage::alone,
+        applications::idle_recycling,
+    ),
+    healthy(
+        "health_checks",
+        Expect::Info("health_checks"),
+        SOME,
+        Stage::alone,
+        applications::health_checks,
+    ),
+];
