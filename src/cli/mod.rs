@@ -6,10 +6,12 @@ mod check;
 mod client;
 mod flags;
 mod format;
+mod replay;
 mod show;
 mod table;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -76,6 +78,18 @@ enum Command {
     Upstreams {
         #[command(flatten)]
         asking: Asking,
+    },
+    /// Show the incidents that a journal holds, or several files of one, the oldest first; asks no running instance
+    Replay {
+        /// Files that a proxy with journal.path wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// A table for people, or the answer of /api/v1/incidents
+        #[arg(long, default_value = "table")]
+        output: Output,
+        /// The same as --output json
+        #[arg(long)]
+        json: bool,
     },
     /// Show the running instance itself: listeners, limits, warnings
     Status {
@@ -196,6 +210,15 @@ impl Cli {
                 .show(&[client::path("upstreams", &[])], |[answer]| {
                     Ok(show::upstreams(&client::decode(answer)?))
                 }),
+            Command::Replay {
+                files,
+                output,
+                json,
+            } => {
+                let output = if json { Output::Json } else { output };
+                print(&replay::replay(&files, output)?)?;
+                Ok(())
+            }
             Command::Status { asking } => asking
                 .show(&[client::path("status", &[])], |[answer]| {
                     Ok(show::status(&client::decode(answer)?))

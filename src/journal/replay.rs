@@ -7,7 +7,7 @@ use super::{ReadError, Reader};
 use crate::diagnose::{Incident, News};
 use crate::observer::{Observer, Sequencer};
 use crate::time::Timestamp;
-use crate::timeline::lines::{Header, Line, Part};
+use crate::timeline::lines::{Header, Line, Part, UpstreamName};
 
 /// Reads journals, the oldest first, and finds in them what the live proxy found.
 #[derive(Debug, Default)]
@@ -19,8 +19,8 @@ pub struct Replay {
 /// What a replay came to.
 #[derive(Debug, Default)]
 pub struct Replayed {
-    /// Incidents, the newest first within a run, and the runs in the order of their files.
-    pub incidents: Vec<Arc<Incident>>,
+    /// Incidents with the names of their upstreams, the newest first.
+    pub incidents: Vec<(Arc<Incident>, String)>,
     /// What was news, in order.
     pub news: Vec<News>,
     /// Entries read.
@@ -33,6 +33,7 @@ pub struct Replayed {
 #[derive(Debug)]
 struct Run {
     part: Option<Part>,
+    upstreams: Vec<UpstreamName>,
     observer: Observer,
     sequencer: Sequencer,
     /// Entries at the beginning of the part that tell again what was open: to be learnt, or known already.
@@ -51,6 +52,11 @@ impl Replay {
             self.line(line);
         }
         Ok(())
+    }
+
+    /// The observer of the run that is being read.
+    pub fn observer(&self) -> Option<&Observer> {
+        self.run.as_ref().map(|run| &run.observer)
     }
 
     /// Everything was read.
@@ -106,7 +112,8 @@ impl Replay {
         self.end_run();
         self.run = Some(Run {
             part: header.part,
-            observer: Observer::new(header.upstreams),
+            observer: Observer::new(header.upstreams.clone()),
+            upstreams: header.upstreams,
             sequencer: Sequencer::default(),
             retold,
             is_known: false,
@@ -114,8 +121,14 @@ impl Replay {
     }
 
     fn end_run(&mut self) {
-        if let Some(run) = self.run.take() {
-            self.replayed.incidents.extend(run.observer.incidents());
-        }
+        let Some(run) = self.run.take() else {
+            return;
+        };
+        let found = run.observer.incidents().into_iter().map(|incident| {
+            let upstream = run.upstreams.get(usize::from(incident.upstream.0));
+            let name = upstream.map_or_else(String::new, |upstream| upstream.name.clone());
+            (incident, name)
+        });
+        self.replayed.incidents.splice(0..0, found);
     }
 }

@@ -1,12 +1,14 @@
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::observer::Observer;
+use crate::connection::{Ending, Initiator, Manner, Phase, Role};
+use crate::diagnose::News;
+use crate::observer::{Observer, Sequencer};
 use crate::time::Timestamp;
 use crate::timeline::lines::{Line, LineError, UpstreamName};
-use crate::timeline::{ConnectionId, Entry, Fact, Opened, Sample, UpstreamId};
+use crate::timeline::{ConnectionId, Ended, Entry, Fact, Opened, Sample, UpstreamId};
 
 fn upstreams() -> Vec<UpstreamName> {
     vec![UpstreamName {
@@ -230,4 +232,92 @@ fn what_is_no_journal_is_refused() {
         Err(ReadError::TooLong(2))
     ));
     assert!(read(&format!("{header}\n{header}\n{{\"at\":5,\"mark\":null}}\n")).is_ok());
+}
+
+/// As the live thread does: entries arrive late and out of order, time is looked at now and then.
+fn run_live(journal: &mut Journal, arrivals: &[Entry]) -> (Observer, Vec<News>, Timestamp) {
+    let mut observer = Observer::new(upstreams());
+    let mut sequencer = Sequencer::default();
+    let mut news = Vec::new();
+    let mut until = Timestamp::default();
+    for (turn, arrived) in arrivals.chunks(7).enumerate() {
+        for entry in arrived {
+            sequencer.push(entry.clone());
+        }
+        // Later than any of these, and now and then by far: the observer was held up.
+        let newest = arrived.iter().map(|entry| entry.at).max().unwrap();
+        let delay = Duration::from_millis(if turn % 5 == 0 { 170 } else { 50 });
+        let now = (newest + delay).max(until);
+        until = sequencer.advance(now, &mut observer, &mut news, |told| journal.told(told));
+        journal.passed(until, observer.pools());
+    }
+    until = until + Duration::from_secs(3);
+    sequencer.tell_until(until, &mut observer, &mut news, |told| journal.told(told));
+    journal.passed(until, observer.pools());
+    (observer, news, until)
+}
+
+#[test]
+fn a_replay_is_told_what_the_live_observer_was_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = Journal::open(&path, 64 << 10, 100, upstreams(), ms(0)).unwrap();
+    let arrivals: Vec<Entry> = (0..4000_u64)
+        .map(|number| {
+            // Up to 300 ms out of order, more than the sequencer waits for.
+            let at = number * 10 + (number * 7919) % 300;
+            let connection = number / 40 + 1;
+            match number % 40 {
+                0 => opened(at, connection),
+                1 => entry(at, connection, Fact::Dialled(Duration::from_millis(1))),
+                2 => entry(at, connection, Fact::RoleFound(Role::Application)),
+                39 if number % 80 == 39 => entry(at, connection, ended(at)),
+                _ => {
+                    let sample = Sample {
+                        requests: number,
+                        from_client_at: ms(at),
+                        ..Sample::default()
+                    };
+                    entry(at, connection, Fact::Sampled(sample))
+                }
+            }
+        })
+        .collect();
+    let (live, news, until) = run_live(&mut journal, &arrivals);
+    journal.close(until);
+
+    let mut parts: Vec<PathBuf> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    parts.sort_by_key(|path| {
+        let number = path.extension().map(|number| number.to_str().unwrap());
+        std::cmp::Reverse(number.map_or(0, |number| number.parse::<u32>().unwrap()))
+    });
+    assert!(parts.len() > 5, "{parts:?}");
+    let mut replay = Replay::default();
+    for part in &parts {
+        replay.read(&mut Reader::open(part).unwrap()).unwrap();
+    }
+    let replayed = replay.observer().unwrap();
+    // Everything it knows, not only what it says.
+    assert_eq!(format!("{replayed:#?}"), format!("{live:#?}"));
+    let replayed = replay.finish();
+    assert_eq!(replayed.news, news);
+    assert_eq!(replayed.until, until);
+    assert_eq!(replayed.entries, 4000);
+}
+
+fn ended(at: u64) -> Fact {
+    let ending = Ending {
+        initiator: Initiator::Client,
+        manner: Manner::Fin,
+        phase: Phase::Idle,
+        after_failed_authentication: false,
+    };
+    let last = Sample {
+        from_client_at: ms(at),
+        ..Sample::default()
+    };
+    Fact::Ended(Box::new(Ended { ending, last }))
 }

@@ -1,0 +1,67 @@
+//! What a journal shows, once more.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use super::Output;
+use super::format::{UNKNOWN, safe};
+use crate::admin::{api, incident_row};
+use crate::journal::{Reader, Replay, Replayed};
+
+/// Reads `files`, the oldest first, and shows the incidents in them.
+pub(super) fn replay(files: &[PathBuf], output: Output) -> anyhow::Result<String> {
+    let mut replay = Replay::default();
+    for file in files {
+        Reader::open(file)
+            .and_then(|mut reader| replay.read(&mut reader))
+            .with_context(|| format!("{} is no journal", file.display()))?;
+    }
+    let answer = answer(&replay.finish());
+    match output {
+        Output::Table => Ok(table(&answer)),
+        Output::Json => {
+            let mut text = serde_json::to_string_pretty(&answer).context("cannot write JSON")?;
+            text.push('\n');
+            Ok(text)
+        }
+    }
+}
+
+/// As the API of the proxy would have answered at the end of the journal.
+fn answer(replayed: &Replayed) -> api::Incidents {
+    let rows = replayed.incidents.iter();
+    api::Incidents {
+        api_version: api::API_VERSION.to_owned(),
+        at: replayed.until.to_string(),
+        matched: u64::try_from(replayed.incidents.len()).unwrap_or(u64::MAX),
+        incidents: rows
+            .map(|(incident, upstream)| incident_row(incident, upstream))
+            .collect(),
+    }
+}
+
+fn table(answer: &api::Incidents) -> String {
+    if answer.incidents.is_empty() {
+        return format!("no incident until {}\n", answer.at);
+    }
+    let lines = answer.incidents.iter().map(|incident| {
+        let clients: Vec<String> = incident
+            .clients
+            .iter()
+            .map(|client| format!("{}@{}", safe(&client.app), safe(&client.address)))
+            .collect();
+        format!(
+            "{}  {}  {}  {}  {} ({:.2})  {}  {}\n",
+            incident.id,
+            incident.severity,
+            incident.opened_at,
+            incident.closed_at.as_deref().unwrap_or(UNKNOWN),
+            incident.cause,
+            incident.confidence,
+            clients.join(", "),
+            safe(&incident.summary)
+        )
+    });
+    lines.collect()
+}
