@@ -45,13 +45,14 @@ const STOP_MAX: Duration = Duration::from_secs(3);
 /// The sending end; belongs to the directory.
 #[derive(Debug)]
 pub struct Feed {
-    sender: SyncSender<Entry>,
+    /// The ring of the channel is touched all round sooner or later: boxes keep it small.
+    sender: SyncSender<Box<Entry>>,
     lost: AtomicU64,
 }
 
 impl Witness for Feed {
     fn saw(&self, entry: Entry) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(entry) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(Box::new(entry)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -94,7 +95,7 @@ impl Findings {
 /// What is needed to start the thread once the directory stands.
 #[derive(Debug)]
 pub struct Reasoning {
-    receiver: Receiver<Entry>,
+    receiver: Receiver<Box<Entry>>,
     findings: Arc<Findings>,
 }
 
@@ -177,7 +178,7 @@ impl Reasoning {
         let mut turned_at = sampled_at;
         loop {
             if let Ok(entry) = self.receiver.recv_timeout(TURN) {
-                sequencer.push(entry);
+                sequencer.push(*entry);
             }
             let now = clock.now();
             if now.since(turned_at) < TURN {
@@ -187,7 +188,7 @@ impl Reasoning {
             let is_stopping = stop.load(Ordering::Acquire);
             if is_stopping {
                 for entry in self.receiver.try_iter().take(CHANNEL_LEN) {
-                    sequencer.push(entry);
+                    sequencer.push(*entry);
                 }
             } else if now.since(sampled_at) >= SAMPLE_EVERY {
                 sampled_at = now;

@@ -11,53 +11,81 @@ use tokio::net::TcpStream;
 use super::drain::Call;
 use super::relay::{RelayEnd, relay};
 use super::tap::Tap;
+use super::workers::Seat;
 use super::{Shared, Upstream, socket};
-use crate::clients::{DialFailure, Recorder};
+use crate::clients::DialFailure;
 use crate::connection::{Initiator, Manner};
-use crate::time::Timestamp;
 
 /// Longest wait for a dial whose client has left.
 const DIAL_GRACE: Duration = Duration::from_secs(1);
 
 /// A connection that was accepted, and what it needs to live.
-pub(super) struct Arrival {
+pub(super) struct Connection<C> {
+    /// The client's socket, as far as it is known to the runtime it lives on.
+    pub(super) client: C,
     pub(super) peer: SocketAddr,
-    pub(super) at: Timestamp,
-    pub(super) recorder: Recorder,
+    pub(super) tap: Tap,
     pub(super) call: Call,
     pub(super) upstream: Arc<Upstream>,
     pub(super) shared: Arc<Shared>,
+    pub(super) seat: Seat,
 }
 
-/// Runs a connection that was accepted on another thread to its end.
-pub(super) async fn run_handed_over(accepted: StdTcpStream, arrival: Arrival) {
-    match TcpStream::from_std(accepted) {
-        Ok(client) => run(client, arrival).await,
-        // The recorder's drop counts the connection as ended by us.
-        Err(error) => {
-            tracing::warn!(peer = %arrival.peer, %error, "cannot watch an accepted socket");
+impl Connection<()> {
+    /// Gives it its socket.
+    pub(super) fn with<C>(self, client: C) -> Connection<C> {
+        Connection {
+            client,
+            peer: self.peer,
+            tap: self.tap,
+            call: self.call,
+            upstream: self.upstream,
+            shared: self.shared,
+            seat: self.seat,
+        }
+    }
+
+    /// Starts it on this thread's runtime with a socket that was accepted on another's.
+    pub(super) fn settle(self, client: StdTcpStream) {
+        match TcpStream::from_std(client) {
+            Ok(client) => drop(tokio::spawn(self.with(client).run())),
+            // The recorder's drop counts the connection as ended by us.
+            Err(error) => {
+                tracing::warn!(peer = %self.peer, %error, "cannot watch an accepted socket");
+            }
         }
     }
 }
 
-/// Runs the connection to its end.
-pub(super) async fn run(client: TcpStream, arrival: Arrival) {
-    let Arrival {
-        peer,
-        at,
-        recorder,
-        call,
-        upstream,
-        shared,
-    } = arrival;
-    let mut tap = Tap::new(recorder, at, &shared);
-    let end = serve(&client, &mut tap, &call, &upstream, &shared).await;
-    tap.ended(end.initiator, end.manner, end.at, peer);
-    // The place is given back last: whoever waits for it finds the books closed.
-    drop(call);
+impl Connection<TcpStream> {
+    /// Runs the connection to its end.
+    ///
+    /// An `async fn` would keep `self` twice for as long as the connection lives: as its argument, and as the
+    /// variable that it is moved to. Memory for each idle connection is what this proxy is measured by.
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would double the size of the task"
+    )]
+    pub(super) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            let end = serve(
+                &self.client,
+                &mut self.tap,
+                &self.call,
+                &self.upstream,
+                &self.shared,
+            )
+            .await;
+            self.tap.ended(end.initiator, end.manner, end.at, self.peer);
+            // The places are given back last: whoever waits for them finds the books closed.
+            drop(self.call);
+            drop(self.seat);
+        }
+    }
 }
 
-/// Dials at once, without waiting for the client's first byte, then forwards.
+/// Dials, then forwards. What dialling needs is given back by then, as connections idle for much longer than they
+/// dial.
 async fn serve(
     client: &TcpStream,
     tap: &mut Tap,
@@ -65,6 +93,20 @@ async fn serve(
     upstream: &Upstream,
     shared: &Shared,
 ) -> RelayEnd {
+    let dialled = Box::pin(dial(client, tap, upstream, shared)).await;
+    match dialled {
+        Ok(server) => relay(client, &server, tap, call, shared.clock).await,
+        Err(end) => end,
+    }
+}
+
+/// Dials at once, without waiting for the client's first byte.
+async fn dial(
+    client: &TcpStream,
+    tap: &mut Tap,
+    upstream: &Upstream,
+    shared: &Shared,
+) -> Result<TcpStream, RelayEnd> {
     let dial_began = shared.clock.now();
     let mut dial = pin!(upstream.dial());
     let dialled = tokio::select! {
@@ -76,24 +118,24 @@ async fn serve(
             if let Ok(Ok(server)) = tokio::time::timeout(DIAL_GRACE, dial).await {
                 socket::reset_on_drop(&server);
             }
-            return RelayEnd { initiator: Initiator::Client, manner, at };
+            return Err(RelayEnd { initiator: Initiator::Client, manner, at });
         }
     };
     let at = shared.clock.now();
     match dialled {
         Ok(server) => {
             tap.dialled(at, at.since(dial_began), server.local_addr().ok());
-            relay(client, &server, tap, call, shared.clock).await
+            Ok(server)
         }
         Err(failure) => {
             // The client must see at once what it would have seen without the proxy: no connection.
             socket::reset_on_drop(client);
             tap.dial_failed(at, failure);
-            RelayEnd {
+            Err(RelayEnd {
                 initiator: Initiator::Server,
                 manner: manner_of(failure),
                 at,
-            }
+            })
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{self, Arrival};
+use super::connection::Connection;
+use super::tap::Tap;
 use super::{Shared, Upstream, Workers, socket};
 use crate::connection::{Ending, Initiator, Manner, Phase};
 use crate::metrics::AcceptFailure;
@@ -138,23 +139,27 @@ impl Acceptor {
             recorder.ended(ending, at);
             return;
         }
-        let arrival = Arrival {
+        let seat = self.workers.seat(self.worker);
+        let worker = seat.worker();
+        let call = self.shared.drain.enter();
+        let connection = Connection {
+            client: (),
             peer,
-            at,
-            recorder,
-            call: self.shared.drain.enter(),
+            tap: Tap::new(recorder, at, &self.shared),
+            call,
             upstream: Arc::clone(&self.upstream),
             shared: Arc::clone(&self.shared),
+            seat,
         };
-        let target = self.workers.seat(self.worker);
-        if target.worker() == self.worker {
-            self.workers.spawn(target, connection::run(stream, arrival));
+        if worker == self.worker {
+            tokio::spawn(connection.with(stream).run());
             return;
         }
         match stream.into_std() {
-            Ok(stream) => self
-                .workers
-                .spawn(target, connection::run_handed_over(stream, arrival)),
+            Ok(stream) => {
+                let there = self.workers.handle(worker);
+                there.spawn(async move { connection.settle(stream) });
+            }
             // The recorder's drop counts the connection as ended by us.
             Err(error) => tracing::warn!(%peer, %error, "cannot hand a socket to another worker"),
         }

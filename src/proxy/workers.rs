@@ -5,7 +5,6 @@
 //! the workers' listening sockets by hash; one that would tip the balance is handed to the worker with the
 //! fewest open.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -84,17 +83,6 @@ impl Workers {
             worker: chosen,
             open,
         }
-    }
-
-    /// Runs `task` on the worker of its seat.
-    pub(super) fn spawn<F>(&self, seat: Seat, task: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        self.workers[seat.worker].handle.spawn(async move {
-            task.await;
-            drop(seat);
-        });
     }
 }
 
