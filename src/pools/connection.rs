@@ -6,9 +6,12 @@ use std::time::Duration;
 use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId};
 use crate::clients::roles::{Sibling, Traits};
-use crate::connection::{Authentication, Ending, OpaqueReason, Phase, Role};
+use crate::connection::{Authentication, ClientMetadata, Ending, OpaqueReason, Phase, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId};
+
+/// An answer that is missing for longer is missed.
+const LATE_MIN: Duration = Duration::from_millis(300);
 
 /// Drivers that count request ids for the whole process. `PyMongo` draws them; `libmongoc` counts for each client.
 const COUNT_PROCESS_WIDE: [&str; 6] = [
@@ -70,6 +73,16 @@ pub struct Connection {
     pub last: Sample,
     /// How it ended.
     pub ended: Option<End>,
+    /// Its counters before those.
+    pub(super) before: Sample,
+    /// Its pool is cleared by failed authentications.
+    pub(super) clears_on_failed_authentication: bool,
+    /// Its pool is cleared by connections that break before their first hello is answered.
+    pub(super) clears_on_failed_handshake: bool,
+    /// Its pool goes on when the server says that it is shutting down.
+    pub(super) ignores_state_changes: bool,
+    /// Its driver has no pools that are cleared.
+    pub(super) never_clears: bool,
     /// What its handshake tells of its use.
     pub(super) traits: Traits,
     /// Its driver has one socket a process and server that does everything.
@@ -132,6 +145,11 @@ impl Connection {
                 ..Sample::default()
             },
             ended: None,
+            before: Sample::default(),
+            clears_on_failed_authentication: false,
+            clears_on_failed_handshake: false,
+            ignores_state_changes: false,
+            never_clears: false,
             traits: Traits::default(),
             has_single_socket: false,
             counts_requests_process_wide: false,
@@ -151,11 +169,7 @@ impl Connection {
                 self.introduced_at = Some(at);
                 self.traits = Traits::of(client).with_authentication_of(self.traits);
                 self.first_request_id = Some(*request_id);
-                let driver = client.driver_name.as_str();
-                self.has_single_socket = driver.contains("ext-mongodb:PHP");
-                self.counts_requests_process_wide = COUNT_PROCESS_WIDE
-                    .iter()
-                    .any(|name| driver.starts_with(name));
+                self.read_habits(client);
             }
             Fact::Described(server) => {
                 self.server_connection_id = server.connection_id.or(self.server_connection_id);
@@ -183,8 +197,9 @@ impl Connection {
                 self.transactions_open = self.transactions_open.saturating_sub(1);
             }
             Fact::TurnedOpaque(reason) => self.opaque = Some(*reason),
-            Fact::Sampled(sample) => self.last = *sample,
+            Fact::Sampled(sample) => self.before = std::mem::replace(&mut self.last, *sample),
             Fact::Ended(end) => {
+                self.before = self.last;
                 self.last = end.last;
                 self.ended = Some(End {
                     at,
@@ -192,6 +207,23 @@ impl Connection {
                 });
             }
         }
+    }
+
+    /// What the driver does, by its name and version.
+    fn read_habits(&mut self, client: &ClientMetadata) {
+        let driver = client.driver_name.as_str();
+        let is_one_of = |names: &[&str]| names.iter().any(|name| driver.starts_with(name));
+        let major = client.driver_version.split(['.', '|']).next();
+        let major: u32 = major.and_then(|major| major.parse().ok()).unwrap_or(0);
+        self.has_single_socket = driver.contains("ext-mongodb:PHP");
+        self.counts_requests_process_wide = is_one_of(&COUNT_PROCESS_WIDE);
+        // Node up to 3.7 has the legacy pool unless it says otherwise.
+        let is_node = is_one_of(&["nodejs"]);
+        self.never_clears = is_node && major <= 3 && !client.platform.contains("(unified)");
+        self.ignores_state_changes = is_one_of(&["mongo-java-driver"]) && major <= 3;
+        self.clears_on_failed_authentication =
+            (is_node && major >= 4) || is_one_of(&["mongo-go-driver"]);
+        self.clears_on_failed_handshake = !client.backpressure && !client.load_balanced;
     }
 
     /// It is still open.
@@ -209,6 +241,19 @@ impl Connection {
         let request_id = self.first_request_id.filter(|id| *id >= 0)?;
         let is_telling = self.counts_requests_process_wide;
         is_telling.then_some((self.introduced_at?, request_id))
+    }
+
+    /// It is a monitor and was closed after more silence than it should have heard: the check failed.
+    pub(super) fn is_overdue(&self) -> bool {
+        let Some(end) = self.ended else {
+            return false;
+        };
+        let last = &self.last;
+        let interval = self.heartbeat.unwrap_or_default();
+        // A polling monitor waits for its answer only.
+        let waits = self.heartbeat.is_some() || last.from_client_at > last.from_server_at;
+        let silent = end.at.since(last.from_client_at.max(last.from_server_at));
+        waits && silent > interval + (interval / 10).max(LATE_MIN)
     }
 
     /// As its siblings see it.

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use super::household::Household;
 use super::sessions::CircleId;
-use super::{Connection, InstanceId, MongoClient, MongoClientId, RECENT, Upstream};
+use super::{Connection, InstanceId, MongoClient, MongoClientId, Pool, RECENT, Upstream};
 use crate::connection::{Role, ServerRole};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
@@ -81,8 +81,9 @@ impl Joiner<'_> {
         let is_waiting = self.place_pooled();
         self.place_round_trips();
         let is_closing = self.close();
+        let is_unexplained = self.explain();
         self.rate();
-        is_waiting || is_closing
+        is_waiting || is_closing || is_unexplained
     }
 
     /// Mongo clients whose sessions met are one, unless each has a monitor of the same server.
@@ -344,7 +345,7 @@ impl Joiner<'_> {
             .iter()
             .filter_map(|id| self.clients.get(id))
             .filter(|client| {
-                client.home.is_none() && (unit.circle.is_some() || client.pools.is_empty())
+                client.home.is_none() && (unit.circle.is_some() || !client.has_pooled())
             })
             .filter_map(|client| Some((born(client)?, client)))
             .filter(|(born, _)| *born <= unit.first + JITTER)
@@ -452,7 +453,7 @@ impl Joiner<'_> {
             let tried_at = self.tried_at.unwrap_or_default().max(ended_at);
             let is_gone = if client.said_goodbye_at.is_some() {
                 true
-            } else if is_empty && was_own_will {
+            } else if is_empty && was_own_will && !client.pools.values().any(Pool::is_cleared) {
                 self.at.since(ended_at) >= SETTLING && self.at.since(tried_at) >= SETTLING
             } else {
                 is_empty && self.at.since(tried_at) >= EXPECTED_BACK
@@ -464,6 +465,17 @@ impl Joiner<'_> {
         for id in forgotten {
             self.household.clients.remove(&id);
             self.clients.remove(&id);
+        }
+        is_open_question
+    }
+
+    /// Explains what mongo clients did. True when something is left to explain.
+    fn explain(&mut self) -> bool {
+        let mut is_open_question = false;
+        for id in &self.household.clients {
+            if let Some(client) = self.clients.get_mut(id) {
+                is_open_question |= client.explain(self.at);
+            }
         }
         is_open_question
     }

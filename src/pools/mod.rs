@@ -7,23 +7,30 @@
 //! **Invariant:** every table is bounded; ended connections and departed clients are remembered for
 //! [`RECENT`] only, so that detectors can look at what just happened.
 
+mod clear;
+mod closings;
 mod connection;
 mod household;
+mod idle_times;
 mod instance;
 mod join;
 mod mongo_client;
 mod pool;
+mod rates;
 mod sessions;
+mod signs;
+mod sizes;
 mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use clear::{Clear, ClearTrigger};
 pub use connection::{Connection, End};
 pub use instance::{Instance, InstanceId};
 pub use mongo_client::{Inferred, Joined, MongoClient, MongoClientId};
-pub use pool::{Clear, ClearTrigger, CloseReasons, Pool};
+pub use pool::{CloseReasons, Pool};
 pub use upstream::Upstream;
 
 use household::{Household, LOOK_EVERY};
@@ -151,20 +158,20 @@ impl Pools {
             }
         }
         let client = connection.mongo_client;
-        let Some(client) = client.and_then(|id| self.mongo_clients.get_mut(&id)) else {
-            return;
-        };
-        if let Fact::Sampled(_) = &entry.fact {
-            if let Some(pool) = client.pools.get_mut(&connection.upstream)
-                && pool.open.contains(&connection.id)
-            {
-                pool.sampled(connection);
+        if let Some(client) = client.and_then(|id| self.mongo_clients.get_mut(&id)) {
+            if let Fact::Sampled(_) = &entry.fact {
+                if let Some(pool) = client.pools.get_mut(&connection.upstream)
+                    && pool.open.contains(&connection.id)
+                {
+                    pool.sampled(connection, entry.at);
+                }
+            } else if let Fact::Ended(_) = &entry.fact {
+                client.ended(connection, entry.at);
+            } else if let Fact::SessionsEnded(_) = &entry.fact {
+                client.said_goodbye_at = Some(entry.at);
             }
-        } else if let Fact::Ended(_) = &entry.fact {
-            client.ended(connection, entry.at);
-        } else if let Fact::SessionsEnded(_) = &entry.fact {
-            client.said_goodbye_at = Some(entry.at);
         }
+        self.read_signs(entry, instance);
     }
 
     /// Forgets what is over, and infers what only time tells. To be called on the grid of
@@ -287,7 +294,5 @@ impl Pools {
     }
 }
 
-#[cfg(test)]
-mod stage;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,22 @@
 //! Mongo clients: `MongoClient` objects, as far as they can be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::closings::Circumstances;
 use super::sessions::CircleId;
-use super::{Connection, InstanceId, Pool};
+use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
 use crate::connection::{Initiator, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
+
+/// A driver that cancels a check opens its next monitor within this time, and the monitor has shown itself.
+const REPLACED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Closed monitors of one mongo client that are looked at.
+const REPLACED_MAX: usize = 64;
 
 /// A mongo client's number, rising in order of first sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,10 +79,21 @@ pub struct MongoClient {
     pub(super) home: Option<CircleId>,
     /// Who watches each server for it.
     pub(super) watches: BTreeMap<UpstreamId, Watch>,
+    /// Monitors that it closed itself, and when: whether it closes altogether, time tells.
+    replaced: Vec<Replaced>,
     /// When its process introduced a connection last, and with which request id, where it counts them.
     pub(super) last_introduction: Option<(Timestamp, i32)>,
     /// When the newest end of its connections was, and whether that was its own will.
     pub(super) last_end: Option<(Timestamp, bool)>,
+}
+
+/// A monitor that its client closed.
+#[derive(Clone, Copy, Debug)]
+struct Replaced {
+    upstream: UpstreamId,
+    at: Timestamp,
+    /// The newest pooled connection at that moment.
+    newest: ConnectionId,
 }
 
 /// One mongo client's monitors of one server.
@@ -104,6 +123,7 @@ impl MongoClient {
             said_goodbye_at: None,
             home: None,
             watches: BTreeMap::new(),
+            replaced: Vec::new(),
             last_introduction: None,
             last_end: None,
         }
@@ -136,6 +156,8 @@ impl MongoClient {
             self.closed_at = None;
         }
         if connection.found.is_monitor() {
+            // A driver has a pool for each server it watches, if an empty one.
+            self.pools.entry(connection.upstream).or_default();
             let watch = self.watches.entry(connection.upstream).or_insert(Watch {
                 since: connection.opened_at,
                 ..Watch::default()
@@ -182,11 +204,23 @@ impl MongoClient {
             let is_it = |held: &mut ConnectionId| *held == connection.id;
             if watch.monitor.take_if(is_it).is_some() {
                 watch.lost_at = Some(at);
+                let pool = self.pools.get(&connection.upstream);
+                let newest = pool.and_then(|pool| pool.open.last()).copied();
+                if let Some(newest) = newest
+                    && !connection.is_overdue()
+                    && self.replaced.len() < REPLACED_MAX
+                {
+                    self.replaced.push(Replaced {
+                        upstream: connection.upstream,
+                        at,
+                        newest,
+                    });
+                }
             }
             watch.round_trip.take_if(is_it);
         }
         if let Some(pool) = self.pools.get_mut(&connection.upstream) {
-            pool.ended(connection);
+            pool.ended(connection, at);
         }
         self.see_end(connection);
     }
@@ -223,7 +257,7 @@ impl MongoClient {
 
     /// Says what tells it apart, and how sure that is.
     pub(super) fn rate(&mut self, is_alone: bool) {
-        let is_pooled = self.pools.values().any(|pool| pool.created > 0);
+        let is_pooled = self.has_pooled();
         (self.joined, self.confidence) = match (self.home, self.watches.is_empty()) {
             (Some(_), false) => (Joined::Sessions, if is_alone { 0.99 } else { 0.95 }),
             (Some(_), true) => (Joined::Sessions, if is_alone { 0.9 } else { 0.8 }),
@@ -231,6 +265,46 @@ impl MongoClient {
             (None, false) => (Joined::Monitors, 0.7),
             (None, true) => (Joined::Metadata, if is_alone { 0.6 } else { 0.4 }),
         };
+    }
+
+    /// It opened or opens pooled connections.
+    pub(super) fn has_pooled(&self) -> bool {
+        self.pools.values().any(|pool| pool.created > 0)
+    }
+
+    /// A sign that its pool was cleared.
+    pub(super) fn sign(&mut self, upstream: UpstreamId, at: Timestamp, trigger: ClearTrigger) {
+        if let Some(pool) = self.pools.get_mut(&upstream) {
+            clear::sign(&mut pool.clears, at, trigger);
+        }
+    }
+
+    /// Explains what it did, once that can be told. True when something is left to explain.
+    pub(super) fn explain(&mut self, at: Timestamp) -> bool {
+        let is_due = |one: &mut Replaced| at.since(one.at) >= REPLACED_WITHIN;
+        let replaced: Vec<Replaced> = self.replaced.extract_if(.., is_due).collect();
+        for one in replaced {
+            // A client that closes keeps nothing. Without monitor it is still about to.
+            let pool = self.pools.get(&one.upstream);
+            let has_kept = pool.is_some_and(|pool| pool.has_kept(one.newest));
+            if has_kept && self.said_goodbye_at.is_none() && self.is_watching(one.upstream) {
+                self.sign(one.upstream, one.at, ClearTrigger::Unknown);
+            }
+        }
+        let is_left = self.pooled_open() > 0 || !self.monitors.is_empty();
+        let circumstances = Circumstances {
+            said_goodbye_at: self.said_goodbye_at,
+            closed_at: self
+                .closed_at
+                .filter(|_| self.last_end.is_some_and(|(_, is_own)| is_own)),
+            is_undecided: !is_left && self.is_open() && self.said_goodbye_at.is_none(),
+        };
+        let mut is_open_question = !self.replaced.is_empty();
+        for pool in self.pools.values_mut() {
+            pool.explain(circumstances, at);
+            is_open_question |= !pool.closings.is_empty();
+        }
+        is_open_question
     }
 
     fn see_end(&mut self, connection: &Connection) {

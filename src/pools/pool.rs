@@ -2,14 +2,24 @@
 //!
 //! Source of the words: Connection Monitoring and Pooling specification § Events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connection, Inferred};
+use super::closings::{Circumstances, CloseReason, Closing};
+use super::idle_times::IdleTimes;
+use super::rates::{self, Rates};
+use super::sizes::Sizes;
+use super::{Clear, Connection, Inferred};
+use crate::connection::Role;
 use crate::time::Timestamp;
 use crate::timeline::ConnectionId;
+
+/// Closed connections that wait for an explanation; beyond it the oldest are taken for errors.
+const CLOSINGS_MAX: usize = 1024;
+
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// One mongo client's pooled connections to one server.
 #[derive(Clone, Debug, Default)]
@@ -42,21 +52,62 @@ pub struct Pool {
     pub saturated_since: Option<Timestamp>,
     /// Those with a request in flight.
     pub(super) busy: BTreeSet<ConnectionId>,
+    pub(super) closings: VecDeque<Closing>,
+    /// Connections that were closed and not replaced yet.
+    to_be_replaced: u64,
+    rates: Rates,
+    idle_times: IdleTimes,
+    sizes: Sizes,
 }
 
 impl Pool {
+    /// Connections opened a second, over the last minute.
+    pub fn sockets_per_second(&self, at: Timestamp) -> f64 {
+        float(self.rates.within(MINUTE, at).opened) / MINUTE.as_secs_f64()
+    }
+
+    /// Operations that each connection carried so far, on the average.
+    pub fn operations_per_connection(&self) -> Option<f64> {
+        (self.created > 0).then(|| float(self.operations) / float(self.created))
+    }
+
+    /// Connections replaced a minute, over the last five.
+    pub fn recycled_per_minute(&self, at: Timestamp) -> f64 {
+        let minutes = rates::WINDOW.as_secs_f64() / MINUTE.as_secs_f64();
+        float(self.rates.within(rates::WINDOW, at).replaced) / minutes
+    }
+
+    /// Connections replaced for each thousand operations, over the last five minutes.
+    pub fn recycled_per_thousand_operations(&self, at: Timestamp) -> Option<f64> {
+        let happened = self.rates.within(rates::WINDOW, at);
+        (happened.operations > 0)
+            .then(|| float(happened.replaced) * 1000.0 / float(happened.operations))
+    }
+
     /// A connection became its own.
     pub(super) fn enter(&mut self, connection: &mut Connection) {
         self.created += 1;
-        self.operations += connection.last.operations;
-        connection.operations_counted = connection.last.operations;
+        let opened_at = connection.opened_at;
+        self.rates.at(opened_at).opened += 1;
+        if self.to_be_replaced > 0 {
+            self.to_be_replaced -= 1;
+            self.recycled += 1;
+            self.rates.at(opened_at).replaced += 1;
+        }
+        connection.operations_counted = 0;
+        self.count_operations(connection, opened_at);
         if connection.is_open() {
             self.open.insert(connection.id);
-            self.peak = self.peak.max(count(self.open.len()));
-            self.active_ones_changed(connection);
+            self.note_activity(connection, opened_at);
+            let is_unused = connection.last.operations == 0 && connection.role == Role::Unknown;
+            if is_unused {
+                self.sizes.filled_up(count(self.open.len()));
+                self.min_size = self.sizes.min_size();
+            }
         } else {
-            self.closed.error += 1;
+            self.note_closing(connection);
         }
+        self.peak = self.peak.max(count(self.open.len())).max(1);
     }
 
     /// A connection turned out to be another's.
@@ -68,26 +119,49 @@ impl Pool {
         self.open.remove(&connection.id);
         self.busy.remove(&connection.id);
         self.active = count(self.busy.len());
+        self.closings
+            .retain(|closing| closing.connection != connection.id);
     }
 
     /// Its counters were told.
-    pub(super) fn sampled(&mut self, connection: &mut Connection) {
-        self.operations += connection
-            .last
-            .operations
-            .saturating_sub(connection.operations_counted);
-        connection.operations_counted = connection.last.operations;
-        self.active_ones_changed(connection);
+    pub(super) fn sampled(&mut self, connection: &mut Connection, at: Timestamp) {
+        self.count_operations(connection, at);
+        let (before, last) = (&connection.before, &connection.last);
+        let uses = last.operations.saturating_sub(before.operations);
+        if uses > 0 && before.operations > 0 {
+            let idle = if uses == 1 {
+                last.from_client_at.since(before.from_server_at)
+            } else {
+                let passed = last.from_server_at.since(before.from_server_at);
+                let idle = passed.saturating_sub(last.busy.saturating_sub(before.busy));
+                idle / u32::try_from(uses).unwrap_or(u32::MAX)
+            };
+            self.idle_times.add(idle, uses);
+            self.idle_before_use = self.idle_times.quantiles();
+        }
+        self.note_activity(connection, at);
     }
 
     /// One of its connections ended.
-    pub(super) fn ended(&mut self, connection: &mut Connection) {
-        self.sampled(connection);
+    pub(super) fn ended(&mut self, connection: &mut Connection, at: Timestamp) {
+        self.count_operations(connection, at);
         self.busy.remove(&connection.id);
-        self.active = count(self.busy.len());
         if self.open.remove(&connection.id) {
-            self.closed.error += 1;
+            self.note_closing(connection);
         }
+        self.see_saturation(at);
+    }
+
+    /// It was cleared and does not work again yet.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.clears
+            .last()
+            .is_some_and(|clear| clear.ready_at.is_none())
+    }
+
+    /// The connection accepted last, or one before it, is still open.
+    pub(super) fn has_kept(&self, newest: ConnectionId) -> bool {
+        self.open.first().is_some_and(|oldest| *oldest <= newest)
     }
 
     /// Takes in what turned out to be the same pool.
@@ -103,18 +177,92 @@ impl Pool {
         self.closed.stale += other.closed.stale;
         self.closed.error += other.closed.error;
         self.closed.pool_closed += other.closed.pool_closed;
+        self.closings.extend(other.closings);
         self.clears.extend(other.clears);
         self.clears.sort_by_key(|clear| clear.at);
     }
 
-    fn active_ones_changed(&mut self, connection: &Connection) {
+    fn note_closing(&mut self, connection: &Connection) {
+        if let Some(closing) = Closing::of(connection) {
+            if self.closings.len() >= CLOSINGS_MAX
+                && let Some(oldest) = self.closings.pop_front()
+            {
+                self.explained(&oldest, CloseReason::Error);
+            }
+            self.closings.push_back(closing);
+        }
+    }
+
+    /// Says why connections were closed, once what happened around it is known.
+    pub(super) fn explain(&mut self, mut circumstances: Circumstances, at: Timestamp) {
+        // What is closed in an outage needs no other explanation.
+        circumstances.is_undecided &= !self.is_cleared();
+        while let Some(closing) = self.closings.front().copied()
+            && closing.is_due(circumstances, at)
+        {
+            self.closings.pop_front();
+            let reason = closing.reason(circumstances, &self.clears);
+            let mut clears = self.clears.iter_mut().rev();
+            if let Some(clear) = clears.find(|clear| clear.takes_along(&closing)) {
+                clear.closed += 1;
+            }
+            self.explained(&closing, reason);
+        }
+    }
+
+    fn explained(&mut self, closing: &Closing, reason: CloseReason) {
+        let count = match reason {
+            CloseReason::Idle => &mut self.closed.idle,
+            CloseReason::Stale => &mut self.closed.stale,
+            CloseReason::Error => &mut self.closed.error,
+            CloseReason::PoolClosed => &mut self.closed.pool_closed,
+        };
+        *count += 1;
+        if reason != CloseReason::PoolClosed {
+            self.to_be_replaced = (self.to_be_replaced + 1).min(self.peak);
+        }
+        if reason == CloseReason::Idle {
+            self.sizes.closed_idle(closing.idle);
+            self.max_idle = self.sizes.max_idle();
+        }
+    }
+
+    fn count_operations(&mut self, connection: &mut Connection, at: Timestamp) {
+        let carried = connection.last.operations;
+        let new = carried.saturating_sub(connection.operations_counted);
+        if new > 0 {
+            connection.operations_counted = carried;
+            self.operations += new;
+            self.rates.at(at).operations += new;
+        }
+    }
+
+    fn note_activity(&mut self, connection: &Connection, at: Timestamp) {
         if connection.last.in_flight > 0 {
             self.busy.insert(connection.id);
         } else {
             self.busy.remove(&connection.id);
         }
-        self.active = count(self.busy.len());
+        self.see_saturation(at);
     }
+
+    fn see_saturation(&mut self, at: Timestamp) {
+        self.active = count(self.busy.len());
+        let open = count(self.open.len());
+        if self.active == open && open > 1 && open >= self.peak {
+            let since = *self.saturated_since.get_or_insert(at);
+            self.sizes.saturated(open, at.since(since));
+        } else {
+            self.saturated_since = None;
+            self.sizes.grew_to(open);
+        }
+        self.max_size = self.sizes.max_size();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates are read by people")]
+const fn float(count: u64) -> f64 {
+    count as f64
 }
 
 fn count(len: usize) -> u64 {
@@ -132,51 +280,4 @@ pub struct CloseReasons {
     pub error: u64,
     /// The pool was closed.
     pub pool_closed: u64,
-}
-
-/// An episode in which a pool was cleared: from the first sign until its pool works again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Clear {
-    /// The first sign.
-    pub at: Timestamp,
-    /// When a check of the server succeeded again; `None` while none did.
-    pub ready_at: Option<Timestamp>,
-    /// Why.
-    pub trigger: ClearTrigger,
-    /// Connections that went with it.
-    pub closed: u64,
-}
-
-/// Why a pool was cleared: the `trigger` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClearTrigger {
-    /// A reply said that the server is not, or no longer, primary.
-    NotPrimary,
-    /// A connection broke, or a monitor gave up.
-    Network,
-    /// A reply said that the server is shutting down.
-    ServerShutdown,
-    /// Nothing tells.
-    Unknown,
-}
-
-impl ClearTrigger {
-    /// Every trigger.
-    pub const ALL: [Self; 4] = [
-        Self::NotPrimary,
-        Self::Network,
-        Self::ServerShutdown,
-        Self::Unknown,
-    ];
-
-    /// The value of the `trigger` label.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NotPrimary => "not_primary",
-            Self::Network => "network",
-            Self::ServerShutdown => "server_shutdown",
-            Self::Unknown => "unknown",
-        }
-    }
 }

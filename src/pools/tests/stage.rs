@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::*;
 use crate::connection::{Ending, Initiator, Manner, Phase, Role, ServerFacts, ServerRole};
-use crate::timeline::{Ended, Opened, Sample, SessionId};
+use crate::pools::*;
+use crate::timeline::{Ended, ErrorReply, Opened, Sample, SessionId};
 
 /// A driver's name, version and platform.
 pub(super) type Driver = (&'static str, &'static str, &'static str);
@@ -78,6 +78,12 @@ impl Stage {
             peer: ([10, 1, 0, 1], port).into(),
         };
         self.tell(id, Fact::Opened(opened));
+        let sample = Sample {
+            from_client_at: self.now,
+            from_server_at: self.now,
+            ..Sample::default()
+        };
+        self.samples.insert(id, sample);
         self.tell(id, Fact::Dialled(Duration::from_millis(1)));
         let client = ClientMetadata {
             application: "shop".to_owned(),
@@ -157,6 +163,37 @@ impl Stage {
         sample.busy_since = (in_flight > 0).then_some(now);
         let sample = *sample;
         self.tell(id, Fact::Sampled(sample));
+    }
+
+    pub(super) fn fail(&mut self, id: ConnectionId, code: i32) {
+        self.tell(
+            id,
+            Fact::Failed(ErrorReply {
+                kind: crate::connection::ErrorKind::Command,
+                command: crate::wire::Command::Find,
+                code,
+                count: 1,
+            }),
+        );
+    }
+
+    /// Bytes came from the server.
+    pub(super) fn hear(&mut self, id: ConnectionId) {
+        let now = self.now;
+        let sample = self.samples.entry(id).or_default();
+        sample.from_server_at = now;
+        let sample = *sample;
+        self.tell(id, Fact::Sampled(sample));
+    }
+
+    /// The clears of the first mongo client: when each began and was over, and why.
+    pub(super) fn clears(&self) -> Vec<(u64, Option<u64>, ClearTrigger)> {
+        let client = self.pools.mongo_clients().next().unwrap();
+        let millis = |at: Timestamp| at.as_millis() - start().as_millis();
+        let clears = client.pools.values().flat_map(|pool| &pool.clears);
+        clears
+            .map(|clear| (millis(clear.at), clear.ready_at.map(millis), clear.trigger))
+            .collect()
     }
 
     pub(super) fn goodbye(&mut self, id: ConnectionId, sessions: &[u8]) {

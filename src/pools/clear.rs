@@ -1,0 +1,132 @@
+//! Cleared pools.
+//!
+//! A driver clears a pool when it has reason to believe that its connections are dead (Server Discovery and Monitoring
+//! specification § Error handling). One outage makes one event in some drivers and one for each failed check in
+//! others, so episodes are told here: from the first sign until a check or a new connection succeeds.
+//!
+//! Signs are:
+//! - a monitor was ended by the server's side, or was given up by its client after more silence than an interval;
+//! - the server's side ended a pooled connection that had a request in flight;
+//! - a reply with the code 91 or 11600; other codes of state changes only from servers before 4.2
+//!   (`maxWireVersion` up to 7);
+//! - a connection broke before its first hello was answered, unless the driver announced `backpressure`; and a failed
+//!   authentication in Node from 4 on and Go;
+//! - a client replaced its monitor although nothing broke, and kept pooled connections.
+//!
+//! None of these is a time-out of an operation, the end of an idle pooled connection, or the close of a client.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::closings::Closing;
+use crate::time::Timestamp;
+
+/// A pool that is cleared again so soon after it was ready is in the same trouble.
+const SAME_TROUBLE: Duration = Duration::from_secs(1);
+
+/// Episodes remembered for one pool.
+const CLEARS_MAX: usize = 32;
+
+/// Connections that were idle are closed with the clear, or within this time.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// The first sign may be read later than what follows from it.
+const JITTER: Duration = Duration::from_millis(100);
+
+/// An episode in which a pool was cleared: from the first sign until its pool works again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clear {
+    /// The first sign.
+    pub at: Timestamp,
+    /// When a check of the server succeeded again; `None` while none did.
+    pub ready_at: Option<Timestamp>,
+    /// Why.
+    pub trigger: ClearTrigger,
+    /// Connections that went with it.
+    pub closed: u64,
+    /// When a monitor was given up in it, so that connections in use were closed, too.
+    pub given_up_at: Option<Timestamp>,
+}
+
+/// Why a pool was cleared: the `trigger` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClearTrigger {
+    /// A reply said that the server is not, or no longer, primary.
+    NotPrimary,
+    /// A connection broke, or a monitor gave up.
+    Network,
+    /// A reply said that the server is shutting down.
+    ServerShutdown,
+    /// Nothing tells.
+    Unknown,
+}
+
+impl Clear {
+    /// The connection was closed because of it.
+    pub(super) fn takes_along(&self, closing: &Closing) -> bool {
+        let until = self
+            .ready_at
+            .map_or(closing.at, |ready_at| ready_at + AFTERMATH);
+        closing.opened_at <= self.at && self.at <= closing.at + JITTER && closing.at <= until
+    }
+}
+
+/// A sign that a pool was cleared.
+pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, trigger: ClearTrigger) {
+    if let Some(last) = clears.last_mut() {
+        let is_same = last
+            .ready_at
+            .is_none_or(|ready_at| at.since(ready_at) < SAME_TROUBLE);
+        if is_same {
+            // Ends of one moment are told in any order.
+            last.at = last.at.min(at);
+            last.ready_at = last.ready_at.filter(|ready_at| *ready_at > at);
+            if last.trigger == ClearTrigger::Unknown {
+                last.trigger = trigger;
+            }
+            return;
+        }
+    }
+    if clears.len() >= CLEARS_MAX {
+        clears.remove(0);
+    }
+    clears.push(Clear {
+        at,
+        ready_at: None,
+        trigger,
+        closed: 0,
+        given_up_at: None,
+    });
+}
+
+/// A check or a new connection succeeded, on a connection opened at this moment.
+pub(super) fn succeeded(clears: &mut [Clear], opened_at: Timestamp, at: Timestamp) {
+    if let Some(last) = clears.last_mut()
+        && last.ready_at.is_none()
+        && opened_at >= last.at
+    {
+        last.ready_at = Some(at);
+    }
+}
+
+impl ClearTrigger {
+    /// Every trigger.
+    pub const ALL: [Self; 4] = [
+        Self::NotPrimary,
+        Self::Network,
+        Self::ServerShutdown,
+        Self::Unknown,
+    ];
+
+    /// The value of the `trigger` label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotPrimary => "not_primary",
+            Self::Network => "network",
+            Self::ServerShutdown => "server_shutdown",
+            Self::Unknown => "unknown",
+        }
+    }
+}

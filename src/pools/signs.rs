@@ -1,0 +1,217 @@
+//! Signs that pools were cleared, and that they work again.
+
+use std::time::Duration;
+
+use super::{ClearTrigger, InstanceId, MongoClient, MongoClientId, Pools, clear};
+use crate::connection::{AuthenticationResult, ErrorKind, Initiator, Phase, Role};
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, Entry, ErrorReply, Fact, UpstreamId};
+
+/// Servers before 4.2 close their connections when they step down, and drivers clear their pools.
+const STEP_DOWN_CLEARS_UP_TO: i32 = 7;
+
+/// A reply and what it says become known at about the same moment.
+const JITTER: Duration = Duration::from_millis(50);
+
+/// A client that waited so long for its first answer gave up.
+const GIVEN_UP_AFTER: Duration = Duration::from_millis(500);
+
+impl Pools {
+    /// What a fact says of the pools of its instance.
+    pub(super) fn read_signs(&mut self, entry: &Entry, instance: InstanceId) {
+        let (id, at) = (entry.connection, entry.at);
+        match &entry.fact {
+            Fact::Failed(error) => {
+                if let Some(trigger) = self.trigger_of(id, error) {
+                    self.sign(id, instance, at, trigger);
+                }
+            }
+            Fact::Authenticated(authentication) => {
+                let is_sign = authentication.result == AuthenticationResult::Failed;
+                let connection = self.connections.get(&id);
+                if is_sign && connection.is_some_and(|one| one.clears_on_failed_authentication) {
+                    self.sign(id, instance, at, ClearTrigger::Unknown);
+                }
+            }
+            Fact::Ended(_) => self.ended(id, instance, at),
+            Fact::HelloAnswered(_) => self.succeeded(id, instance, at),
+            Fact::Sampled(sample) => {
+                let at = sample.from_server_at;
+                self.heard(id, at);
+            }
+            Fact::Opened(_)
+            | Fact::Dialled(_)
+            | Fact::DialFailed(_)
+            | Fact::Introduced { .. }
+            | Fact::Described(_)
+            | Fact::Ready(_)
+            | Fact::RoleFound(_)
+            | Fact::Heartbeat(_)
+            | Fact::SessionUsed(_)
+            | Fact::SessionsEnded(_)
+            | Fact::TransactionStarted
+            | Fact::TransactionEnded
+            | Fact::TurnedOpaque(_) => {}
+        }
+    }
+
+    /// Source: Server Discovery and Monitoring specification § Error handling pseudocode.
+    fn trigger_of(&self, id: ConnectionId, error: &ErrorReply) -> Option<ClearTrigger> {
+        let connection = self.connections.get(&id)?;
+        if error.kind == ErrorKind::Write || connection.ignores_state_changes {
+            return None;
+        }
+        let server = self.upstream(connection.upstream)?.server.as_deref();
+        let version = server.and_then(|server| server.max_wire_version);
+        let is_old = version.is_some_and(|version| version <= STEP_DOWN_CLEARS_UP_TO);
+        match error.code {
+            91 | 11600 => Some(ClearTrigger::ServerShutdown),
+            189 | 10058 | 10107 | 11602 | 13435 | 13436 if is_old => Some(ClearTrigger::NotPrimary),
+            _ => None,
+        }
+    }
+
+    fn ended(&mut self, id: ConnectionId, instance: InstanceId, at: Timestamp) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let Some(end) = connection.ended else {
+            return;
+        };
+        let is_by_client = end.ending.initiator == Initiator::Client;
+        let is_monitor = connection.found == Role::Monitor && connection.mongo_client.is_some();
+        if connection.hello_answered_at.is_none() {
+            let introduced_at = connection.introduced_at.unwrap_or(at);
+            let is_broken = !is_by_client || at.since(introduced_at) >= GIVEN_UP_AFTER;
+            let clears = connection.clears_on_failed_handshake;
+            let upstream = connection.upstream;
+            let owner = self.owner(id, instance);
+            let Some(owner) = owner.filter(|_| is_broken) else {
+                return;
+            };
+            // Without monitor this was the check of the server.
+            if clears || !owner.is_watching(upstream) {
+                self.sign(id, instance, at, ClearTrigger::Network);
+            }
+        } else if is_monitor {
+            let is_given_up = is_by_client && connection.is_overdue();
+            if !is_by_client || is_given_up {
+                self.sign(id, instance, at, ClearTrigger::Network);
+            }
+            if is_given_up {
+                self.gave_up(id, at);
+            }
+        } else if !is_by_client && matches!(end.ending.phase, Phase::InExchange | Phase::MidMessage)
+        {
+            self.sign(id, instance, at, ClearTrigger::Network);
+        }
+    }
+
+    fn gave_up(&mut self, id: ConnectionId, at: Timestamp) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let client = connection.mongo_client;
+        let client = client.and_then(|client| self.mongo_clients.get_mut(&client));
+        let pool = client.and_then(|client| client.pools.get_mut(&connection.upstream));
+        if let Some(last) = pool.and_then(|pool| pool.clears.last_mut()) {
+            // What its client closes in this moment is closed because of it.
+            last.given_up_at = Some(at);
+        }
+    }
+
+    fn sign(
+        &mut self,
+        id: ConnectionId,
+        instance: InstanceId,
+        at: Timestamp,
+        trigger: ClearTrigger,
+    ) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if connection.never_clears {
+            return;
+        }
+        let upstream = connection.upstream;
+        let owner = self.owner(id, instance).map(|owner| owner.id);
+        if let Some(owner) = owner.and_then(|owner| self.mongo_clients.get_mut(&owner)) {
+            owner.sign(upstream, at, trigger);
+        }
+    }
+
+    /// The mongo client of a connection; of one that is nobody's yet, the likeliest.
+    fn owner(&self, id: ConnectionId, instance: InstanceId) -> Option<&MongoClient> {
+        let connection = self.connections.get(&id)?;
+        if let Some(client) = connection.mongo_client {
+            return self.mongo_clients.get(&client);
+        }
+        self.clients_at(instance, connection.upstream)
+            .filter_map(|id| self.mongo_clients.get(&id))
+            .filter(|client| client.created_at <= connection.opened_at)
+            .max_by_key(|client| (!client.is_watching(connection.upstream), client.id))
+    }
+
+    /// Open mongo clients of an instance that have to do with an upstream.
+    fn clients_at(
+        &self,
+        instance: InstanceId,
+        upstream: UpstreamId,
+    ) -> impl Iterator<Item = MongoClientId> {
+        let household = self.households.get(&instance);
+        let clients = household
+            .into_iter()
+            .flat_map(|household| &household.clients);
+        clients.copied().filter(move |id| {
+            self.mongo_clients
+                .get(id)
+                .is_some_and(|client| client.is_open() && client.pools.contains_key(&upstream))
+        })
+    }
+
+    /// A plain hello was answered.
+    fn succeeded(&mut self, id: ConnectionId, instance: InstanceId, at: Timestamp) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        let (opened_at, upstream) = (connection.opened_at, connection.upstream);
+        let clients: Vec<_> = self.clients_at(instance, upstream).collect();
+        for client in clients {
+            if let Some(client) = self.mongo_clients.get_mut(&client) {
+                let checks = client
+                    .watches
+                    .get(&upstream)
+                    .and_then(|watch| watch.monitor);
+                let since = if checks == Some(id) { at } else { opened_at };
+                if let Some(pool) = client.pools.get_mut(&upstream) {
+                    clear::succeeded(&mut pool.clears, since, at);
+                }
+            }
+        }
+    }
+
+    /// Bytes came from the server; on a monitor they are the answer to a check.
+    fn heard(&mut self, id: ConnectionId, at: Timestamp) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if !connection.role.is_monitor() {
+            return;
+        }
+        let failed_at = connection
+            .last_error
+            .as_ref()
+            .map(|(failed_at, _)| *failed_at);
+        if failed_at.is_some_and(|failed_at| at <= failed_at + JITTER) {
+            return;
+        }
+        let client = connection.mongo_client;
+        if let Some(client) = client.and_then(|client| self.mongo_clients.get_mut(&client))
+            && let Some(watch) = client.watches.get(&connection.upstream)
+            && watch.monitor == Some(id)
+            && let Some(pool) = client.pools.get_mut(&connection.upstream)
+        {
+            clear::succeeded(&mut pool.clears, at, at);
+        }
+    }
+}

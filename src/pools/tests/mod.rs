@@ -1,0 +1,5 @@
+//! Timelines made by hand, and what is to be inferred from them.
+
+mod clears;
+mod clients;
+mod stage;
