@@ -7,6 +7,7 @@
 mod client;
 mod server;
 mod signal;
+mod thresholds;
 
 pub use signal::{CloseGroup, DestroyTrigger, PoolDestroyed, Signal, SignalKind, Subject};
 

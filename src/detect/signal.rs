@@ -72,6 +72,10 @@ pub enum SignalKind {
         instances: u64,
         /// Instances that were connected before.
         instances_before: u64,
+        /// Connections that their clients closed in the same moment.
+        followed: u64,
+        /// The resets came from the client's side, on every connection of the instance.
+        is_client_side: bool,
     },
     /// An instance, or one of its mongo clients, ended connections itself.
     ClientClosed {
@@ -94,6 +98,10 @@ pub enum SignalKind {
         by_server: bool,
         /// The fault became visible at the first use after a pause.
         at_first_use: bool,
+        /// How the ages of those with an unanswered request were before it was sent, the shortest and the longest.
+        pauses: Option<(Duration, Duration)>,
+        /// Requests that the server's host never acknowledged are among the unanswered.
+        is_unacknowledged: bool,
     },
     // --- how connections begin ---
     /// Dials to the server fail.
@@ -191,6 +199,10 @@ pub enum SignalKind {
         is_acknowledged: Option<bool>,
         /// Monitors are among the silent.
         monitors: u64,
+        /// Hellos that were answered late when replies came again.
+        late_hellos: u64,
+        /// Segments sent again to the server meanwhile.
+        retransmits: u64,
         /// Replies came again at this moment.
         resumed_at: Option<Timestamp>,
     },

@@ -1,7 +1,54 @@
 //! What happens to the server, and on the way to it.
+//!
+//! | detector | tells |
+//! |---|---|
+//! | [`closes`] | connections that the server's side, or something between, ended |
+//! | [`dials`] | dials that fail, handshakes that are turned away or stay unanswered |
+//! | [`replies`] | error replies, refused credentials, other roles, other processes |
+//! | [`silence`] | a server of which no byte comes while requests wait |
+//! | [`network`] | lost segments, longer round-trip times |
+//! | [`load`] | slow operations, growing pools |
+//! | [`ages`] | connections that end at one age |
 
-use super::Detector;
+mod ages;
+mod closes;
+mod dials;
+mod load;
+mod network;
+mod replies;
+mod silence;
+
+use super::{Detector, Signal, SignalKind, Subject, is_of_a_client, thresholds};
+use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
 
 pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
-    Vec::new()
+    vec![
+        Box::<closes::Closes>::default(),
+        Box::<dials::Dials>::default(),
+        Box::<replies::Replies>::default(),
+        Box::<silence::Silences>::default(),
+        Box::<network::Network>::default(),
+        Box::<load::Load>::default(),
+        Box::<ages::Ages>::default(),
+    ]
+}
+
+/// A finding about a whole upstream.
+fn about_upstream(
+    upstream: UpstreamId,
+    began_at: Timestamp,
+    seen_at: Timestamp,
+    kind: SignalKind,
+) -> Signal {
+    Signal {
+        at: began_at,
+        seen_at,
+        subject: Subject {
+            upstream,
+            instance: None,
+            mongo_client: None,
+        },
+        kind,
+    }
 }

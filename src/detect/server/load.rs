@@ -1,0 +1,328 @@
+//! Operations that take longer than they did, and pools that grow because of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::super::Detector;
+use super::thresholds::{
+    BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, SLOW_ANYWAY,
+    SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
+};
+use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
+use crate::connection::Role;
+use crate::pools::{Connection, InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+
+/// A pool's size is compared with what it was so long ago.
+const SIZES_KEPT: Duration = Duration::from_secs(15);
+
+/// Parts of a window that are kept of one instance.
+const KEPT_MAX: usize = 4096;
+
+type Key = (UpstreamId, InstanceId);
+
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    /// What each connection had done when it was looked at last.
+    connections: BTreeMap<ConnectionId, (u64, Duration)>,
+    instances: BTreeMap<Key, State>,
+    slow: BTreeMap<UpstreamId, Slow>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Operations done and the time they took, oldest first.
+    done: VecDeque<(Timestamp, u64, Duration)>,
+    usual: Usual,
+    /// Sizes of the pool, oldest first, one a second.
+    sizes: VecDeque<(Timestamp, u64)>,
+    /// Since when it grows, from which size, when that was told last.
+    growth: Option<(Timestamp, u64, Timestamp)>,
+}
+
+/// Operations of calm times.
+#[derive(Debug, Default)]
+struct Usual {
+    operations: u64,
+    busy: Duration,
+}
+
+#[derive(Debug)]
+struct Slow {
+    began_at: Timestamp,
+    told_at: Timestamp,
+    last_at: Timestamp,
+    subject: Option<InstanceId>,
+}
+
+/// What the open connections of a pool do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Activity {
+    open: u64,
+    active: u64,
+    in_flight: u64,
+    /// Operations that run for longer than their connection is used to, and the age of the youngest and the oldest.
+    running: u64,
+    oldest: Duration,
+}
+
+impl Detector for Load {
+    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
+        let (sample, is_end) = if let Fact::Sampled(sample) = &entry.fact {
+            (*sample, false)
+        } else if let Fact::Ended(ended) = &entry.fact {
+            (ended.last, true)
+        } else {
+            return;
+        };
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        let done = sample
+            .operations
+            .saturating_sub(u64::from(sample.in_flight));
+        let (done_before, busy_before) = if is_end {
+            self.connections.remove(&entry.connection)
+        } else {
+            self.connections
+                .insert(entry.connection, (done, sample.busy))
+        }
+        .unwrap_or_default();
+        let Some(instance) = connection.instance.filter(|_| is_of_a_client(connection)) else {
+            return;
+        };
+        let more = done.saturating_sub(done_before);
+        let busy = sample.busy.saturating_sub(busy_before);
+        if more > 0 {
+            let state = self
+                .instances
+                .entry((connection.upstream, instance))
+                .or_default();
+            state.done.push_back((entry.at, more, busy));
+            if state.done.len() > KEPT_MAX {
+                state.done.pop_front();
+            }
+        }
+    }
+
+    fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        self.instances
+            .retain(|(_, instance), _| pools.instance(*instance).is_some());
+        let mut activity: BTreeMap<Key, Activity> = BTreeMap::new();
+        for connection in pools.connections().filter(|one| one.is_open()) {
+            if let Some(instance) = connection.instance
+                && is_pooled(connection)
+            {
+                let key = (connection.upstream, instance);
+                activity.entry(key).or_default().add(connection, at);
+            }
+        }
+        let mut slow: BTreeMap<UpstreamId, Vec<(InstanceId, Duration, Duration, u64)>> =
+            BTreeMap::new();
+        let mut connected: BTreeMap<UpstreamId, u64> = BTreeMap::new();
+        for ((upstream, instance), activity) in &activity {
+            *connected.entry(*upstream).or_default() += 1;
+            let state = self.instances.entry((*upstream, *instance)).or_default();
+            if let Some((now, before)) = state.slowness(activity, at) {
+                let all = slow.entry(*upstream).or_default();
+                all.push((*instance, now, before, activity.in_flight));
+            }
+            let subject = Subject {
+                upstream: *upstream,
+                instance: Some(*instance),
+                mongo_client: None,
+            };
+            let first_seen = pools
+                .instance(*instance)
+                .map_or(at, |known| known.first_seen);
+            signals.extend(state.growth(subject, activity, first_seen, at));
+        }
+        self.slow
+            .retain(|_, slow| at.since(slow.last_at) <= LOAD_WINDOW);
+        for (upstream, instances) in slow {
+            let alone =
+                connected.get(&upstream).is_some_and(|&all| all > 1) && instances.len() == 1;
+            self.tell_slow(upstream, &instances, alone, at, signals);
+        }
+    }
+}
+
+fn is_pooled(connection: &Connection) -> bool {
+    connection.ready_at.is_some()
+        && match connection.role {
+            Role::Application => true,
+            Role::Unknown => connection.last.operations > 0,
+            Role::Monitor | Role::RoundTripMonitor | Role::Probe | Role::Tool | Role::Member => {
+                false
+            }
+        }
+}
+
+impl Activity {
+    fn add(&mut self, connection: &Connection, at: Timestamp) {
+        let last = &connection.last;
+        self.open += 1;
+        self.in_flight += u64::from(last.in_flight);
+        let Some(busy_since) = last.busy_since else {
+            return;
+        };
+        self.active += 1;
+        let done = last.operations.saturating_sub(u64::from(last.in_flight));
+        let usual = last.busy / u32::try_from(done).unwrap_or(u32::MAX).max(1);
+        // Counters are known a second late; an operation that was quick is over by then.
+        let age = at.since(busy_since.max(last.from_server_at));
+        if age >= SLOW_ANYWAY * 2 && age >= usual * USUAL_FACTOR {
+            self.running += 1;
+            self.oldest = self.oldest.max(age);
+        }
+    }
+}
+
+impl State {
+    /// How long operations take, and took before, when they are slow.
+    fn slowness(&mut self, activity: &Activity, at: Timestamp) -> Option<(Duration, Duration)> {
+        let mut settled = Vec::new();
+        while let Some(&(then, operations, busy)) = self.done.front() {
+            if at.since(then) <= LOAD_WINDOW {
+                break;
+            }
+            settled.push((operations, busy));
+            self.done.pop_front();
+        }
+        let operations: u64 = self.done.iter().map(|(_, count, _)| count).sum();
+        let busy: Duration = self.done.iter().map(|(.., busy)| *busy).sum();
+        let mean = (operations > 0).then(|| busy / u32::try_from(operations).unwrap_or(u32::MAX));
+        let before = self.usual.mean();
+        let limit = before.map_or(SLOW_ANYWAY, |before| (before * SLOW_FACTOR).max(SLOW_MIN));
+        let is_slow_by_mean = mean.is_some_and(|mean| mean >= limit) && operations >= 2;
+        let is_slow_by_age = activity.running >= 2 && activity.oldest >= limit;
+        if !is_slow_by_mean {
+            for (operations, busy) in settled {
+                self.usual.add(operations, busy);
+            }
+        }
+        (is_slow_by_mean || is_slow_by_age).then(|| {
+            let age = if is_slow_by_age {
+                activity.oldest
+            } else {
+                Duration::ZERO
+            };
+            (
+                mean.unwrap_or_default().max(age),
+                before.unwrap_or_default(),
+            )
+        })
+    }
+
+    /// The pool has become much larger while it is in use.
+    fn growth(
+        &mut self,
+        subject: Subject,
+        activity: &Activity,
+        first_seen: Timestamp,
+        at: Timestamp,
+    ) -> Option<Signal> {
+        let is_due = self
+            .sizes
+            .back()
+            .is_none_or(|(then, _)| at.since(*then) >= TOLD_EVERY);
+        if !is_due {
+            return None;
+        }
+        self.sizes.push_back((at, activity.open));
+        while self
+            .sizes
+            .front()
+            .is_some_and(|(then, _)| at.since(*then) > SIZES_KEPT)
+        {
+            self.sizes.pop_front();
+        }
+        let settled_at = first_seen + GROWTH_SETTLED;
+        let from = self
+            .sizes
+            .iter()
+            .filter(|(then, size)| *then >= settled_at && *size > 0)
+            .map(|(_, size)| *size)
+            .min()?;
+        let to = activity.open;
+        let has_grown =
+            to >= from * GROWTH_FACTOR && to >= from + GROWTH_MIN && activity.active * 2 >= to;
+        if !has_grown {
+            self.growth = None;
+            return None;
+        }
+        let (began_at, from, told_at) = self.growth.get_or_insert((at, from, Timestamp::default()));
+        *told_at = at;
+        Some(Signal {
+            at: *began_at,
+            seen_at: at,
+            subject,
+            kind: SignalKind::PoolGrew {
+                from: *from,
+                to,
+                active: activity.active,
+                is_saturated: activity.active == to,
+            },
+        })
+    }
+}
+
+impl Usual {
+    /// Older times count less.
+    fn add(&mut self, operations: u64, busy: Duration) {
+        self.operations += operations;
+        self.busy += busy;
+        if self.operations > 50 * BASELINE_OPERATIONS {
+            self.operations /= 2;
+            self.busy /= 2;
+        }
+    }
+
+    fn mean(&self) -> Option<Duration> {
+        (self.operations >= BASELINE_OPERATIONS)
+            .then(|| self.busy / u32::try_from(self.operations).unwrap_or(u32::MAX))
+    }
+}
+
+impl Load {
+    fn tell_slow(
+        &mut self,
+        upstream: UpstreamId,
+        instances: &[(InstanceId, Duration, Duration, u64)],
+        is_alone: bool,
+        at: Timestamp,
+        signals: &mut Vec<Signal>,
+    ) {
+        let subject = instances
+            .first()
+            .filter(|_| is_alone)
+            .map(|(instance, ..)| *instance);
+        let now = instances.iter().map(|(_, now, ..)| *now).max();
+        let before = instances.iter().map(|(_, _, before, _)| *before).max();
+        let (now, before) = (now.unwrap_or_default(), before.unwrap_or_default());
+        let slow = self.slow.entry(upstream).or_insert_with(|| Slow {
+            began_at: at - now.min(LOAD_WINDOW),
+            told_at: Timestamp::default(),
+            last_at: at,
+            subject,
+        });
+        slow.last_at = at;
+        if at.since(slow.told_at) < TOLD_EVERY {
+            return;
+        }
+        slow.told_at = at;
+        // Whoever was alone when it began is not any more; never the other way round.
+        if subject != slow.subject {
+            slow.subject = None;
+        }
+        let kind = SignalKind::SlowOperations {
+            now,
+            before,
+            in_flight: instances.iter().map(|(.., in_flight)| in_flight).sum(),
+        };
+        let mut signal = about_upstream(upstream, slow.began_at, at, kind);
+        signal.subject.instance = slow.subject;
+        signals.push(signal);
+    }
+}

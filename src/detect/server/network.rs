@@ -1,0 +1,261 @@
+//! Lost segments and longer round-trip times, from what the kernel tells and from how long hellos take.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::super::Detector;
+use super::thresholds::{
+    LOSS_MIN, LOSS_SECONDS_MIN, LOSS_WINDOW, ROUND_TRIP_FACTOR, ROUND_TRIP_MORE, ROUND_TRIP_SPREAD,
+    ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN, TOLD_EVERY,
+};
+use super::{Signal, SignalKind, about_upstream};
+use crate::pools::{Connection, Pools};
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
+
+/// Retransmissions and measurements that are kept for one side of one upstream.
+const KEPT_MAX: usize = 4096;
+
+/// A hello that took longer was held up by more than the network.
+const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    connections: BTreeMap<ConnectionId, Counters>,
+    losses: BTreeMap<(UpstreamId, Side), Losses>,
+    round_trips: BTreeMap<(UpstreamId, Measure), RoundTrips>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// What a round-trip time was measured by. Their scales differ, so each has its own baseline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Measure {
+    Kernel(Side),
+    Hello,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    retransmits: [Option<u32>; 2],
+    /// Segments sent again after which nothing has arrived yet.
+    pending: [(Timestamp, u32); 2],
+    heard_at: [Timestamp; 2],
+}
+
+#[derive(Debug, Default)]
+struct Losses {
+    /// Segments sent again on connections that went on afterwards, oldest first.
+    recent: VecDeque<(Timestamp, u32, ConnectionId)>,
+    /// Since when, how many, on which.
+    episode: Option<(Timestamp, u64, BTreeSet<ConnectionId>)>,
+    is_news: bool,
+}
+
+#[derive(Debug, Default)]
+struct RoundTrips {
+    recent: VecDeque<(Timestamp, Duration)>,
+    /// What is usual.
+    baseline: Option<Duration>,
+    /// Since when it is slow, and when that was told last.
+    episode: Option<(Timestamp, Timestamp)>,
+}
+
+impl Detector for Network {
+    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        if let Fact::Dialled(took) | Fact::HelloAnswered(took) = &entry.fact {
+            let key = (connection.upstream, Measure::Hello);
+            // A dial is the network's alone, but too quick to compare a hello with.
+            if let Fact::HelloAnswered(_) = &entry.fact
+                && *took < ROUND_TRIP_MAX
+            {
+                let trips = self.round_trips.entry(key).or_default();
+                trips.measured(entry.at, *took);
+            }
+        } else if let Fact::Sampled(sample) = &entry.fact {
+            self.sampled(entry.at, connection, sample);
+        } else if let Fact::Ended(_) = &entry.fact {
+            self.connections.remove(&entry.connection);
+        }
+    }
+
+    fn tick(&mut self, at: Timestamp, _pools: &Pools, signals: &mut Vec<Signal>) {
+        for ((upstream, side), losses) in &mut self.losses {
+            losses.tell(*upstream, *side, at, signals);
+        }
+        for ((upstream, measure), trips) in &mut self.round_trips {
+            trips.tell(*upstream, *measure, at, signals);
+        }
+    }
+}
+
+impl Network {
+    fn sampled(&mut self, at: Timestamp, connection: &Connection, sample: &Sample) {
+        let Some(states) = sample.tcp else {
+            return;
+        };
+        let counters = self.connections.entry(connection.id).or_default();
+        let heard = [sample.from_client_at, sample.from_server_at];
+        for (position, side) in [Side::Client, Side::Server].into_iter().enumerate() {
+            let (state, heard_at) = (states[position], heard[position]);
+            let has_moved = heard_at > counters.heard_at[position];
+            let before = counters.retransmits[position].replace(state.retransmits);
+            counters.heard_at[position] = heard_at;
+            if has_moved && state.rtt > Duration::ZERO {
+                self.round_trips
+                    .entry((connection.upstream, Measure::Kernel(side)))
+                    .or_default()
+                    .measured(at, state.rtt);
+            }
+            let (pending_at, pending) = counters.pending[position];
+            if pending > 0 && heard_at > pending_at {
+                counters.pending[position] = (at, 0);
+                self.losses
+                    .entry((connection.upstream, side))
+                    .or_default()
+                    .survived(at, pending, connection.id);
+            }
+            let more = before.map_or(0, |before| state.retransmits.saturating_sub(before));
+            if more > 0 {
+                let pending = counters.pending[position].1;
+                counters.pending[position] = (at, pending.saturating_add(more));
+            }
+        }
+    }
+}
+
+impl Losses {
+    fn survived(&mut self, at: Timestamp, count: u32, connection: ConnectionId) {
+        self.recent.push_back((at, count, connection));
+        if self.recent.len() > KEPT_MAX {
+            self.recent.pop_front();
+        }
+        if let Some((_, total, connections)) = &mut self.episode {
+            *total += u64::from(count);
+            if connections.len() < KEPT_MAX {
+                connections.insert(connection);
+            }
+        }
+        self.is_news = true;
+    }
+
+    fn tell(&mut self, upstream: UpstreamId, side: Side, at: Timestamp, signals: &mut Vec<Signal>) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|(then, ..)| at.since(*then) > LOSS_WINDOW)
+        {
+            self.recent.pop_front();
+        }
+        let Some(&(first, ..)) = self.recent.front() else {
+            self.episode = None;
+            return;
+        };
+        if self.episode.is_none() {
+            let count: u64 = self
+                .recent
+                .iter()
+                .map(|(_, count, _)| u64::from(*count))
+                .sum();
+            let connections: BTreeSet<_> = self.recent.iter().map(|(.., id)| *id).collect();
+            let seconds: BTreeSet<u64> = self
+                .recent
+                .iter()
+                .map(|(then, ..)| then.as_millis() / 1000)
+                .collect();
+            let is_alone = connections.len() < 2;
+            if seconds.len() >= LOSS_SECONDS_MIN
+                && count >= if is_alone { 2 * LOSS_MIN } else { LOSS_MIN }
+            {
+                self.episode = Some((first, count, connections));
+            }
+        }
+        if let Some((began_at, count, connections)) = &self.episode
+            && std::mem::take(&mut self.is_news)
+        {
+            let kind = SignalKind::Retransmits {
+                count: *count,
+                connections: connections.len() as u64,
+                is_client_side: side == Side::Client,
+            };
+            signals.push(about_upstream(upstream, *began_at, at, kind));
+        }
+    }
+}
+
+impl RoundTrips {
+    fn measured(&mut self, at: Timestamp, took: Duration) {
+        self.recent.push_back((at, took));
+        if self.recent.len() > KEPT_MAX {
+            self.recent.pop_front();
+        }
+    }
+
+    fn tell(
+        &mut self,
+        upstream: UpstreamId,
+        measure: Measure,
+        at: Timestamp,
+        signals: &mut Vec<Signal>,
+    ) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|(then, _)| at.since(*then) > ROUND_TRIP_WINDOW)
+        {
+            self.recent.pop_front();
+        }
+        if self.recent.len() < ROUND_TRIPS_MIN {
+            if self.recent.is_empty() {
+                self.episode = None;
+            }
+            return;
+        }
+        let mut times: Vec<Duration> = self.recent.iter().map(|(_, took)| *took).collect();
+        times.sort_unstable();
+        // Three of four take at least so long.
+        let now = times[times.len() / 4];
+        let Some(before) = self.baseline else {
+            self.baseline = Some(times[times.len() / 2]);
+            return;
+        };
+        let limit = (before * ROUND_TRIP_FACTOR).max(before + ROUND_TRIP_MORE);
+        let slow = self.recent.iter().filter(|(_, took)| *took >= limit);
+        let (mut first, mut last) = (None, Timestamp::default());
+        for (then, _) in slow {
+            first.get_or_insert(*then);
+            last = *then;
+        }
+        let newest = self.recent.back().map_or(at, |(then, _)| *then);
+        let is_slow = now >= limit
+            && last == newest
+            && first.is_some_and(|first| last.since(first) >= ROUND_TRIP_SPREAD);
+        if !is_slow {
+            if now < limit {
+                self.episode = None;
+                // Follows slowly what is usual.
+                self.baseline = Some((before * 15 + times[times.len() / 2]) / 16);
+            }
+            return;
+        }
+        let began_at = first.unwrap_or(at);
+        let (began_at, told_at) = self.episode.get_or_insert((began_at, Timestamp::default()));
+        if at.since(*told_at) < TOLD_EVERY {
+            return;
+        }
+        *told_at = at;
+        let kind = SignalKind::RoundTripTime {
+            now,
+            before,
+            is_client_side: measure == Measure::Kernel(Side::Client),
+        };
+        signals.push(about_upstream(upstream, *began_at, at, kind));
+    }
+}

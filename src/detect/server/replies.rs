@@ -1,0 +1,191 @@
+//! What the server says: errors that matter to pools, refused credentials, another role, another process.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::super::Detector;
+use super::thresholds::{AUTHENTICATION_GAP, ERRORS_GAP};
+use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
+use crate::connection::{AuthenticationResult, ServerRole};
+use crate::pools::{Connection, InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::{Entry, Fact, UpstreamId};
+
+/// Codes that say nothing about the server: `ClientDisconnect` follows a client's own close, and
+/// `UnsupportedOpQueryCommand` answers what an old driver asks by habit.
+const MEANINGLESS: [i32; 2] = [279, 352];
+
+/// `AuthenticationFailed` has a signal of its own.
+const AUTHENTICATION_FAILED: i32 = 18;
+
+/// Codes and instances that are told apart.
+const EPISODES_MAX: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    errors: BTreeMap<(UpstreamId, i32), Errors>,
+    refused: BTreeMap<(UpstreamId, Option<InstanceId>), Refused>,
+    /// Instances that logged in before.
+    authenticated: BTreeSet<(UpstreamId, InstanceId)>,
+    servers: BTreeMap<UpstreamId, (ServerRole, Option<[u8; 12]>)>,
+}
+
+#[derive(Debug)]
+struct Errors {
+    began_at: Timestamp,
+    last_at: Timestamp,
+    count: u64,
+    instances: BTreeSet<InstanceId>,
+    is_news: bool,
+}
+
+#[derive(Debug)]
+struct Refused {
+    began_at: Timestamp,
+    last_at: Timestamp,
+    count: u64,
+    user: Option<String>,
+    is_news: bool,
+}
+
+impl Detector for Replies {
+    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        if let Fact::Failed(error) = &entry.fact {
+            if is_of_a_client(connection)
+                && !MEANINGLESS.contains(&error.code)
+                && error.code != AUTHENTICATION_FAILED
+            {
+                self.failed(entry.at, error.code, error.count, connection);
+            }
+        } else if let Fact::Authenticated(authentication) = &entry.fact {
+            match authentication.result {
+                AuthenticationResult::Ok => {
+                    if let Some(instance) = connection.instance
+                        && self.authenticated.len() < EPISODES_MAX
+                    {
+                        self.authenticated.insert((connection.upstream, instance));
+                    }
+                }
+                AuthenticationResult::Failed => {
+                    self.refused(entry.at, authentication.user.as_deref(), connection);
+                }
+                AuthenticationResult::Abandoned => {}
+            }
+        } else if let Fact::Described(_) = &entry.fact {
+            self.described(entry.at, connection.upstream, pools, signals);
+        }
+    }
+
+    fn tick(&mut self, at: Timestamp, _pools: &Pools, signals: &mut Vec<Signal>) {
+        for ((upstream, code), errors) in &mut self.errors {
+            if std::mem::take(&mut errors.is_news) {
+                let kind = SignalKind::ErrorReplies {
+                    code: *code,
+                    count: errors.count,
+                    instances: errors.instances.len() as u64,
+                };
+                signals.push(about_upstream(*upstream, errors.began_at, at, kind));
+            }
+        }
+        self.errors
+            .retain(|_, errors| at.since(errors.last_at) <= ERRORS_GAP);
+        for ((upstream, instance), refused) in &mut self.refused {
+            if std::mem::take(&mut refused.is_news) {
+                let had_succeeded = instance
+                    .is_some_and(|instance| self.authenticated.contains(&(*upstream, instance)));
+                signals.push(Signal {
+                    at: refused.began_at,
+                    seen_at: at,
+                    subject: Subject {
+                        upstream: *upstream,
+                        instance: *instance,
+                        mongo_client: None,
+                    },
+                    kind: SignalKind::AuthenticationFails {
+                        count: refused.count,
+                        user: refused.user.clone(),
+                        had_succeeded,
+                    },
+                });
+            }
+        }
+        self.refused
+            .retain(|_, refused| at.since(refused.last_at) <= AUTHENTICATION_GAP);
+    }
+}
+
+impl Replies {
+    fn failed(&mut self, at: Timestamp, code: i32, count: u32, connection: &Connection) {
+        let key = (connection.upstream, code);
+        if self.errors.len() >= EPISODES_MAX && !self.errors.contains_key(&key) {
+            return;
+        }
+        let errors = self.errors.entry(key).or_insert_with(|| Errors {
+            began_at: at,
+            last_at: at,
+            count: 0,
+            instances: BTreeSet::new(),
+            is_news: true,
+        });
+        errors.last_at = at;
+        errors.count += u64::from(count);
+        errors.is_news = true;
+        if errors.instances.len() < EPISODES_MAX {
+            errors.instances.extend(connection.instance);
+        }
+    }
+
+    fn refused(&mut self, at: Timestamp, user: Option<&str>, connection: &Connection) {
+        let key = (connection.upstream, connection.instance);
+        if self.refused.len() >= EPISODES_MAX && !self.refused.contains_key(&key) {
+            return;
+        }
+        let refused = self.refused.entry(key).or_insert_with(|| Refused {
+            began_at: at,
+            last_at: at,
+            count: 0,
+            user: None,
+            is_news: true,
+        });
+        refused.last_at = at;
+        refused.count += 1;
+        refused.is_news = true;
+        if let Some(user) = user {
+            refused.user = Some(user.to_owned());
+        }
+    }
+
+    fn described(
+        &mut self,
+        at: Timestamp,
+        id: UpstreamId,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        let Some(server) = pools
+            .upstream(id)
+            .and_then(|upstream| upstream.server.as_ref())
+        else {
+            return;
+        };
+        let process = server.topology_version.map(|version| version.process_id);
+        let known = self.servers.get(&id).copied();
+        let kept = process.or(known.and_then(|(_, process)| process));
+        self.servers.insert(id, (server.role, kept));
+        let Some((role, known)) = known else {
+            return;
+        };
+        if known.is_some() && process.is_some() && process != known {
+            signals.push(about_upstream(id, at, at, SignalKind::ServerRestarted));
+        }
+        if role != server.role && role != ServerRole::Unknown {
+            let kind = SignalKind::RoleChanged {
+                from: role,
+                to: server.role,
+            };
+            signals.push(about_upstream(id, at, at, kind));
+        }
+    }
+}
