@@ -81,6 +81,20 @@ pub enum SignalKind {
     ClientClosed {
         /// The connections.
         group: CloseGroup,
+        /// Nothing of the subject was left, or only what follows by itself.
+        is_whole: bool,
+        /// Pooled connections that were still busy while everything else was being closed.
+        still_busy: u64,
+        /// Transactions that were open on them.
+        transactions: u64,
+        /// Operations of the subject in the second before.
+        load: u64,
+        /// Age of the subject.
+        age: Duration,
+        /// The server, the network or credentials were in trouble before.
+        is_after_trouble: bool,
+        /// A new process of the application came since, or shortly before.
+        is_replaced: bool,
         /// The instance has other connections left, or opened new ones since: its process lives.
         is_alive: Option<bool>,
     },

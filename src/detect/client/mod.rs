@@ -1,7 +1,123 @@
 //! What clients do.
+//!
+//! | detector | tells |
+//! |---|---|
+//! | [`departures`] | connections that a client ends together: orderly, by force, or with its process |
+//! | [`arrivals`] | processes that appear |
+//! | [`churn`] | mongo clients made again and again |
+//! | [`storm`] | dials without pause |
+//! | [`recycling`] | idle connections that are replaced |
+//! | [`probes`] | bare connections |
+//! | [`legacy`] | Node 3.x pools that destroy themselves, and clients that stay silent after it |
+//!
+//! **Invariant:** a detector watches at most [`INSTANCES_MAX`] instances.
 
-use super::Detector;
+mod arrivals;
+mod churn;
+mod departures;
+mod legacy;
+mod lives;
+mod probes;
+mod recycling;
+mod storm;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Detector, Signal, SignalKind, Subject, is_of_a_client};
+use crate::connection::Initiator;
+use crate::pools::{Connection, InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
+
+/// Instances a detector watches; of more, the ones seen first are left out.
+const INSTANCES_MAX: usize = 4096;
+
+/// What a client does within this after trouble with its server may follow from it.
+const AFTERMATH: Duration = Duration::from_secs(12);
 
 pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
-    Vec::new()
+    vec![
+        Box::<departures::Departures>::default(),
+        Box::<arrivals::Arrivals>::default(),
+        Box::<churn::Churn>::default(),
+        Box::<storm::Storms>::default(),
+        Box::<recycling::Recycling>::default(),
+        Box::<probes::Probes>::default(),
+        Box::<legacy::Legacy>::default(),
+    ]
+}
+
+/// A finding about one instance.
+const fn about(
+    upstream: UpstreamId,
+    instance: InstanceId,
+    at: Timestamp,
+    seen_at: Timestamp,
+    kind: SignalKind,
+) -> Signal {
+    Signal {
+        at,
+        seen_at,
+        subject: Subject {
+            upstream,
+            instance: Some(instance),
+            mongo_client: None,
+        },
+        kind,
+    }
+}
+
+/// Room for one more instance.
+fn make_room<T>(watched: &mut BTreeMap<InstanceId, T>, wanted: InstanceId) {
+    if watched.len() >= INSTANCES_MAX && !watched.contains_key(&wanted) {
+        watched.pop_first();
+    }
+}
+
+/// A connection that belongs to `instance` and counts.
+fn is_own(connection: &Connection, instance: InstanceId) -> bool {
+    connection.instance == Some(instance) && is_of_a_client(connection)
+}
+
+/// Whether the server, the way to it or credentials gave this instance trouble just before `at`.
+fn was_troubled(pools: &Pools, instance: InstanceId, at: Timestamp) -> bool {
+    let is_recent = |moment: Timestamp| moment <= at && at.since(moment) < AFTERMATH;
+    let mut upstreams = pools.upstreams().iter();
+    let is_upstream_troubled = |connection: &Connection| {
+        pools.upstream(connection.upstream).is_some_and(|upstream| {
+            upstream.unreachable_since.is_some()
+                || upstream.restarted_at.is_some_and(is_recent)
+                || upstream.role_changed_at.is_some_and(is_recent)
+        })
+    };
+    let is_connection_troubled = |connection: &Connection| {
+        let is_cut = connection.ended.is_some_and(|end| {
+            is_recent(end.at)
+                && match end.ending.initiator {
+                    Initiator::Server | Initiator::Proxy => true,
+                    Initiator::Client => end.ending.after_failed_authentication,
+                }
+        });
+        let has_failed = connection
+            .last_error
+            .is_some_and(|(moment, error)| is_recent(moment) && tells_of_trouble(error.code));
+        is_cut || has_failed || connection.dial_failure.is_some()
+    };
+    upstreams.any(|upstream| upstream.restarted_at.is_some_and(is_recent))
+        || pools
+            .connections()
+            .filter(|connection| is_own(connection, instance))
+            .any(|connection| {
+                is_connection_troubled(connection) || is_upstream_troubled(connection)
+            })
+}
+
+/// Error codes after which drivers clear pools or look for another server: shutdown, step-down, network errors
+/// of members, refused credentials.
+const fn tells_of_trouble(code: i32) -> bool {
+    matches!(
+        code,
+        6 | 7 | 18 | 89 | 91 | 189 | 462 | 9001 | 10107 | 10058 | 11600 | 11602 | 13435 | 13436
+    )
 }

@@ -1,0 +1,96 @@
+//! Processes of applications that appear.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::lives::Numbering;
+use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
+use crate::pools::{InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::{Entry, Fact};
+
+/// A process opens its first connections within this.
+const START: Duration = Duration::from_millis(700);
+
+/// An application is known when others of it were there within this.
+const ROLLOUT: Duration = Duration::from_mins(1);
+
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    instances: BTreeMap<InstanceId, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    arrived_at: Timestamp,
+    /// First request id of the newest process's connections.
+    highest_first_id: i32,
+    lowest_first_id: i32,
+}
+
+impl Detector for Arrivals {
+    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+        let Fact::Introduced { request_id, .. } = &entry.fact else {
+            return;
+        };
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        let Some(own) = connection.instance.and_then(|id| pools.instance(id)) else {
+            return;
+        };
+        if !is_of_a_client(connection) {
+            return;
+        }
+        make_room(&mut self.instances, own.id);
+        let mut is_new_process = true;
+        if let Some(known) = self.instances.get_mut(&own.id) {
+            // Several processes behind one address count each for itself: only an id below all is certain.
+            let numbering = Numbering::of(own);
+            let lowest = Some(known.lowest_first_id);
+            is_new_process = entry.at.since(known.arrived_at) > START
+                && numbering.is_new_process(*request_id, lowest) == Some(true);
+            known.lowest_first_id = known.lowest_first_id.min(*request_id);
+            known.highest_first_id = known.highest_first_id.max(*request_id);
+        }
+        if !is_new_process {
+            return;
+        }
+        let is_first = !self.instances.contains_key(&own.id);
+        self.instances.insert(
+            own.id,
+            Known {
+                arrived_at: entry.at,
+                highest_first_id: *request_id,
+                lowest_first_id: *request_id,
+            },
+        );
+        let others = pools
+            .instances()
+            .filter(|other| other.app == own.app && (other.id != own.id || !is_first))
+            .filter(|other| {
+                entry.at.since(other.last_introduced) < ROLLOUT || has_open(other.id, pools)
+            })
+            .count() as u64;
+        if others > 0 && !was_troubled(pools, own.id, entry.at) {
+            signals.push(about(
+                connection.upstream,
+                own.id,
+                entry.at,
+                entry.at,
+                SignalKind::InstanceAppeared { others },
+            ));
+        }
+    }
+
+    fn tick(&mut self, _at: Timestamp, pools: &Pools, _signals: &mut Vec<Signal>) {
+        self.instances
+            .retain(|instance, _| pools.instance(*instance).is_some());
+    }
+}
+
+fn has_open(instance: InstanceId, pools: &Pools) -> bool {
+    pools
+        .connections()
+        .any(|connection| connection.instance == Some(instance) && connection.is_open())
+}
