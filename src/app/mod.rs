@@ -76,14 +76,15 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
     let shared = Arc::new(share(&config, &listeners, clock, feed));
     let upstreams: Vec<_> = config.listeners.iter().map(upstream_name).collect();
     let journal = open_journal(&config.journal, &upstreams, clock)?;
-    let journal_health = journal.as_ref().map(Journal::health);
+    if let Some(journal) = &journal {
+        shared.health.set_journal(journal.health());
+    }
     let observer = reasoning
         .start(Arc::clone(&shared.directory), upstreams, clock, journal)
         .context("failed to start the observer")?;
     let source = Arc::new(AppSource::new(
         Arc::clone(&shared),
         findings,
-        journal_health,
         Exposition::new(
             Arc::clone(&shared.directory),
             Arc::clone(&shared.health),

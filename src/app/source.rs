@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::admin::{ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
 use crate::diagnose::Incident;
-use crate::journal::JournalHealth;
 use crate::live::Findings;
 use crate::metrics::{Cost, Exposition};
 use crate::proxy::Shared;
@@ -31,7 +30,6 @@ pub(super) struct AppSource {
     stage: AtomicU8,
     shared: Arc<Shared>,
     findings: Arc<Findings>,
-    journal: Option<Arc<JournalHealth>>,
     exposition: Exposition,
     /// What does not change while the process runs.
     facts: StatusFacts,
@@ -41,7 +39,6 @@ impl AppSource {
     pub(super) fn new(
         shared: Arc<Shared>,
         findings: Arc<Findings>,
-        journal: Option<Arc<JournalHealth>>,
         exposition: Exposition,
         facts: StatusFacts,
     ) -> Self {
@@ -50,7 +47,6 @@ impl AppSource {
             stage,
             shared,
             findings,
-            journal,
             exposition,
             facts,
         }
@@ -92,7 +88,7 @@ impl Source for AppSource {
         let mut facts = self.facts.clone();
         facts.is_draining = self.is_in(Stage::Draining);
         facts.cost = Cost::read(&self.shared.health);
-        let journal = self.journal.as_ref();
+        let journal = self.shared.health.journal();
         facts.warnings.extend(
             journal
                 .and_then(|journal| journal.failure())

@@ -261,6 +261,14 @@ impl ConnectionCell {
         self.heartbeat_nanos.store(nanos, Ordering::Relaxed);
     }
 
+    /// The interval it told as a streaming monitor.
+    pub(super) fn heartbeat(&self) -> Option<Duration> {
+        match self.heartbeat_nanos.load(Ordering::Relaxed) {
+            NEVER => None,
+            nanos => Some(Duration::from_nanos(nanos)),
+        }
+    }
+
     /// It was found to belong to the pool of its owner, or not to, when `told` was what its own traffic proved:
     /// counted as opened there once, and as closed should it prove to be a monitor after all. Neither counter ever
     /// falls, and their difference is the number of open connections found to belong to the pool.
@@ -322,10 +330,7 @@ impl ConnectionCell {
             was_found_pooled: self.was_found_pooled.load(Ordering::Relaxed),
             has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
             has_said_goodbye: self.has_said_goodbye.load(Ordering::Relaxed),
-            heartbeat: match self.heartbeat_nanos.load(Ordering::Relaxed) {
-                NEVER => None,
-                nanos => Some(Duration::from_nanos(nanos)),
-            },
+            heartbeat: self.heartbeat(),
             traits,
         }
     }

@@ -212,6 +212,11 @@ impl Directory {
         }
     }
 
+    /// Facts the witness could not take.
+    pub fn observations_lost(&self) -> u64 {
+        self.witness.as_ref().map_or(0, |witness| witness.lost())
+    }
+
     /// For each upstream, in configured order, the names it announces that do not lead through this proxy.
     pub fn bypass_names(&self) -> Vec<Vec<String>> {
         let names = |upstream: &Arc<UpstreamCell>| lock(&upstream.server).bypass_names.clone();

@@ -20,6 +20,7 @@ mod directory;
 mod latency;
 mod picture;
 mod recorder;
+mod retell;
 pub(crate) mod roles;
 mod snapshot;
 mod upstream;

@@ -7,6 +7,7 @@
 //! Whoever moves bytes never waits for it: what finds no place in the channel is counted and lost.
 
 mod picture;
+mod reconcile;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
@@ -18,6 +19,7 @@ use tokio::sync::broadcast;
 pub use picture::{ClientCounts, ClientKey, MongoClientRow, PoolPicture};
 
 use self::picture::{Counted, Easel};
+use self::reconcile::Reconciler;
 use crate::clients::Directory;
 use crate::clock::Clock;
 use crate::diagnose::{Incident, News};
@@ -56,6 +58,10 @@ impl Witness for Feed {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
+
+    fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 /// What the thread publishes.
@@ -88,7 +94,7 @@ impl Findings {
 
     /// Entries that found no place.
     pub fn lost(&self) -> u64 {
-        self.feed.lost.load(Ordering::Relaxed)
+        self.feed.lost()
     }
 }
 
@@ -101,7 +107,11 @@ pub struct Reasoning {
 
 /// A feed for the directory, what will be found, and what starts the thread.
 pub fn channel() -> (Arc<Feed>, Arc<Findings>, Reasoning) {
-    let (sender, receiver) = sync_channel(CHANNEL_LEN);
+    channel_of(CHANNEL_LEN)
+}
+
+fn channel_of(len: usize) -> (Arc<Feed>, Arc<Findings>, Reasoning) {
+    let (sender, receiver) = sync_channel(len);
     let feed = Arc::new(Feed {
         sender,
         lost: AtomicU64::new(0),
@@ -174,6 +184,7 @@ impl Reasoning {
         let mut observer = Observer::new(upstreams);
         let mut sequencer = Sequencer::default();
         let mut counted = Counted::default();
+        let mut reconciler = Reconciler::default();
         let mut sampled_at = clock.now();
         let mut turned_at = sampled_at;
         loop {
@@ -193,6 +204,10 @@ impl Reasoning {
             } else if now.since(sampled_at) >= SAMPLE_EVERY {
                 sampled_at = now;
                 directory.sample(now, |entry| sequencer.push(entry));
+                let lost = self.findings.lost();
+                reconciler.look(lost, directory, observer.pools(), now, |entry| {
+                    sequencer.push(entry);
+                });
             }
             let mut news = Vec::new();
             let told = |entry: &Entry| {
@@ -235,3 +250,6 @@ impl Reasoning {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -233,6 +233,15 @@ families! {
     OBSERVE_SECONDS = Observer Counter prefixed!("observe_seconds_total"), "seconds",
         [],
         "Time spent decoding and accounting, outside the forwarding path.";
+    OBSERVATIONS_LOST = Observer Counter prefixed!("observations_lost_total"), "observations",
+        [],
+        "Facts that did not reach the observer because it could not keep up; what it believes to be open is corrected within seconds.";
+    JOURNAL_WRITTEN = Observer Counter prefixed!("journal_written_bytes_total"), "bytes",
+        [],
+        "Bytes written to the journal, where there is one.";
+    JOURNAL_ERRORS = Observer Counter prefixed!("journal_errors_total"), "errors",
+        [],
+        "Errors of writing the journal, where there is one; the first switches it off.";
     ACCEPT_ERRORS = Observer Counter prefixed!("accept_errors_total"), "errors",
         ["reason"],
         "Failed accepts: file_limit, memory, aborted, other.";

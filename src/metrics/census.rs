@@ -19,6 +19,7 @@ use super::families::{Families, descs, float};
 use crate::clients::{ClientRow, Directory, DirectoryRow, UpstreamRow};
 use crate::config::MetricsDetail;
 use crate::connection::{CloseReason, ErrorKind, Initiator, OpaqueReason, ServerRole, State};
+use crate::journal::JournalHealth;
 use crate::time::Timestamp;
 use crate::wire::{Direction, error_code_labels};
 
@@ -79,7 +80,14 @@ impl Collector for Census {
         }
         directory(&mut families, &snapshot.directory);
         families.add(&c::UNTRACKED, &[], float(self.directory.untracked_count()));
+        let lost = self.directory.observations_lost();
+        families.add(&c::OBSERVATIONS_LOST, &[], float(lost));
         health(&mut families, &self.health);
+        let journal = self.health.journal();
+        let written = journal.map_or(0, JournalHealth::written_bytes);
+        let errors = journal.map_or(0, JournalHealth::errors);
+        families.add(&c::JOURNAL_WRITTEN, &[], float(written));
+        families.add(&c::JOURNAL_ERRORS, &[], float(errors));
         families.finish()
     }
 }

@@ -1,9 +1,11 @@
 //! What the proxy counts about itself, outside of any client: written by relay and listeners.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clients::{Histogram, HistogramRow, Scale};
+use crate::journal::JournalHealth;
 use crate::wire::{Direction, WireError};
 
 /// Delays added to a chunk: nanoseconds shown as seconds.
@@ -73,6 +75,7 @@ pub struct Health {
     forward_delays: [Histogram; 2],
     observe_nanos: AtomicU64,
     accept_errors: [AtomicU64; AcceptFailure::ALL.len()],
+    journal: OnceLock<Arc<JournalHealth>>,
 }
 
 impl Default for Health {
@@ -86,6 +89,7 @@ impl Default for Health {
             ],
             observe_nanos: AtomicU64::new(0),
             accept_errors: Default::default(),
+            journal: OnceLock::new(),
         }
     }
 }
@@ -125,6 +129,16 @@ impl Health {
     pub fn observed_for(&self, duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.observe_nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// There is a journal, and this is how it goes. The first stays.
+    pub fn set_journal(&self, journal: Arc<JournalHealth>) {
+        drop(self.journal.set(journal));
+    }
+
+    /// How the journal goes, when there is one.
+    pub fn journal(&self) -> Option<&JournalHealth> {
+        self.journal.get().map(|journal| &**journal)
     }
 
     /// A connection could not be accepted.

@@ -93,6 +93,11 @@ pub trait Witness: fmt::Debug + Send + Sync {
     /// A fact became known. Facts of one connection come in order; those of different connections may come
     /// slightly out of it.
     fn saw(&self, entry: Entry);
+
+    /// Entries it could not take.
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 /// An id of a logical session (`lsid.id`): random, so that it identifies the `MongoClient` that drew it.
