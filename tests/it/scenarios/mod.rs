@@ -7,6 +7,7 @@ mod applications;
 mod judge;
 mod legacy;
 mod network;
+mod replay;
 mod report;
 mod servers;
 mod stage;
@@ -72,8 +73,6 @@ fn setting(name: &str, otherwise: usize) -> usize {
 
 /// The cases that were asked for: `ONLY=failover,deploy/node-7` by parts of their names; all without it.
 fn cases() -> VecDeque<(&'static Scenario, Driver)> {
-    let only = std::env::var("ONLY").unwrap_or_default();
-    let only: Vec<&str> = only.split(',').filter(|part| !part.is_empty()).collect();
     let runs = setting("RUNS", 1);
     let healthy = setting("HEALTHY_RUNS", runs);
     let mut cases = VecDeque::new();
@@ -85,13 +84,20 @@ fn cases() -> VecDeque<(&'static Scenario, Driver)> {
             }
             for &driver in scenario.drivers {
                 let name = format!("{}/{}", scenario.name, driver.label());
-                if only.is_empty() || only.iter().any(|&part| matches(&name, part)) {
+                if is_asked_for(&name) {
                     cases.push_back((scenario, driver));
                 }
             }
         }
     }
     cases
+}
+
+/// Whether `ONLY` names a case; all without it.
+fn is_asked_for(name: &str) -> bool {
+    let only = std::env::var("ONLY").unwrap_or_default();
+    let mut parts = only.split(',').filter(|part| !part.is_empty());
+    only.is_empty() || parts.any(|part| matches(name, part))
 }
 
 /// `failover` is a scenario, `failover/node-7` a case, `*/node-7` a driver, `server_*` several scenarios.

@@ -419,7 +419,7 @@ impl Stage {
             .collect();
         json!({
             "case": case, "fault": self.fault, "fault_at": self.fault_at, "affected": self.affected,
-            "alarm_seen_at": self.alarm_seen_at, "notes": self.notes, "apps": apps,
+            "judged_at": epoch_seconds(), "alarm_seen_at": self.alarm_seen_at, "notes": self.notes, "apps": apps,
         })
     }
 

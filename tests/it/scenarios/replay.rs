@@ -1,0 +1,114 @@
+//! Judging recorded cases again, without playing them: the journal of each is told to the brain of this checkout.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use poolscope::admin::incident_row;
+use poolscope::journal::{Reader, Replay};
+use poolscope::time::Timestamp;
+use poolscope::timeline::lines::write_mark;
+use serde_json::Value;
+
+use super::judge::judge;
+use super::table::SCENARIOS;
+use crate::support::root;
+
+/// The journal of a case up to the moment at which it was judged: what follows is its stage being cleared.
+pub(super) fn until(journal: &str, judged_at: f64) -> String {
+    let judged_at = nanos(judged_at);
+    let mut text: String = journal
+        .split_inclusive('\n')
+        .take_while(|line| {
+            let value: Value = serde_json::from_str(line).unwrap_or_default();
+            line.ends_with('\n') && value["at"].as_u64().is_none_or(|at| at <= judged_at)
+        })
+        .collect();
+    text.push_str(&write_mark(Timestamp::from_nanos(judged_at)));
+    text
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds since the epoch"
+)]
+fn nanos(seconds: f64) -> u64 {
+    (seconds * 1e9) as u64
+}
+
+/// The incidents that are found in a journal, as the interface would answer them.
+pub(super) fn incidents(journal: &str) -> Vec<Value> {
+    let mut replay = Replay::default();
+    replay.read(&mut Reader::new(journal.as_bytes())).unwrap();
+    replay
+        .finish()
+        .incidents
+        .iter()
+        .map(|(incident, upstream)| serde_json::to_value(incident_row(incident, upstream)).unwrap())
+        .collect()
+}
+
+/// Where the recorded cases are: `SCENARIOS=<directory>`, or those of this checkout.
+fn recorded() -> PathBuf {
+    let elsewhere = std::env::var_os("SCENARIOS").filter(|path| !path.is_empty());
+    elsewhere.map_or_else(|| root().join("target/scenarios"), PathBuf::from)
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+/// Prints a line for each recorded case that is judged otherwise than it should be; `ONLY` as for the matrix.
+#[test]
+#[ignore = "needs recorded cases; `make scenarios` records them"]
+fn rejudge() {
+    let (mut count, mut right, mut good) = (0, 0, 0);
+    let mut out = std::io::stdout().lock();
+    for scenario in SCENARIOS {
+        for driver in scenario.drivers {
+            let name = format!("{}/{}", scenario.name, driver.label());
+            let directory = recorded().join(&name);
+            let truth = read(&directory.join("truth.json"));
+            let journal = read(&directory.join("journal"));
+            let (Some(truth), Some(journal)) = (truth, journal) else {
+                continue;
+            };
+            if !super::is_asked_for(&name) {
+                continue;
+            }
+            let truth: Value = serde_json::from_str(&truth).unwrap();
+            let judged_at = truth["judged_at"].as_f64();
+            let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
+            let incidents = incidents(&until(&journal, judged_at));
+            let verdict = judge(scenario, &truth, &incidents);
+            count += 1;
+            right += u32::from(verdict.is_cause_right);
+            good += u32::from(verdict.faults.is_empty());
+            let text = serde_json::to_string_pretty(&incidents).unwrap();
+            fs::write(directory.join("replayed.json"), text).ok();
+            let delay = verdict
+                .delay
+                .map_or(String::new(), |delay| format!(" ({delay:.2} s)"));
+            let word = if verdict.faults.is_empty() {
+                "ok "
+            } else {
+                "BAD"
+            };
+            writeln!(out, "{word} {name}{delay}: {}", verdict.faults.join("; ")).unwrap();
+        }
+    }
+    writeln!(
+        out,
+        "{count} cases: the right cause in {right}, everything right in {good}"
+    )
+    .unwrap();
+    assert!(count > 0, "no case is recorded in {}", recorded().display());
+}
+
+/// When a file was written, in seconds since the epoch.
+fn modified(path: &Path) -> f64 {
+    let modified = fs::metadata(path).unwrap().modified().unwrap();
+    let since = modified.duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.unwrap().as_secs_f64()
+}
