@@ -7,7 +7,7 @@ use super::super::Detector;
 use super::thresholds::{DIALS_GAP, HANDSHAKE_LATE, TURNED_AWAY_MIN, TURNED_AWAY_WINDOW};
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Ending, Initiator, Manner, Phase};
-use crate::pools::Pools;
+use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{DialFailure, Entry, Fact, UpstreamId};
 
@@ -27,6 +27,8 @@ struct State {
     failing: Option<Failing>,
     /// When connections were turned away, oldest first.
     turned_away: VecDeque<Timestamp>,
+    /// Whose they were, of those that had introduced themselves.
+    turned_away_of: BTreeSet<InstanceId>,
     /// The episode that was told: when it began and how many there were.
     turning_away: Option<(Timestamp, u64)>,
     is_turning_away_news: bool,
@@ -63,7 +65,7 @@ impl Detector for Dials {
             && connection.hello_answered_at.is_none()
             && is_of_a_client(connection)
         {
-            state.was_turned_away(entry.at);
+            state.was_turned_away(entry.at, connection.instance);
         }
     }
 
@@ -123,7 +125,10 @@ impl State {
         }
     }
 
-    fn was_turned_away(&mut self, at: Timestamp) {
+    fn was_turned_away(&mut self, at: Timestamp, instance: Option<InstanceId>) {
+        if self.turned_away_of.len() < ADDRESSES_MAX {
+            self.turned_away_of.extend(instance);
+        }
         self.turned_away.push_back(at);
         if self.turned_away.len() > TURNED_AWAY_MAX {
             self.turned_away.pop_front();
@@ -151,6 +156,7 @@ impl State {
         let recent = self.turned_away.len() as u64;
         let Some(&first) = self.turned_away.front() else {
             self.turning_away = None;
+            self.turned_away_of.clear();
             return;
         };
         if recent >= TURNED_AWAY_MIN && self.turning_away.is_none() {
@@ -160,7 +166,11 @@ impl State {
             && std::mem::take(&mut self.is_turning_away_news)
         {
             let kind = SignalKind::TurnedAway { count, open };
-            signals.push(about_upstream(id, began_at, at, kind));
+            let mut signal = about_upstream(id, began_at, at, kind);
+            if self.turned_away_of.len() == 1 && open > 0 {
+                signal.subject.instance = self.turned_away_of.first().copied();
+            }
+            signals.push(signal);
         }
     }
 

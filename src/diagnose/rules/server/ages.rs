@@ -1,0 +1,235 @@
+//! Connections that ended at one age: was it something between, or the client's own time-out?
+
+use std::time::Duration;
+
+use super::super::super::{Cause, Evidence};
+use super::super::Opinion;
+use super::{
+    Case, SignalKind, cuts, fact, heard_since, hello_since, note, refused, restarted, seconds,
+};
+use crate::detect::Signal;
+use crate::pools::Pools;
+use crate::time::Timestamp;
+
+/// What is known of ends at one age.
+#[derive(Clone, Copy, Debug)]
+struct Aged<'a> {
+    signal: &'a Signal,
+    age: Duration,
+    spread: Duration,
+    closed: u64,
+    in_flight: u64,
+    by_server: bool,
+    at_first_use: bool,
+    pauses: Option<(Duration, Duration)>,
+    is_unacknowledged: bool,
+}
+
+fn aged(case: &Case) -> impl Iterator<Item = Aged<'_>> {
+    case.signals()
+        .iter()
+        .filter_map(|signal| match signal.kind {
+            SignalKind::EqualIdleAge {
+                age,
+                spread,
+                closed,
+                in_flight,
+                by_server,
+                at_first_use,
+                pauses,
+                is_unacknowledged,
+            } => Some(Aged {
+                signal,
+                age,
+                spread,
+                closed,
+                in_flight,
+                by_server,
+                at_first_use,
+                pauses,
+                is_unacknowledged,
+            }),
+            _ => None,
+        })
+}
+
+impl Aged<'_> {
+    fn told(&self) -> Evidence {
+        let (age, closed) = (seconds(self.age), self.closed);
+        let pause = self.pauses.map_or_else(String::new, |(short, long)| {
+            format!("{} to {}", seconds(short), seconds(long))
+        });
+        let text = match (self.by_server, self.at_first_use) {
+            (true, false) => format!(
+                "{closed} connections were closed from the server's side after {age} without a byte, within {} of \
+                 each other; mongod never closes idle connections",
+                seconds(self.spread)
+            ),
+            (true, true) => {
+                format!(
+                    "{closed} connections were reset at their first use after a pause of {pause}"
+                )
+            }
+            (false, true) => format!(
+                "{closed} connections got no answer to their first use after a pause of {pause}"
+            ),
+            (false, false) => format!(
+                "the client closed {closed} connections after {age} without an answer, within {} ms of each other, \
+                 {} with a request in flight",
+                self.spread.as_millis(),
+                self.in_flight
+            ),
+        };
+        fact(self.signal.at, closed, text)
+    }
+}
+
+/// Everything went, whatever its age.
+fn everything_went(case: &Case) -> Option<Evidence> {
+    let all = cuts(case)
+        .iter()
+        .find(|cut| cut.is_total() && (cut.group.monitors > 0 || cut.is_client_side))
+        .map(|cut| {
+            fact(
+                cut.signal.at,
+                cut.group.closed,
+                "connections in use and monitors went as well",
+            )
+        });
+    all.or_else(|| {
+        refused(case)
+            .map(|(signal, count)| fact(signal.at, count, "the server refused dials afterwards"))
+    })
+    .or_else(|| {
+        restarted(case).map(|signal| note(signal.at, "another server process answered afterwards"))
+    })
+}
+
+fn whole_server_silent(case: &Case) -> Option<Evidence> {
+    case.find(|kind| match kind {
+        SignalKind::RepliesMissing {
+            connections,
+            waited,
+            ..
+        } => Some((*connections, *waited)),
+        _ => None,
+    })
+    .map(|(signal, (connections, waited))| {
+        fact(
+            signal.at,
+            connections,
+            format!(
+                "no byte came from the server on any connection for {}",
+                seconds(waited)
+            ),
+        )
+    })
+}
+
+/// Something between ends connections that were idle for too long.
+pub(super) fn idle_cutoff(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let all: Vec<Aged<'_>> = aged(case)
+        .filter(|aged| aged.by_server || aged.at_first_use)
+        .collect();
+    let first = all.first()?;
+    let count: u64 = all.iter().map(|aged| aged.closed).sum();
+    let mut evidence: Vec<Evidence> = all.iter().map(Aged::told).collect();
+    let mut against = Vec::new();
+    let mut confidence: f64 = match count {
+        1 => 0.6,
+        2 | 3 => 0.78,
+        _ => 0.86,
+    };
+    let upstream = first.signal.subject.upstream;
+    if all.iter().all(|aged| !aged.by_server) {
+        // Nobody cut anything: the server must be seen to answer others.
+        if all.iter().any(|aged| aged.is_unacknowledged) {
+            confidence += 0.05;
+            evidence.push(note(
+                first.signal.at,
+                "what was sent on them was not acknowledged",
+            ));
+        } else {
+            confidence = confidence.min(0.58);
+        }
+        let others = heard_since(pools, upstream, first.signal.at);
+        if others > 0 {
+            evidence.push(fact(
+                first.signal.at,
+                others,
+                format!("the server answered on {others} other connections since"),
+            ));
+        } else {
+            confidence = confidence.min(0.35);
+        }
+    }
+    if let Some(evidence) = everything_went(case) {
+        confidence = confidence.min(0.15);
+        against.push(evidence);
+    }
+    if let Some(evidence) = whole_server_silent(case) {
+        // An application that is alone with its pause hears nothing while its requests hang.
+        let most = if first.by_server { 0.6 } else { 0.3 };
+        confidence = confidence.min(most);
+        against.push(evidence);
+    }
+    Some(Opinion {
+        cause: Cause::IdleCutoff,
+        confidence,
+        evident_at: first.signal.seen_at,
+        evidence,
+        against,
+    })
+}
+
+/// The client gives its operations less time than they need.
+pub(super) fn socket_timeout(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let all: Vec<Aged<'_>> = aged(case)
+        .filter(|aged| !aged.by_server && !aged.at_first_use)
+        .collect();
+    let first = all.first()?;
+    let count: u64 = all.iter().map(|aged| aged.closed).sum();
+    let mut evidence: Vec<Evidence> = all.iter().map(Aged::told).collect();
+    let mut against = Vec::new();
+    let mut confidence: f64 = if count > 3 { 0.85 } else { 0.75 };
+    let upstream = first.signal.subject.upstream;
+    let began_at = first.signal.at - first.age;
+    let hello_at = hello_since(pools, upstream, began_at);
+    let others = heard_since(pools, upstream, first.signal.at);
+    if let Some(hello_at) = hello_at {
+        evidence.push(note(hello_at, "the server answered hellos meanwhile"));
+    } else if others > 0 {
+        evidence.push(fact(
+            first.signal.at,
+            others,
+            format!("the server answered on {others} other connections meanwhile"),
+        ));
+    } else {
+        confidence = confidence.min(0.3);
+        against.push(note(
+            first.signal.at,
+            "nothing shows that the server was able to answer",
+        ));
+    }
+    if first.in_flight == 0 {
+        evidence.push(note(
+            first.signal.at,
+            "no request was in flight: Node 3.x applies socketTimeoutMS to idle sockets, too",
+        ));
+    }
+    if let Some(evidence) = everything_went(case) {
+        confidence = confidence.min(0.2);
+        against.push(evidence);
+    }
+    if let Some(evidence) = whole_server_silent(case) {
+        confidence = confidence.min(0.35);
+        against.push(evidence);
+    }
+    Some(Opinion {
+        cause: Cause::SocketTimeout,
+        confidence,
+        evident_at: first.signal.seen_at,
+        evidence,
+        against,
+    })
+}

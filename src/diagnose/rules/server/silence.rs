@@ -1,0 +1,221 @@
+//! No byte comes: is it the process, or the way to it?
+
+use std::time::Duration;
+
+use super::super::super::{Cause, Evidence};
+use super::super::Opinion;
+use super::{Case, Signal, SignalKind, cuts, fact, note, refused, seconds, unreachable};
+use crate::pools::Pools;
+use crate::time::Timestamp;
+
+/// All operations of several instances hang at once for so long: it is not the operations.
+const LONG_FOR_MANY: Duration = Duration::from_millis(2500);
+
+/// The same for one instance.
+const LONG_FOR_ONE: Duration = Duration::from_millis(4500);
+
+/// What is known of a silence.
+#[derive(Clone, Copy, Debug)]
+struct Silence<'a> {
+    signal: &'a Signal,
+    connections: u64,
+    instances: u64,
+    waited: Duration,
+    is_acknowledged: Option<bool>,
+    retransmits: u64,
+    /// Hellos that were not answered, or late.
+    hellos: u64,
+    resumed_at: Option<Timestamp>,
+}
+
+fn silence(case: &Case) -> Option<Silence<'_>> {
+    let handshakes = case
+        .all(|kind| match kind {
+            SignalKind::HandshakesUnanswered { count, .. } => Some(*count),
+            _ => None,
+        })
+        .map(|(_, count)| count)
+        .max();
+    let mut all = case
+        .signals()
+        .iter()
+        .filter_map(|signal| match signal.kind {
+            SignalKind::RepliesMissing {
+                connections,
+                instances,
+                waited,
+                is_acknowledged,
+                monitors,
+                late_hellos,
+                retransmits,
+                resumed_at,
+                ..
+            } => Some(Silence {
+                signal,
+                connections,
+                instances,
+                waited,
+                is_acknowledged,
+                retransmits,
+                hellos: monitors + late_hellos + handshakes.unwrap_or_default(),
+                resumed_at,
+            }),
+            _ => None,
+        });
+    let first = all.next()?;
+    // The longest says most, the first began it.
+    Some(all.fold(first, |longest, one| {
+        if one.waited > longest.waited {
+            Silence {
+                is_acknowledged: one.is_acknowledged.or(longest.is_acknowledged),
+                ..one
+            }
+        } else {
+            longest
+        }
+    }))
+}
+
+impl Silence<'_> {
+    fn told(&self) -> Vec<Evidence> {
+        let mut told = vec![fact(
+            self.signal.at,
+            self.connections,
+            format!(
+                "no byte came from the server for {}, while {} connections of {} instances waited",
+                seconds(self.waited),
+                self.connections,
+                self.instances,
+            ),
+        )];
+        if self.hellos > 0 {
+            told.push(fact(
+                self.signal.at,
+                self.hellos,
+                "hellos, which need no work of the server, were not answered either",
+            ));
+        }
+        if let Some(resumed_at) = self.resumed_at {
+            told.push(note(resumed_at, "replies came again"));
+        }
+        told
+    }
+
+    fn acknowledged(&self) -> Evidence {
+        note(
+            self.signal.at,
+            "the server's host acknowledged what was sent",
+        )
+    }
+
+    fn unacknowledged(&self) -> Evidence {
+        fact(
+            self.signal.at,
+            self.retransmits,
+            format!(
+                "what was sent was not acknowledged, and was sent again {} times",
+                self.retransmits
+            ),
+        )
+    }
+}
+
+/// What speaks against silence being the cause rather than a part of something else.
+fn other_beginning(case: &Case, silence: &Silence<'_>) -> Option<Evidence> {
+    let cut = cuts(case)
+        .iter()
+        .find(|cut| cut.is_total() && cut.signal.at <= silence.signal.at)
+        .map(|cut| {
+            fact(
+                cut.signal.at,
+                cut.group.closed,
+                "connections were cut before",
+            )
+        });
+    let refused = refused(case)
+        .filter(|(signal, _)| signal.at <= silence.signal.at)
+        .map(|(signal, count)| fact(signal.at, count, "the server refused dials before"));
+    cut.or(refused)
+}
+
+/// The server's host answers, the server does not.
+pub(super) fn freeze(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let silence = silence(case)?;
+    let mut evidence = silence.told();
+    let mut against = Vec::new();
+    let long = if silence.instances > 1 {
+        LONG_FOR_MANY
+    } else {
+        LONG_FOR_ONE
+    };
+    let mut confidence: f64 = if silence.hellos > 0 {
+        0.85
+    } else if silence.waited >= long {
+        0.66
+    } else {
+        0.4
+    };
+    match silence.is_acknowledged {
+        Some(true) => {
+            confidence += 0.07;
+            evidence.push(silence.acknowledged());
+        }
+        Some(false) => {
+            confidence = 0.12;
+            against.push(silence.unacknowledged());
+        }
+        None => confidence -= 0.05,
+    }
+    if let Some((signal, count)) = unreachable(case) {
+        confidence = confidence.min(0.2);
+        against.push(fact(
+            signal.at,
+            count,
+            "dials ran into their time-out; the host of a frozen process accepts them",
+        ));
+    }
+    if let Some(other) = other_beginning(case, &silence) {
+        confidence = confidence.min(0.3);
+        against.push(other);
+    }
+    Some(Opinion {
+        cause: Cause::ServerFreeze,
+        confidence,
+        evident_at: silence.signal.seen_at.min(silence.signal.at + long),
+        evidence,
+        against,
+    })
+}
+
+/// Nothing arrives any more, and nobody says so.
+pub(super) fn blackhole(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let silence = silence(case)?;
+    let mut evidence = silence.told();
+    let mut against = Vec::new();
+    let mut confidence: f64 = match silence.is_acknowledged {
+        Some(false) => {
+            evidence.push(silence.unacknowledged());
+            0.9
+        }
+        Some(true) => {
+            against.push(silence.acknowledged());
+            0.08
+        }
+        None => 0.3,
+    };
+    if let Some((signal, count)) = unreachable(case) {
+        confidence = confidence.max(0.85);
+        evidence.push(fact(signal.at, count, "dials ran into their time-out"));
+    }
+    if let Some(other) = other_beginning(case, &silence) {
+        confidence = confidence.min(0.2);
+        against.push(other);
+    }
+    Some(Opinion {
+        cause: Cause::NetworkBlackhole,
+        confidence,
+        evident_at: silence.signal.seen_at,
+        evidence,
+        against,
+    })
+}

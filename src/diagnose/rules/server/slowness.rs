@@ -1,0 +1,270 @@
+//! Everything works, but late: packets are lost, packets take longer, or operations do.
+
+use super::super::super::{Cause, Evidence};
+use super::super::Opinion;
+use super::{Case, SignalKind, cuts, fact, millis, note, refused};
+use crate::pools::Pools;
+use crate::time::Timestamp;
+
+/// So many segments sent again leave no doubt.
+const MANY_RETRANSMITS: u64 = 20;
+
+fn silent(case: &Case) -> Option<Evidence> {
+    case.find(|kind| match kind {
+        SignalKind::RepliesMissing { connections, .. } => Some(*connections),
+        _ => None,
+    })
+    .map(|(signal, count)| {
+        fact(
+            signal.at,
+            count,
+            "for a while no byte came from the server at all",
+        )
+    })
+}
+
+fn lost(case: &Case) -> Option<Evidence> {
+    case.find(|kind| match kind {
+        SignalKind::Retransmits { count, .. } => Some(*count),
+        _ => None,
+    })
+    .map(|(signal, count)| fact(signal.at, count, "segments were lost and sent again"))
+}
+
+fn delayed(case: &Case) -> Option<Evidence> {
+    case.find(|kind| match kind {
+        SignalKind::RoundTripTime { now, before, .. } => Some((*now, *before)),
+        _ => None,
+    })
+    .map(|(signal, (now, before))| {
+        note(
+            signal.at,
+            format!(
+                "round trips took {} instead of {}",
+                millis(now),
+                millis(before)
+            ),
+        )
+    })
+}
+
+/// Connections were cut, or dials refused: what is slow then is slow for that reason.
+fn broken(case: &Case) -> Option<Evidence> {
+    let cut = cuts(case)
+        .iter()
+        .find(|cut| cut.is_total())
+        .map(|cut| fact(cut.signal.at, cut.group.closed, "all connections were cut"));
+    cut.or_else(|| {
+        refused(case).map(|(signal, count)| fact(signal.at, count, "the server refused dials"))
+    })
+}
+
+/// Lowers the confidence for each of these that there is.
+fn weigh(
+    confidence: &mut f64,
+    against: &mut Vec<Evidence>,
+    found: impl IntoIterator<Item = (Option<Evidence>, f64)>,
+) {
+    for (evidence, most) in found {
+        if let Some(evidence) = evidence {
+            *confidence = confidence.min(most);
+            against.push(evidence);
+        }
+    }
+}
+
+/// Part of the packets is lost.
+pub(super) fn loss(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let all: Vec<_> = case
+        .all(|kind| match kind {
+            SignalKind::Retransmits {
+                count,
+                connections,
+                is_client_side,
+            } => Some((*count, *connections, *is_client_side)),
+            _ => None,
+        })
+        .collect();
+    let (first, _) = all.first()?;
+    let total: u64 = all.iter().map(|(_, (count, ..))| count).sum();
+    let evidence = all
+        .iter()
+        .map(|(signal, (count, connections, is_client_side))| {
+            let side = if *is_client_side {
+                "clients"
+            } else {
+                "the server"
+            };
+            fact(
+                signal.at,
+                *count,
+                format!(
+                    "{count} segments to {side} were sent again on {connections} connections, which went on \
+                     afterwards"
+                ),
+            )
+        })
+        .collect();
+    let mut confidence: f64 = if total >= MANY_RETRANSMITS {
+        0.85
+    } else {
+        0.72
+    };
+    let mut against = Vec::new();
+    // What takes longer than expected is sent again, too.
+    weigh(
+        &mut confidence,
+        &mut against,
+        [
+            (delayed(case), 0.5),
+            (silent(case), 0.55),
+            (broken(case), 0.3),
+        ],
+    );
+    Some(Opinion {
+        cause: Cause::NetworkLoss,
+        confidence,
+        evident_at: first.seen_at,
+        evidence,
+        against,
+    })
+}
+
+/// Packets take longer than before.
+pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let all: Vec<_> = case
+        .all(|kind| match kind {
+            SignalKind::RoundTripTime {
+                now,
+                before,
+                is_client_side,
+            } => Some((*now, *before, *is_client_side)),
+            _ => None,
+        })
+        .collect();
+    let (first, _) = all.first()?;
+    let evidence = all
+        .iter()
+        .map(|(signal, (now, before, is_client_side))| {
+            let side = if *is_client_side {
+                "clients"
+            } else {
+                "the server"
+            };
+            note(
+                signal.at,
+                format!(
+                    "round trips to {side} took {} instead of {}",
+                    millis(*now),
+                    millis(*before)
+                ),
+            )
+        })
+        .collect();
+    let mut confidence: f64 = if all.len() > 1 { 0.92 } else { 0.85 };
+    let mut against = Vec::new();
+    weigh(
+        &mut confidence,
+        &mut against,
+        [(silent(case), 0.4), (broken(case), 0.3)],
+    );
+    Some(Opinion {
+        cause: Cause::NetworkLatency,
+        confidence,
+        evident_at: first.seen_at,
+        evidence,
+        against,
+    })
+}
+
+/// Slow operations occupy the pools.
+pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let (signal, (now, before, in_flight)) = case.find(|kind| match kind {
+        SignalKind::SlowOperations {
+            now,
+            before,
+            in_flight,
+        } => Some((*now, *before, *in_flight)),
+        _ => None,
+    })?;
+    let mut evidence = vec![fact(
+        signal.at,
+        in_flight,
+        format!(
+            "operations took {} instead of {}, {in_flight} under way",
+            millis(now),
+            millis(before)
+        ),
+    )];
+    let mut confidence: f64 = 0.68;
+    let growth = case.find(|kind| match kind {
+        SignalKind::PoolGrew {
+            from,
+            to,
+            active,
+            is_saturated,
+        } => Some((*from, *to, *active, *is_saturated)),
+        _ => None,
+    });
+    if let Some((grown, (from, to, active, is_saturated))) = growth {
+        confidence = if is_saturated { 0.85 } else { 0.8 };
+        evidence.push(fact(
+            grown.at,
+            to,
+            format!("a pool grew from {from} to {to} connections, {active} of them in use"),
+        ));
+    }
+    let timed_out = case
+        .find(|kind| match kind {
+            SignalKind::EqualIdleAge {
+                by_server: false,
+                at_first_use: false,
+                in_flight,
+                ..
+            } if *in_flight > 0 => Some(*in_flight),
+            _ => None,
+        })
+        .map(|(signal, count)| {
+            fact(
+                signal.at,
+                count,
+                "the client gave up on operations before they were answered",
+            )
+        });
+    let forgotten = case
+        .find(|kind| match kind {
+            SignalKind::EqualIdleAge {
+                at_first_use: true,
+                closed,
+                ..
+            } => Some(*closed),
+            _ => None,
+        })
+        .map(|(signal, count)| {
+            fact(
+                signal.at,
+                count,
+                "what hung was the first use of a connection after a pause",
+            )
+        });
+    let mut against = Vec::new();
+    weigh(
+        &mut confidence,
+        &mut against,
+        [
+            (delayed(case), 0.35),
+            (lost(case), 0.35),
+            (silent(case), 0.35),
+            (broken(case), 0.3),
+            (timed_out, 0.48),
+            (forgotten, 0.35),
+        ],
+    );
+    Some(Opinion {
+        cause: Cause::SlowOperations,
+        confidence,
+        evident_at: signal.seen_at,
+        evidence,
+        against,
+    })
+}
