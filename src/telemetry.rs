@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 
 /// Characters of foreign text a log line shows; the rest is cut.
 const PRINTABLE_CHARS_MAX: usize = 128;
+/// The same for a sentence that holds several foreign texts.
+const PRINTABLE_LINE_CHARS_MAX: usize = 1024;
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,25 +93,40 @@ pub struct Printable<'a>(pub &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut chars = self.0.chars();
-        let shown = chars.by_ref().take(PRINTABLE_CHARS_MAX);
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/|@[]+".contains(c);
-        if !self.0.is_empty() && self.0.chars().all(is_plain) {
-            for c in shown {
-                f.write_char(c)?;
-            }
-        } else {
-            f.write_char('"')?;
-            for c in shown {
-                write_escaped(f, c)?;
-            }
-            f.write_char('"')?;
-        }
-        if chars.next().is_some() {
-            f.write_char('…')?;
-        }
-        Ok(())
+        write_printable(f, self.0, PRINTABLE_CHARS_MAX)
     }
+}
+
+/// A sentence of ours that holds text from the wire, made harmless in the same way. At most 1024 characters are
+/// shown.
+#[derive(Clone, Copy, Debug)]
+pub struct PrintableLine<'a>(pub &'a str);
+
+impl fmt::Display for PrintableLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_printable(f, self.0, PRINTABLE_LINE_CHARS_MAX)
+    }
+}
+
+fn write_printable(f: &mut fmt::Formatter<'_>, text: &str, chars_max: usize) -> fmt::Result {
+    let mut chars = text.chars();
+    let shown = chars.by_ref().take(chars_max);
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.:/|@[]+".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        for c in shown {
+            f.write_char(c)?;
+        }
+    } else {
+        f.write_char('"')?;
+        for c in shown {
+            write_escaped(f, c)?;
+        }
+        f.write_char('"')?;
+    }
+    if chars.next().is_some() {
+        f.write_char('…')?;
+    }
+    Ok(())
 }
 
 fn write_escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use criterion::Criterion;
 use poolscope::clients::{Directory, Recorder};
 use poolscope::config::MetricsDetail;
-use poolscope::metrics::{BuildFacts, Exposition, Health};
+use poolscope::live;
+use poolscope::metrics::{BuildFacts, Exposition, Sources};
 use poolscope::time::Timestamp;
 
 use crate::traffic::{self, Followed};
@@ -71,8 +72,12 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     ] {
         group.bench_function(name, |bencher| {
             let exposition = Exposition::new(
-                Arc::clone(&scene.directory),
-                Arc::new(Health::new()),
+                Sources {
+                    directory: Arc::clone(&scene.directory),
+                    health: Arc::default(),
+                    tally: Arc::default(),
+                    inference: live::channel().1,
+                },
                 detail,
                 BuildFacts::default(),
                 || NOW,

@@ -1,9 +1,10 @@
 //! The HTTP side: metrics for scrapers, health for orchestrators, an API for people and tools.
 //!
 //! ```text
-//! TcpListener ─▶ server: at most 64 connections, deadlines for heads and writes
+//! TcpListener ─▶ server: at most 128 connections, deadlines for heads and writes
 //!                  └▶ routes: /metrics  /-/healthy  /-/ready  /api/v1/…
-//!                       └▶ Source (a picture of one moment) ─▶ convert ─▶ api rows ─▶ JSON
+//!                       ├▶ Source (a picture of one moment) ─▶ convert ─▶ api rows ─▶ JSON
+//!                       └▶ Events ─▶ server-sent events, at most 64 subscribers
 //! ```
 //!
 //! It must never wait on, or be waited on by, the forwarding side: it reads pictures. **Invariant:** whoever asks,
@@ -13,6 +14,7 @@
 
 pub mod api;
 mod convert;
+mod events;
 mod filter;
 mod incidents;
 mod routes;
@@ -28,6 +30,7 @@ use crate::diagnose::Incident;
 use crate::metrics::Cost;
 use crate::time::Timestamp;
 
+pub use events::{EventKind, Events};
 pub use incidents::row as incident_row;
 pub use server::serve;
 
@@ -45,6 +48,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Incidents that are open or were lately, the newest first.
     fn incidents(&self) -> Vec<Arc<Incident>>;
+
+    /// Where news of incidents are published.
+    fn events(&self) -> Arc<Events>;
 
     /// New connections are taken: all listeners are bound and nobody asked to stop.
     fn is_ready(&self) -> bool;

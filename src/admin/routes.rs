@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use super::api::{self, Refusal};
+use super::events::SUBSCRIBERS_MAX;
 use super::filter::Filter;
 use super::incidents::{self, IncidentFilter};
 use super::{Source, StatusFacts, convert};
@@ -36,21 +38,25 @@ poolscope
 /api/v1/upstreams     the servers behind the listeners
 /api/v1/incidents     what went wrong and why; ?open= ?severity= ?cause= ?client= ?upstream= ?since= ?limit=
 /api/v1/incidents/1   one of them
+/api/v1/events        news of incidents as they come, server-sent events
 /api/v1/status        version, listeners, limits, warnings
 ";
 
 struct Shown {
     source: Arc<dyn Source>,
     slots: Arc<Semaphore>,
+    /// Ends streams.
+    stop: CancellationToken,
 }
 
 type Shared = State<Arc<Shown>>;
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-pub(super) fn router(source: Arc<dyn Source>) -> Router {
+pub(super) fn router(source: Arc<dyn Source>, stop: CancellationToken) -> Router {
     let shown = Arc::new(Shown {
         source,
         slots: Arc::new(Semaphore::new(PICTURES_MAX)),
+        stop,
     });
     Router::new()
         .route("/", get(INDEX))
@@ -62,6 +68,7 @@ pub(super) fn router(source: Arc<dyn Source>) -> Router {
         .route("/api/v1/upstreams", get(upstreams))
         .route("/api/v1/incidents", get(incidents))
         .route("/api/v1/incidents/{id}", get(incident))
+        .route("/api/v1/events", get(events))
         .route("/api/v1/status", get(status))
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
@@ -243,6 +250,28 @@ fn no_incident(number: u64, all: &[Arc<Incident>]) -> Failure {
 fn incident_row(incident: &Incident, facts: &StatusFacts) -> api::Incident {
     let upstream = facts.listeners.get(usize::from(incident.upstream.0));
     incidents::row(incident, upstream.map_or("", |listener| &listener.name))
+}
+
+async fn events(
+    State(shown): Shared,
+    headers: HeaderMap,
+    pairs: Parameters,
+) -> Result<Response, Failure> {
+    filter(&shown, pairs, &[])?;
+    let last_id = headers.get("last-event-id");
+    // One that is not text is none of ours.
+    let last_id = last_id.map(|id| id.to_str().unwrap_or_default());
+    let now = shown.source.now();
+    let stream = shown
+        .source
+        .events()
+        .subscribe(last_id, now, shown.stop.clone());
+    stream.ok_or_else(|| {
+        Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("there are {SUBSCRIBERS_MAX} subscribers, and no place for more"),
+        )
+    })
 }
 
 async fn status(State(shown): Shared, pairs: Parameters) -> Result<Response, Failure> {

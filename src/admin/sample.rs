@@ -5,7 +5,7 @@ pub(crate) mod incidents;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ListenerFacts, Source, StatusFacts};
+use super::{Events, ListenerFacts, Source, StatusFacts};
 use crate::clients::{
     ClientId, ClientRow, ConnectionId, ConnectionRow, DialFailure, DirectoryRow, DriverRow,
     HistogramRow, Snapshot, UpstreamId, UpstreamRow,
@@ -30,6 +30,7 @@ const BOUNDS: &[f64] = &[0.001, 0.01, 0.1];
 pub(crate) struct Fixed {
     pub(crate) snapshot: Snapshot,
     pub(crate) incidents: Vec<Arc<Incident>>,
+    pub(crate) events: Arc<Events>,
     pub(crate) facts: StatusFacts,
 }
 
@@ -52,6 +53,10 @@ impl Source for Fixed {
 
     fn incidents(&self) -> Vec<Arc<Incident>> {
         self.incidents.clone()
+    }
+
+    fn events(&self) -> Arc<Events> {
+        Arc::clone(&self.events)
     }
 
     fn is_ready(&self) -> bool {
@@ -100,6 +105,7 @@ pub(crate) fn fixed() -> Fixed {
             },
         },
         incidents: incidents::incidents(),
+        events: Arc::new(Events::new("0.1.0", AT, Arc::default())),
         facts: StatusFacts {
             version: "0.1.0",
             started_at: AT - Duration::from_secs(3 * 3600 + 62),

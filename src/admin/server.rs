@@ -17,13 +17,14 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::Source;
+use super::events::SUBSCRIBERS_MAX;
 use super::routes::router;
 
 /// Limits of the HTTP side; what is not here is said where it is used.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Connections at a time; a scraper, a dashboard and a few people need one or two each. Others wait in the
-    /// backlog of the kernel.
+    /// Connections at a time; a scraper, a dashboard and a few people need one or two each, and half of them may be
+    /// streams of events. Others wait in the backlog of the kernel.
     pub(super) connections_max: usize,
     /// Time for the head of a request, from the moment one could be sent: also ends idle connections, which
     /// clients of HTTP open again by themselves.
@@ -35,7 +36,7 @@ pub(super) struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self {
-            connections_max: 64,
+            connections_max: 2 * SUBSCRIBERS_MAX,
             head_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(10),
         }
@@ -67,7 +68,7 @@ pub(super) async fn serve_within(
     source: Arc<dyn Source>,
     shutdown: CancellationToken,
 ) {
-    let router = router(source);
+    let router = router(source, shutdown.clone());
     let slots = Arc::new(Semaphore::new(bounds.connections_max));
     let mut connections = JoinSet::new();
     loop {

@@ -1,5 +1,7 @@
 //! The HTTP side over real loopback sockets, shown a picture made by hand.
 
+mod events;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -312,7 +314,7 @@ fn documented() -> Vec<(String, BTreeSet<String>)> {
 async fn the_documentation_names_every_field_and_no_other() {
     let server = server().await;
     let documented = documented();
-    assert_eq!(documented.len(), 6, "sections of API.md");
+    assert_eq!(documented.len(), 7, "sections of API.md");
     for path in ["clients", "connections", "incidents", "upstreams", "status"] {
         let (_, answer) = server.json(&format!("/api/v1/{path}")).await;
         let mut names = BTreeSet::new();

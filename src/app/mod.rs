@@ -9,8 +9,10 @@
 //! that forward. A slow scrape therefore never delays a byte.
 
 mod drain;
+mod herald;
 mod source;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,19 +21,23 @@ use tokio::net::{TcpListener, lookup_host};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::StatusFacts;
+use crate::admin::{Events, StatusFacts};
 use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
 use crate::clock::Clock;
 use crate::config::{Config, JournalConfig, Limits, ListenerConfig};
 use crate::journal::Journal;
 use crate::live::{self, Feed};
-use crate::metrics::{BuildFacts, Cost, Exposition, Health};
+use crate::metrics::{BuildFacts, Cost, Exposition, Health, IncidentTally, Sources};
 use crate::proxy::{
     Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
 };
 use crate::timeline::lines::UpstreamName;
 use crate::wire::DecoderLimits;
+use herald::Herald;
 use source::{AppSource, Stage, listener_facts};
+
+/// The version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Threads of the control runtime: one may render a scrape while the other accepts.
 const CONTROL_THREADS: usize = 2;
@@ -42,8 +48,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// Descriptors of one proxied connection: the accepted socket and the dialled one.
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
-/// Descriptors kept for listeners, runtimes, logs and the admin side, which answers up to 64 connections.
-const DESCRIPTORS_RESERVED: usize = 128;
+/// Descriptors kept for listeners, runtimes, logs and the admin side, which answers up to 128 connections.
+const DESCRIPTORS_RESERVED: usize = 192;
 
 /// Runs the proxy until a signal ends it. `warnings` are shown in the status.
 pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
@@ -74,41 +80,51 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
     let (feed, findings, reasoning) = live::channel();
     let shared = Arc::new(share(&config, &listeners, clock, feed));
+    let health = &shared.health;
+    let events = Arc::new(Events::new(VERSION, clock.now(), Arc::clone(health)));
+    let tally = Arc::new(IncidentTally::default());
+    let names = config
+        .listeners
+        .iter()
+        .map(|listener| listener.name.clone());
+    let herald = Herald::new(
+        Arc::clone(&findings),
+        Arc::clone(&events),
+        Arc::clone(&tally),
+        names.collect(),
+    );
     let upstreams: Vec<_> = config.listeners.iter().map(upstream_name).collect();
     let journal = open_journal(&config.journal, &upstreams, clock)?;
     if let Some(journal) = &journal {
-        shared.health.set_journal(journal.health());
+        health.set_journal(journal.health());
     }
     let observer = reasoning
         .start(Arc::clone(&shared.directory), upstreams, clock, journal)
         .context("failed to start the observer")?;
     let source = Arc::new(AppSource::new(
         Arc::clone(&shared),
-        findings,
+        Arc::clone(&findings),
+        events,
         Exposition::new(
-            Arc::clone(&shared.directory),
-            Arc::clone(&shared.health),
+            Sources {
+                directory: Arc::clone(&shared.directory),
+                health: Arc::clone(health),
+                tally,
+                inference: findings,
+            },
             config.metrics_detail,
             build_facts(),
             move || clock.now(),
         )
         .context("failed to set up the exposition")?,
-        StatusFacts {
-            version: env!("CARGO_PKG_VERSION"),
-            started_at: clock.now(),
-            listeners: listeners
-                .iter()
-                .zip(&config.listeners)
-                .map(|(listener, config)| listener_facts(config, listener.local_addr()))
-                .collect(),
-            web: web_addr,
-            workers: workers_count,
-            limits: config.limits,
-            drain_timeout: config.drain_timeout,
-            is_draining: false,
-            cost: Cost::default(),
+        status_facts(
+            &config,
+            &listeners,
+            &clock,
+            web_addr,
+            workers_count,
             warnings,
-        },
+        ),
     ));
 
     let stop_accepting = CancellationToken::new();
@@ -119,6 +135,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         Arc::clone(&source) as _,
         stop_all.clone(),
     ));
+    tasks.spawn(herald.run(stop_all.clone()));
     tasks.spawn(turn_clockwork(Arc::clone(&shared), stop_all.clone()));
     for listener in listeners {
         tracing::info!(
@@ -148,6 +165,33 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// What the status says of the process.
+fn status_facts(
+    config: &Config,
+    listeners: &[Listener],
+    clock: &Clock,
+    web: SocketAddr,
+    workers: usize,
+    warnings: Vec<String>,
+) -> StatusFacts {
+    StatusFacts {
+        version: VERSION,
+        started_at: clock.now(),
+        listeners: listeners
+            .iter()
+            .zip(&config.listeners)
+            .map(|(listener, config)| listener_facts(config, listener.local_addr()))
+            .collect(),
+        web,
+        workers,
+        limits: config.limits,
+        drain_timeout: config.drain_timeout,
+        is_draining: false,
+        cost: Cost::default(),
+        warnings,
+    }
 }
 
 /// Lowers the limit of connections to what the descriptors allow: a client beyond it is reset, and counted, where
@@ -303,7 +347,7 @@ async fn turn_clockwork(shared: Arc<Shared>, stop: CancellationToken) {
 /// What is known of the build without a build script; packagers set the revision.
 fn build_facts() -> BuildFacts {
     BuildFacts {
-        version: env!("CARGO_PKG_VERSION"),
+        version: VERSION,
         revision: option_env!("POOLSCOPE_REVISION").unwrap_or_default(),
         rustc: env!("CARGO_PKG_RUST_VERSION"),
         target: std::env::consts::ARCH,

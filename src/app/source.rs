@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use crate::admin::{ListenerFacts, Source, StatusFacts};
+use crate::admin::{Events, ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
 use crate::diagnose::Incident;
 use crate::live::Findings;
@@ -30,6 +30,7 @@ pub(super) struct AppSource {
     stage: AtomicU8,
     shared: Arc<Shared>,
     findings: Arc<Findings>,
+    events: Arc<Events>,
     exposition: Exposition,
     /// What does not change while the process runs.
     facts: StatusFacts,
@@ -39,6 +40,7 @@ impl AppSource {
     pub(super) fn new(
         shared: Arc<Shared>,
         findings: Arc<Findings>,
+        events: Arc<Events>,
         exposition: Exposition,
         facts: StatusFacts,
     ) -> Self {
@@ -47,6 +49,7 @@ impl AppSource {
             stage,
             shared,
             findings,
+            events,
             exposition,
             facts,
         }
@@ -78,6 +81,10 @@ impl Source for AppSource {
 
     fn incidents(&self) -> Vec<Arc<Incident>> {
         self.findings.incidents()
+    }
+
+    fn events(&self) -> Arc<Events> {
+        Arc::clone(&self.events)
     }
 
     fn is_ready(&self) -> bool {

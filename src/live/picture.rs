@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::clients::ClientRow;
 use crate::observer::Observer;
 use crate::pools::{ClearTrigger, Joined, MongoClient, MongoClientId, Pool, Pools};
 use crate::time::Timestamp;
@@ -33,6 +34,17 @@ pub struct PoolPicture {
     pub counts: BTreeMap<ClientKey, ClientCounts>,
 }
 
+impl PoolPicture {
+    /// The rows of each client instance.
+    pub fn by_client(&self) -> BTreeMap<&ClientKey, Vec<&MongoClientRow>> {
+        let mut by_client = BTreeMap::<_, Vec<_>>::new();
+        for row in &self.mongo_clients {
+            by_client.entry(&row.key).or_default().push(row);
+        }
+        by_client
+    }
+}
+
 /// A client instance at an upstream.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientKey {
@@ -42,6 +54,17 @@ pub struct ClientKey {
     pub address: IpAddr,
     /// Sanitised application name; empty when absent.
     pub app: Arc<str>,
+}
+
+impl ClientKey {
+    /// The instance that a row of the directory is about; none for the row of those that found no place.
+    pub fn of(row: &ClientRow) -> Option<Self> {
+        Some(Self {
+            upstream: row.upstream,
+            address: row.address.parse().ok()?,
+            app: Arc::clone(&row.app),
+        })
+    }
 }
 
 /// One mongo client and its pool to one upstream.
@@ -72,7 +95,8 @@ pub struct ClientCounts {
     pub clears: [u64; ClearTrigger::ALL.len()],
     /// Bursts of new connections.
     pub bursts: u64,
-    changed_at: Timestamp,
+    /// When one of them rose last.
+    pub changed_at: Timestamp,
 }
 
 /// The picture that was taken last, and whether somebody waits for another.

@@ -34,6 +34,8 @@ pub enum Chapter {
     Traffic,
     /// One upstream; complete even when clients overflow or expire.
     Upstream,
+    /// What went wrong, and why.
+    Incidents,
     /// The health and cost of the proxy itself.
     Observer,
     /// What the operating system says of the process.
@@ -41,10 +43,11 @@ pub enum Chapter {
 }
 
 impl Chapter {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Connections,
         Self::Traffic,
         Self::Upstream,
+        Self::Incidents,
         Self::Observer,
         Self::Process,
     ];
@@ -54,6 +57,7 @@ impl Chapter {
             Self::Connections => "Connections of a client",
             Self::Traffic => "Traffic of a client",
             Self::Upstream => "Upstreams, over all clients",
+            Self::Incidents => "Incidents",
             Self::Observer => "The proxy itself",
             Self::Process => "The process",
         }
@@ -148,7 +152,22 @@ families! {
         "Authentication conversations finished; result is ok, failed or abandoned.";
     MONGO_CLIENTS_ESTIMATED = Connections Gauge prefixed!("mongo_clients_estimated"), "clients",
         ["upstream", "client", "app"],
-        "Estimated MongoClient instances behind this client, from its monitoring connections.";
+        "Estimated MongoClient instances behind this client, from its sessions and monitoring connections.";
+    CONNECTION_BURSTS = Connections Counter prefixed!("connection_bursts_total"), "bursts",
+        ["upstream", "client", "app"],
+        "Times the rate of new connections rose above the client's own baseline.";
+    POOL_CLEARS = Connections Counter prefixed!("pool_clears_total"), "clears",
+        ["upstream", "client", "app", "trigger"],
+        "Inferred pool clears, as episodes; trigger is not_primary, network, server_shutdown or unknown.";
+    MAX_POOL_SIZE_INFERRED = Connections Gauge prefixed!("max_pool_size_inferred"), "connections",
+        ["upstream", "client", "app"],
+        "Inferred maxPoolSize of one MongoClient; absent until there is evidence.";
+    MIN_POOL_SIZE_INFERRED = Connections Gauge prefixed!("min_pool_size_inferred"), "connections",
+        ["upstream", "client", "app"],
+        "Inferred minPoolSize of one MongoClient; absent until there is evidence.";
+    POOL_SATURATION = Connections Gauge prefixed!("pool_saturation_ratio"), "ratio",
+        ["upstream", "client", "app"],
+        "Active connections over inferred pool capacity; absent until capacity is inferred.";
     CLIENT_INFO = Connections Gauge prefixed!("client_info"), "info",
         ["upstream", "client", "app", "driver", "driver_version", "platform", "os_type", "compressor", "tls"],
         "Constant 1 with the newest handshake metadata; exactly one series per client and app.";
@@ -218,6 +237,18 @@ families! {
     UPSTREAM_INFO = Upstream Gauge prefixed!("upstream_info"), "info",
         ["upstream", "set_name", "server_version", "max_wire_version"],
         "Constant 1 with what the server announced.";
+    INCIDENTS = Incidents Counter prefixed!("incidents_total"), "incidents",
+        ["cause", "severity"],
+        "Incidents opened by the diagnosis engine, by the cause at first rank when they were opened.";
+    INCIDENT_ACTIVE = Incidents Gauge prefixed!("incident_active"), "state",
+        ["cause", "severity", "upstream", "client", "app"],
+        "1 while an incident is open, one series a client it concerns; the series goes away when it closes.";
+    INCIDENT_DURATION = Incidents Histogram prefixed!("incident_duration_seconds"), "seconds",
+        ["cause"],
+        "Length of closed incidents.";
+    INCIDENT_DETECTION_DELAY = Incidents Histogram prefixed!("incident_detection_delay_seconds"), "seconds",
+        ["cause"],
+        "First contributing event until the incident was opened.";
     DECODE_FAILURES = Observer Counter prefixed!("decode_failures_total"), "failures",
         ["direction", "reason"],
         "Messages the observer gave up on; the bytes were still forwarded.";
@@ -260,6 +291,9 @@ families! {
     UNTRACKED = Observer Counter prefixed!("untracked_cursors_total"), "cursors",
         [],
         "Cursors and transactions not remembered because a client had too many open.";
+    EVENT_SUBSCRIBERS = Observer Gauge prefixed!("event_subscribers"), "subscribers",
+        [],
+        "Live streams of events attached.";
     EXPOSED_SERIES = Observer Gauge prefixed!("exposed_series"), "series",
         [],
         "Series in the last exposition.";

@@ -13,10 +13,10 @@ use std::time::Duration;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::Health;
 use super::catalogue::{self as c, CATALOGUE, Chapter, Family};
 use super::families::{Families, descs, float};
-use crate::clients::{ClientRow, Directory, DirectoryRow, UpstreamRow};
+use super::{Health, Sources, pools};
+use crate::clients::{ClientRow, DirectoryRow, UpstreamRow};
 use crate::config::MetricsDetail;
 use crate::connection::{CloseReason, ErrorKind, Initiator, OpaqueReason, ServerRole, State};
 use crate::journal::JournalHealth;
@@ -26,11 +26,10 @@ use crate::wire::{Direction, error_code_labels};
 /// Families that this collector does not make: the exposition keeps them itself.
 const KEPT_ELSEWHERE: [&Family; 3] = [&c::EXPOSED_SERIES, &c::SCRAPE_DURATION, &c::BUILD_INFO];
 
-/// Reads directory and health whenever it is asked to.
+/// Reads its sources whenever it is asked to.
 #[derive(Debug)]
 pub(super) struct Census {
-    directory: Arc<Directory>,
-    health: Arc<Health>,
+    sources: Sources,
     detail: MetricsDetail,
     /// The moment of the running scrape, in nanoseconds.
     at: Arc<AtomicU64>,
@@ -44,8 +43,7 @@ impl Census {
     ///
     /// When the catalogue holds a name or a label that the exposition format forbids.
     pub(super) fn new(
-        directory: Arc<Directory>,
-        health: Arc<Health>,
+        sources: Sources,
         detail: MetricsDetail,
         at: Arc<AtomicU64>,
     ) -> prometheus::Result<Self> {
@@ -54,8 +52,7 @@ impl Census {
                 && !KEPT_ELSEWHERE.iter().any(|kept| kept.name == family.name)
         });
         Ok(Self {
-            directory,
-            health,
+            sources,
             detail,
             at,
             descs: descs(own)?,
@@ -70,20 +67,32 @@ impl Collector for Census {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let at = Timestamp::from_nanos(self.at.load(Ordering::Relaxed));
-        let snapshot = self.directory.snapshot(at, false);
+        let sources = &self.sources;
+        let snapshot = sources.directory.snapshot(at, false);
+        let picture = sources.inference.pool_picture(at);
+        let pools = picture.by_client();
         let mut families = Families::default();
         for row in &snapshot.clients {
             client(&mut families, row, self.detail);
+            pools::client(&mut families, row, &pools, &picture);
         }
         for row in &snapshot.upstreams {
             upstream(&mut families, row);
         }
         directory(&mut families, &snapshot.directory);
-        families.add(&c::UNTRACKED, &[], float(self.directory.untracked_count()));
-        let lost = self.directory.observations_lost();
+        let untracked = sources.directory.untracked_count();
+        families.add(&c::UNTRACKED, &[], float(untracked));
+        let names: Vec<Arc<str>> = snapshot
+            .upstreams
+            .iter()
+            .map(|row| Arc::clone(&row.name))
+            .collect();
+        let incidents = sources.inference.incidents();
+        sources.tally.show(&mut families, &incidents, &names);
+        let lost = sources.directory.observations_lost();
         families.add(&c::OBSERVATIONS_LOST, &[], float(lost));
-        health(&mut families, &self.health);
-        let journal = self.health.journal();
+        health(&mut families, &sources.health);
+        let journal = sources.health.journal();
         let written = journal.map_or(0, JournalHealth::written_bytes);
         let errors = journal.map_or(0, JournalHealth::errors);
         families.add(&c::JOURNAL_WRITTEN, &[], float(written));
@@ -124,9 +133,6 @@ fn client(families: &mut Families, row: &ClientRow, detail: MetricsDetail) {
         (&c::TRANSACTIONS_OPEN, float(row.transactions_open)),
     ] {
         families.add(family, &own, value);
-    }
-    if let Some(count) = row.mongo_clients {
-        families.add(&c::MONGO_CLIENTS_ESTIMATED, &own, float(count));
     }
     for ((initiator, reason), count) in closes(&row.closed) {
         let labels = [upstream, client, app, initiator.label(), reason.label()];
@@ -305,6 +311,8 @@ fn health(families: &mut Families, health: &Health) {
     for (failure, count) in health.accept_errors() {
         families.add(&c::ACCEPT_ERRORS, &[failure.label()], float(count));
     }
+    let subscribers = health.event_subscribers();
+    families.add(&c::EVENT_SUBSCRIBERS, &[], float(subscribers));
 }
 
 /// Close counts with the zeros that are always shown.

@@ -76,6 +76,7 @@ pub struct Health {
     observe_nanos: AtomicU64,
     accept_errors: [AtomicU64; AcceptFailure::ALL.len()],
     journal: OnceLock<Arc<JournalHealth>>,
+    event_subscribers: AtomicU64,
 }
 
 impl Default for Health {
@@ -90,6 +91,7 @@ impl Default for Health {
             observe_nanos: AtomicU64::new(0),
             accept_errors: Default::default(),
             journal: OnceLock::new(),
+            event_subscribers: AtomicU64::new(0),
         }
     }
 }
@@ -146,6 +148,21 @@ impl Health {
         if let Some(count) = self.accept_errors.get(failure as usize) {
             count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// A stream of events was attached.
+    pub fn subscribed(&self) {
+        self.event_subscribers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One has gone.
+    pub fn unsubscribed(&self) {
+        self.event_subscribers.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Streams of events that are attached.
+    pub fn event_subscribers(&self) -> u64 {
+        self.event_subscribers.load(Ordering::Relaxed)
     }
 
     /// Failures by direction and the label of their reason.

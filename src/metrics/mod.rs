@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Directory ─▶ Snapshot ─▶ Census ┐
+//! Inference, IncidentTally ▶ Census │
 //! Health ────────────────▶ Census ├─▶ own registry ─▶ text
 //! /proc/self ──▶ ProcessCollector ┘
 //! ```
@@ -15,6 +16,8 @@ mod census;
 mod cost;
 mod families;
 mod health;
+mod incidents;
+mod pools;
 mod process;
 
 use std::fmt;
@@ -26,25 +29,28 @@ use tracing::error;
 
 pub use cost::Cost;
 pub use health::{AcceptFailure, Health};
+pub use incidents::IncidentTally;
 
 use self::catalogue::{BUILD_INFO, EXPOSED_SERIES, Family, SCRAPE_DURATION};
 use self::census::Census;
 use self::process::ProcessCollector;
 use crate::clients::Directory;
 use crate::config::MetricsDetail;
+use crate::diagnose::Incident;
+use crate::live::{Findings, PoolPicture};
 use crate::time::Timestamp;
 
 /// The `Content-Type` of an exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Series of a busy client with twenty commands in use: 56 of counters and gauges, 54 of four histograms.
-pub(crate) const SERIES_PER_CLIENT: usize = 110;
+/// Series of a busy client with twenty commands in use: 64 of counters and gauges, 54 of four histograms.
+pub(crate) const SERIES_PER_CLIENT: usize = 118;
 /// The same without its histograms.
-pub(crate) const SERIES_PER_CLIENT_MINIMAL: usize = 56;
+pub(crate) const SERIES_PER_CLIENT_MINIMAL: usize = 64;
 /// Series of an upstream with twenty commands in use, most of them from the histogram of each.
 pub(crate) const SERIES_PER_UPSTREAM: usize = 500;
-/// Series of the proxy and its process.
-pub(crate) const SERIES_OF_ITSELF: usize = 80;
+/// Series of the proxy and its process; 25 of them count incidents by cause.
+pub(crate) const SERIES_OF_ITSELF: usize = 110;
 
 /// Upper bounds of the time to build an exposition, in seconds.
 const SCRAPE_BOUNDS: &[f64] = &[
@@ -62,6 +68,38 @@ pub struct BuildFacts {
     pub rustc: &'static str,
     /// The target triple; empty when unknown.
     pub target: &'static str,
+}
+
+/// What is inferred, as far as it shows in metrics.
+pub trait Inference: fmt::Debug + Send + Sync {
+    /// Incidents that are open or were lately.
+    fn incidents(&self) -> Vec<Arc<Incident>>;
+
+    /// What is inferred about mongo clients, about a second old at most.
+    fn pool_picture(&self, at: Timestamp) -> Arc<PoolPicture>;
+}
+
+impl Inference for Findings {
+    fn incidents(&self) -> Vec<Arc<Incident>> {
+        self.incidents()
+    }
+
+    fn pool_picture(&self, at: Timestamp) -> Arc<PoolPicture> {
+        self.pool_picture(at)
+    }
+}
+
+/// Everything an exposition shows.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Clients and upstreams.
+    pub directory: Arc<Directory>,
+    /// What the proxy counts about itself.
+    pub health: Arc<Health>,
+    /// Incidents that were counted.
+    pub tally: Arc<IncidentTally>,
+    /// Incidents that are open, and mongo clients.
+    pub inference: Arc<dyn Inference>,
 }
 
 /// Renders expositions, one at a time.
@@ -82,21 +120,20 @@ impl fmt::Debug for Exposition {
 }
 
 impl Exposition {
-    /// An exposition of `directory` and `health`; `clock` measures how long it takes to build one.
+    /// An exposition of `sources`; `clock` measures how long it takes to build one.
     ///
     /// # Errors
     ///
     /// When the catalogue contradicts itself (a name twice, or one that the format forbids).
     pub fn new(
-        directory: Arc<Directory>,
-        health: Arc<Health>,
+        sources: Sources,
         detail: MetricsDetail,
         build: BuildFacts,
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
     ) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let at = Arc::new(AtomicU64::new(0));
-        let census = Census::new(directory, health, detail, Arc::clone(&at))?;
+        let census = Census::new(sources, detail, Arc::clone(&at))?;
         registry.register(Box::new(census))?;
         registry.register(Box::new(ProcessCollector::new()?))?;
 

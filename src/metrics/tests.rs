@@ -10,6 +10,9 @@ use crate::connection::{
     Exchange, Facts, Initiator, Manner, Mechanism, Observation, OpaqueReason, Phase, ReplyError,
     Role, ServerFacts, ServerRole, State,
 };
+use crate::diagnose::{Cause, ClientName, IncidentId, RankedCause, Severity};
+use crate::live::{ClientCounts, ClientKey, MongoClientRow};
+use crate::pools::{Inferred, Joined, MongoClientId, Pool};
 use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
 
 fn second(seconds: u64) -> Timestamp {
@@ -30,7 +33,111 @@ fn directory(clients_max: usize) -> Arc<Directory> {
     Arc::new(Directory::new(limits, vec![spec]))
 }
 
+/// What is inferred, made by hand.
+#[derive(Debug, Default)]
+struct Inferring {
+    incidents: Vec<Arc<Incident>>,
+    picture: Arc<PoolPicture>,
+}
+
+impl Inference for Inferring {
+    fn incidents(&self) -> Vec<Arc<Incident>> {
+        self.incidents.clone()
+    }
+
+    fn pool_picture(&self, _: Timestamp) -> Arc<PoolPicture> {
+        Arc::clone(&self.picture)
+    }
+}
+
+/// An incident of these clients.
+fn incident(cause: Cause, severity: Severity, clients: &[(&str, &str)]) -> Incident {
+    let clients = clients.iter().map(|(address, app)| ClientName {
+        address: (*address).into(),
+        app: (*app).into(),
+    });
+    Incident {
+        id: IncidentId(1),
+        severity,
+        opened_at: second(1),
+        evident_at: second(1),
+        detected_at: second(2),
+        closed_at: None,
+        upstream: UpstreamId(0),
+        clients: clients.collect(),
+        causes: vec![RankedCause {
+            cause,
+            confidence: 0.9,
+            evidence: Vec::new(),
+            against: Vec::new(),
+        }],
+        aggravations: Vec::new(),
+        summary: String::new(),
+        timeline: Vec::new(),
+        advice: Vec::new(),
+        logged: Vec::new(),
+    }
+}
+
+/// Two mongo clients of `orders`, a third that is closed, and what happened to their pools.
+fn picture() -> PoolPicture {
+    let key = ClientKey {
+        upstream: UpstreamId(0),
+        address: [10, 0, 0, 1].into(),
+        app: "orders".into(),
+    };
+    let row = |id, active, max_size: Option<(u64, f64)>, closed_at| MongoClientRow {
+        key: key.clone(),
+        id: MongoClientId(id),
+        created_at: second(0),
+        closed_at,
+        joined: Joined::Sessions,
+        confidence: 0.9,
+        monitors: 1,
+        pool: {
+            let mut pool = Pool::default();
+            pool.active = active;
+            pool.max_size = max_size.map(|(value, confidence)| Inferred { value, confidence });
+            pool.min_size = Some(Inferred {
+                value: 2,
+                confidence: 0.5,
+            });
+            pool
+        },
+    };
+    let counts = ClientCounts {
+        clears: [0, 3, 0, 1],
+        bursts: 2,
+        ..ClientCounts::default()
+    };
+    PoolPicture {
+        at: second(3),
+        mongo_clients: vec![
+            row(1, 15, Some((20, 0.9)), None),
+            row(2, 10, Some((30, 0.4)), None),
+            row(3, 100, Some((100, 1.0)), Some(second(2))),
+        ],
+        counts: [(key.clone(), counts)].into(),
+    }
+}
+
 fn exposition(directory: &Arc<Directory>, health: Health, detail: MetricsDetail) -> Exposition {
+    exposition_with(
+        directory,
+        health,
+        detail,
+        IncidentTally::default(),
+        Inferring::default(),
+    )
+}
+
+fn exposition_with(
+    directory: &Arc<Directory>,
+    health: Health,
+    detail: MetricsDetail,
+    tally: IncidentTally,
+    inferring: Inferring,
+) -> Exposition {
     let build = BuildFacts {
         version: "0.1.0",
         revision: "abc",
@@ -38,14 +145,13 @@ fn exposition(directory: &Arc<Directory>, health: Health, detail: MetricsDetail)
         target: "x86_64-unknown-linux-gnu",
     };
     let clock = || second(100);
-    Exposition::new(
-        Arc::clone(directory),
-        Arc::new(health),
-        detail,
-        build,
-        clock,
-    )
-    .unwrap()
+    let sources = Sources {
+        directory: Arc::clone(directory),
+        health: Arc::new(health),
+        tally: Arc::new(tally),
+        inference: Arc::new(inferring),
+    };
+    Exposition::new(sources, detail, build, clock).unwrap()
 }
 
 fn used_health() -> Health {
@@ -161,6 +267,26 @@ fn used_directory() -> (Arc<Directory>, Vec<Recorder>) {
     (directory, open)
 }
 
+/// An exposition in which everything there is a family for has happened.
+fn used_exposition(directory: &Arc<Directory>, detail: MetricsDetail) -> Exposition {
+    let tally = IncidentTally::default();
+    let crash = incident(
+        Cause::ServerCrash,
+        Severity::Critical,
+        &[("10.0.0.1", "orders")],
+    );
+    tally.opened(&crash);
+    tally.closed(&Incident {
+        closed_at: Some(second(40)),
+        ..crash.clone()
+    });
+    let inferring = Inferring {
+        incidents: vec![Arc::new(crash)],
+        picture: Arc::new(picture()),
+    };
+    exposition_with(directory, used_health(), detail, tally, inferring)
+}
+
 /// A sample's labels but `le`, and its value.
 type Sample = (BTreeMap<String, String>, f64);
 
@@ -214,7 +340,7 @@ fn parse(text: &str) -> BTreeMap<String, (String, Vec<Sample>)> {
 #[test]
 fn exposition_and_catalogue_say_the_same() {
     let (directory, _open) = used_directory();
-    let exposition = exposition(&directory, used_health(), MetricsDetail::Standard);
+    let exposition = used_exposition(&directory, MetricsDetail::Standard);
     let text = exposition.render(second(3));
     keep_for_promtool(&text, "used.txt");
     let families = parse(&text);
@@ -306,6 +432,124 @@ fn every_client_is_whole_from_first_sight() {
 }
 
 #[test]
+fn what_is_inferred_shows_with_the_client_it_is_about() {
+    let (directory, _open) = used_directory();
+    let exposition = used_exposition(&directory, MetricsDetail::Standard);
+    let text = exposition.render(second(3));
+    let own = "upstream=\"db\",client=\"10.0.0.1\",app=\"orders\"";
+    for expected in [
+        format!("poolscope_mongo_clients_estimated{{{own}}} 2"),
+        format!("poolscope_max_pool_size_inferred{{{own}}} 20"),
+        format!("poolscope_min_pool_size_inferred{{{own}}} 2"),
+        format!("poolscope_pool_saturation_ratio{{{own}}} 0.5"),
+        format!("poolscope_connection_bursts_total{{{own}}} 2"),
+        format!("poolscope_pool_clears_total{{{own},trigger=\"network\"}} 3"),
+        format!("poolscope_pool_clears_total{{{own},trigger=\"not_primary\"}} 0"),
+        format!("poolscope_pool_clears_total{{{own},trigger=\"unknown\"}} 1"),
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected}");
+    }
+}
+
+#[test]
+fn incidents_are_counted_and_the_open_ones_shown() {
+    let directory = directory(10);
+    let tally = IncidentTally::default();
+    let crash = [("10.0.0.1", "orders"), ("10.0.0.2", "billing")];
+    let crash = incident(Cause::ServerCrash, Severity::Critical, &crash);
+    let worse = incident(Cause::AuthFailures, Severity::Critical, &[]);
+    let over = Incident {
+        closed_at: Some(second(31)),
+        ..incident(Cause::Deploy, Severity::Info, &[("10.0.0.3", "web")])
+    };
+    for incident in [&crash, &worse, &over] {
+        tally.opened(incident);
+    }
+    tally.closed(&over);
+    let inferring = Inferring {
+        incidents: [&crash, &crash, &worse, &over]
+            .map(|one| Arc::new(one.clone()))
+            .to_vec(),
+        ..Inferring::default()
+    };
+    let exposition = exposition_with(
+        &directory,
+        Health::new(),
+        MetricsDetail::Standard,
+        tally,
+        inferring,
+    );
+    let text = exposition.render(second(3));
+    let has = |line: &str| text.lines().any(|found| found == line);
+    for (cause, severity, count) in [
+        ("server_crash", "critical", 1),
+        ("auth_failures", "critical", 1),
+        ("auth_failures", "warning", 0),
+        ("deploy", "info", 1),
+        ("unknown", "warning", 0),
+    ] {
+        let line = format!(
+            "poolscope_incidents_total{{cause=\"{cause}\",severity=\"{severity}\"}} {count}"
+        );
+        assert!(has(&line), "{line}");
+    }
+    let families = parse(&text);
+    let (_, active) = &families["poolscope_incident_active"];
+    let shown: Vec<_> = active
+        .iter()
+        .map(|(labels, _)| (&*labels["cause"], &*labels["client"], &*labels["app"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("auth_failures", "", ""),
+            ("server_crash", "10.0.0.1", "orders"),
+            ("server_crash", "10.0.0.2", "billing"),
+        ]
+    );
+    assert!(has(
+        "poolscope_incident_duration_seconds_sum{cause=\"deploy\"} 30"
+    ));
+    let delay = "poolscope_incident_detection_delay_seconds";
+    assert!(has(&format!(
+        "{delay}_bucket{{cause=\"server_crash\",le=\"0.5\"}} 0"
+    )));
+    assert!(has(&format!(
+        "{delay}_bucket{{cause=\"server_crash\",le=\"1\"}} 1"
+    )));
+}
+
+#[test]
+fn an_incident_of_many_clients_stays_small() {
+    let directory = directory(10);
+    let names: Vec<String> = (0..10_000)
+        .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+        .collect();
+    let clients: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "shop")).collect();
+    let incidents = [Cause::ServerCrash, Cause::Failover]
+        .map(|cause| Arc::new(incident(cause, cause.severity(), &clients)));
+    let inferring = Inferring {
+        incidents: incidents.to_vec(),
+        ..Inferring::default()
+    };
+    let tally = IncidentTally::default();
+    let exposition = exposition_with(
+        &directory,
+        Health::new(),
+        MetricsDetail::Standard,
+        tally,
+        inferring,
+    );
+    let families = parse(&exposition.render(second(3)));
+    let (_, active) = &families["poolscope_incident_active"];
+    assert_eq!(active.len(), 2 * 251);
+    let others = active
+        .iter()
+        .filter(|(labels, _)| labels["client"] == "other");
+    assert_eq!(others.count(), 2);
+}
+
+#[test]
 fn a_shelter_shows_its_connections_and_nothing_else() {
     let directory = directory(10);
     let peer = SocketAddr::from(([10, 0, 0, 1], 4000));
@@ -327,7 +571,7 @@ fn a_shelter_shows_its_connections_and_nothing_else() {
 #[test]
 fn minimal_detail_leaves_out_the_histograms_of_clients() {
     let (directory, _open) = used_directory();
-    let exposition = exposition(&directory, Health::new(), MetricsDetail::Minimal);
+    let exposition = used_exposition(&directory, MetricsDetail::Minimal);
     let families = parse(&exposition.render(second(3)));
     for family in CATALOGUE {
         let is_left_out = family.kind == Kind::Histogram && family.labels.contains(&"client");

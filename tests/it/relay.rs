@@ -684,7 +684,7 @@ fn connections_beyond_the_limit_are_reset_and_counted() {
 fn too_few_descriptors_lower_the_limit_of_connections() {
     let port = Port::reserve();
     let listener = TcpListener::bind(port.addr()).unwrap();
-    let proxy = Poolscope::start_limited(&[port.addr()], 136, &["--max-connections", "500"]);
+    let proxy = Poolscope::start_limited(&[port.addr()], 200, &["--max-connections", "500"]);
     let rig = Rig {
         proxy,
         listener,
