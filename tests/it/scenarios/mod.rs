@@ -9,6 +9,7 @@ mod legacy;
 mod network;
 mod replay;
 mod report;
+mod scores;
 mod servers;
 mod stage;
 mod table;

@@ -82,6 +82,8 @@ fn idle_cutoff(stage: &mut Stage, cut: Cut) {
     }
     let cuts = stage.between.as_ref().unwrap().idle_cuts();
     assert!(!cuts.is_empty(), "nothing was cut");
+    // From the first one on there is something to see.
+    stage.fault_at = cuts[0];
     stage.note("idle connections were cut", &json!(cuts));
     stage.await_alarm(ALARM);
     stage.steady(AFTER);

@@ -11,6 +11,7 @@ use poolscope::timeline::lines::write_mark;
 use serde_json::Value;
 
 use super::judge::judge;
+use super::scores::{Scores, score};
 use super::table::SCENARIOS;
 use crate::support::root;
 
@@ -64,6 +65,7 @@ fn read(path: &Path) -> Option<String> {
 #[ignore = "needs recorded cases; `make scenarios` records them"]
 fn rejudge() {
     let (mut count, mut right, mut good) = (0, 0, 0);
+    let mut scores = Scores::default();
     let mut out = std::io::stdout().lock();
     for scenario in SCENARIOS {
         for driver in scenario.drivers {
@@ -80,7 +82,11 @@ fn rejudge() {
             let truth: Value = serde_json::from_str(&truth).unwrap();
             let judged_at = truth["judged_at"].as_f64();
             let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
-            let incidents = incidents(&until(&journal, judged_at));
+            let journal = until(&journal, judged_at);
+            let incidents = incidents(&journal);
+            let clients = read(&directory.join("clients.json")).unwrap();
+            let clients = serde_json::from_str(&clients).unwrap();
+            scores += score(&name, &truth, &journal, &clients);
             let verdict = judge(scenario, &truth, &incidents);
             count += 1;
             right += u32::from(verdict.is_cause_right);
@@ -103,6 +109,10 @@ fn rejudge() {
         "{count} cases: the right cause in {right}, everything right in {good}"
     )
     .unwrap();
+    writeln!(out, "{}", scores.summary()).unwrap();
+    for amiss in &scores.amiss {
+        writeln!(out, "- {amiss}").unwrap();
+    }
     assert!(count > 0, "no case is recorded in {}", recorded().display());
 }
 

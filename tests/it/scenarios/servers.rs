@@ -243,12 +243,20 @@ pub(super) fn capacity(stage: &mut Stage) {
         "two instances want 20 connections each of a server that has 24",
         &["orders"],
     );
+    let options = format!("{}&serverSelectionTimeoutMS=3000", pool_option(driver, 20));
+    let options = if driver == Driver::Node36Legacy {
+        pool_option(driver, 20)
+    } else {
+        options
+    };
     for _ in 0..2 {
         let app = stage.start("orders", driver, None);
-        let request = stage.open_request(app, &pool_option(driver, 20));
+        let request = stage.open_request(app, &options);
         // It may well be turned away.
         let opened = stage.apps[app].agent.submit(request);
-        let answer = stage.apps[app].agent.answer_within(opened, ELECTION);
+        let answer = stage.apps[app]
+            .agent
+            .answer_within(opened, Duration::from_secs(5));
         if answer.is_some_and(|answer| answer["ok"] == true) {
             stage.load_with(app, "sleep", 20, 5, &json!({ "milliseconds": 300 }));
         } else {

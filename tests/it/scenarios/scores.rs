@@ -1,0 +1,280 @@
+//! How well poolscope infers what pools went through, beside the drivers' own events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
+
+use poolscope::journal::Reader;
+use poolscope::observer::{Observer, Sequencer};
+use poolscope::pools::Pools;
+use poolscope::time::Timestamp;
+use poolscope::timeline::lines::Line;
+use serde_json::Value;
+
+/// Clears of a pool closer to each other than this are one episode, in seconds.
+const GAP: f64 = 2.0;
+/// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
+const SLACK: f64 = 1.0;
+
+/// Counts over one case, or many.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scores {
+    /// Episodes of cleared pools that a driver told of, and those of them that were inferred.
+    clears_true: u64,
+    clears_found: u64,
+    /// Episodes that were inferred, and those of them that a driver told of.
+    clears_inferred: u64,
+    clears_confirmed: u64,
+    /// Instances, and those whose number of mongo clients was right.
+    instances: u64,
+    mongo_clients_right: u64,
+    /// Instances with pool events, and those whose opened, closed and open connections were right.
+    pools: u64,
+    pools_right: u64,
+    /// What was not right.
+    pub(super) amiss: Vec<String>,
+}
+
+/// A client instance: address and application.
+type Key = (String, String);
+/// When an episode began and ended, in seconds since the epoch.
+type Span = (f64, f64);
+
+/// Scores one case.
+pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -> Scores {
+    let inferred = infer(journal);
+    let mut scores = Scores::default();
+    let mut by_key: BTreeMap<Key, Vec<&Value>> = BTreeMap::new();
+    for app in truth["apps"].as_array().unwrap() {
+        let text = |field: &str| app[field].as_str().unwrap().to_owned();
+        by_key
+            .entry((text("address"), text("name")))
+            .or_default()
+            .push(app);
+    }
+    for (key, apps) in by_key {
+        // Whoever did not answer, or has no pool events, is no reference.
+        let is_reference = apps.iter().all(|app| app["stats"]["source"] == "cmap");
+        if !is_reference {
+            continue;
+        }
+        let name = format!("{case} {}@{}", key.1, key.0);
+        scores.score_clears(&name, &apps, inferred.clears.get(&key));
+        scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
+        scores.score_pools(&name, &apps, &key, clients);
+    }
+    scores
+}
+
+impl Scores {
+    fn score_clears(&mut self, name: &str, apps: &[&Value], inferred: Option<&BTreeSet<[u64; 2]>>) {
+        let told: Vec<Span> = apps.iter().flat_map(|app| told_clears(app)).collect();
+        let inferred: Vec<Span> = inferred
+            .into_iter()
+            .flatten()
+            .map(|[begin, end]| {
+                (
+                    seconds(*begin),
+                    if *end == 0 { f64::MAX } else { seconds(*end) },
+                )
+            })
+            .collect();
+        let meet = |one: &Span, other: &Span| one.0 - SLACK <= other.1 && other.0 - SLACK <= one.1;
+        let found = told
+            .iter()
+            .filter(|one| inferred.iter().any(|other| meet(one, other)));
+        let confirmed = inferred
+            .iter()
+            .filter(|one| told.iter().any(|other| meet(one, other)));
+        let (found, confirmed) = (found.count() as u64, confirmed.count() as u64);
+        self.clears_true += told.len() as u64;
+        self.clears_found += found;
+        self.clears_inferred += inferred.len() as u64;
+        self.clears_confirmed += confirmed;
+        let missed = told.len() as u64 - found;
+        let invented = inferred.len() as u64 - confirmed;
+        if missed + invented > 0 {
+            self.amiss.push(format!(
+                "{name}: {missed} of {} clears missed, {invented} invented",
+                told.len()
+            ));
+        }
+    }
+
+    fn score_mongo_clients(&mut self, name: &str, apps: &[&Value], inferred: u64) {
+        let told: u64 = apps
+            .iter()
+            .map(|app| app["stats"]["clients"].as_u64().unwrap())
+            .sum();
+        self.instances += 1;
+        if told == inferred {
+            self.mongo_clients_right += 1;
+        } else {
+            self.amiss.push(format!(
+                "{name}: {inferred} mongo clients instead of {told}"
+            ));
+        }
+    }
+
+    fn score_pools(&mut self, name: &str, apps: &[&Value], key: &Key, clients: &Value) {
+        let rows = clients["clients"].as_array().unwrap();
+        let mut rows = rows
+            .iter()
+            .filter(|row| row["address"] == key.0.as_str() && row["app"] == key.1.as_str())
+            .peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let (mut opened, mut closed, mut open) = (0, 0, 0);
+        for row in rows {
+            let field = |name: &str| row["pooled"][name].as_u64().unwrap();
+            opened += field("opened");
+            closed += field("closed");
+            open += field("active") + field("idle");
+        }
+        let sum = |field: &str| -> u64 {
+            let counts = apps.iter().map(|app| app["stats"][field].as_u64());
+            counts.map(Option::unwrap).sum()
+        };
+        let (told_open, created, ready) = (sum("open"), sum("created"), sum("ready"));
+        self.pools += 1;
+        // What never got through its handshake may or may not be known for what it was to be.
+        if (ready..=created).contains(&opened) && open == told_open {
+            self.pools_right += 1;
+        } else {
+            self.amiss.push(format!(
+                "{name}: {opened} pooled connections opened, {closed} closed, {open} open instead of {ready} ready of \
+                 {created} created, {told_open} open"
+            ));
+        }
+    }
+
+    pub(super) fn summary(&self) -> String {
+        let share = |part: u64, whole: u64| {
+            if whole == 0 {
+                return "none".to_owned();
+            }
+            #[expect(clippy::cast_precision_loss, reason = "small counts")]
+            let share = part as f64 / whole as f64;
+            format!("{share:.3} ({part} of {whole})")
+        };
+        format!(
+            "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}",
+            share(self.clears_found, self.clears_true),
+            share(self.clears_confirmed, self.clears_inferred),
+            share(self.mongo_clients_right, self.instances),
+            share(self.pools_right, self.pools),
+        )
+    }
+}
+
+impl AddAssign for Scores {
+    fn add_assign(&mut self, other: Self) {
+        self.clears_true += other.clears_true;
+        self.clears_found += other.clears_found;
+        self.clears_inferred += other.clears_inferred;
+        self.clears_confirmed += other.clears_confirmed;
+        self.instances += other.instances;
+        self.mongo_clients_right += other.mongo_clients_right;
+        self.pools += other.pools;
+        self.pools_right += other.pools_right;
+        self.amiss.extend(other.amiss);
+    }
+}
+
+/// Episodes of clears as the driver's events tell them. What a driver tells when its client is closed is none.
+fn told_clears(app: &Value) -> Vec<Span> {
+    let events = app["events"].as_array().unwrap();
+    let times = |name: &str| -> Vec<f64> {
+        let named = events.iter().filter(|event| event["event"] == name);
+        named.map(|event| event["at"].as_f64().unwrap()).collect()
+    };
+    let closed = times("pool_closed");
+    let mut spans: Vec<Span> = Vec::new();
+    for at in times("pool_cleared") {
+        if closed.iter().any(|closed| (closed - at).abs() < 0.2) {
+            continue;
+        }
+        match spans.last_mut() {
+            Some(last) if at - last.1 <= GAP => last.1 = at,
+            _ => spans.push((at, at)),
+        }
+    }
+    spans
+}
+
+#[derive(Debug, Default)]
+struct InferredPools {
+    /// Begin and end (0: none) of episodes, in nanoseconds.
+    clears: BTreeMap<Key, BTreeSet<[u64; 2]>>,
+    /// Mongo clients that are open at the end.
+    open: BTreeMap<Key, u64>,
+}
+
+/// What is inferred from a journal.
+fn infer(journal: &str) -> InferredPools {
+    let mut reader = Reader::new(journal.as_bytes());
+    let mut observer = Observer::new(Vec::new());
+    let mut sequencer = Sequencer::default();
+    let mut found = InferredPools::default();
+    let mut looked_at = Timestamp::default();
+    let mut episodes: BTreeMap<(u64, u16, Timestamp), (Key, u64)> = BTreeMap::new();
+    while let Some(line) = reader.next_line().unwrap() {
+        let at = match line {
+            Line::Header(header) => {
+                observer = Observer::new(header.upstreams);
+                continue;
+            }
+            Line::Mark(at) => at,
+            Line::Entry(entry) => {
+                let at = entry.at;
+                sequencer.push(entry);
+                at
+            }
+        };
+        sequencer.tell_until(at, &mut observer, &mut Vec::new(), |_| {});
+        // They are remembered for longer than that.
+        if at.since(looked_at).as_secs() >= 1 {
+            looked_at = at;
+            look(observer.pools(), &mut episodes);
+        }
+    }
+    look(observer.pools(), &mut episodes);
+    for ((_, _, begin), (key, end)) in episodes {
+        found
+            .clears
+            .entry(key)
+            .or_default()
+            .insert([begin.as_nanos(), end]);
+    }
+    for client in observer
+        .pools()
+        .mongo_clients()
+        .filter(|client| client.is_open())
+    {
+        if let Some(instance) = observer.pools().instance(client.instance) {
+            let key = (instance.address.to_string(), instance.app.to_string());
+            *found.open.entry(key).or_default() += 1;
+        }
+    }
+    found
+}
+
+fn look(pools: &Pools, episodes: &mut BTreeMap<(u64, u16, Timestamp), (Key, u64)>) {
+    for client in pools.mongo_clients() {
+        let Some(instance) = pools.instance(client.instance) else {
+            continue;
+        };
+        let key = (instance.address.to_string(), instance.app.to_string());
+        for (upstream, pool) in &client.pools {
+            for clear in &pool.clears {
+                let end = clear.ready_at.map_or(0, Timestamp::as_nanos);
+                episodes.insert((client.id.0, upstream.0, clear.at), (key.clone(), end));
+            }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
