@@ -36,6 +36,8 @@ pub(super) struct Household {
     /// Open ones, and closed ones that are not forgotten.
     pub(super) clients: BTreeSet<MongoClientId>,
     pub(super) sessions: Sessions,
+    /// Whose circles of sessions were found to be whose.
+    pub(super) circles: BTreeMap<CircleId, MongoClientId>,
     by_upstream: BTreeMap<UpstreamId, Neighbours>,
     /// Something changed since it was last looked at.
     pub(super) is_dirty: bool,
@@ -144,7 +146,13 @@ impl Household {
             .iter_mut()
             .filter(|(id, _)| members.contains(id))
             .filter_map(|(_, connection)| connection.circle.as_mut());
+        let owned = std::mem::take(&mut self.circles);
+        for (circle, client) in owned {
+            self.circles.insert(self.sessions.root(circle), client);
+        }
         self.sessions.tidy(at, held.chain(holders));
+        let remembered = self.sessions.remembered();
+        self.circles.retain(|circle, _| remembered.contains(circle));
     }
 
     /// Nothing is left of it.

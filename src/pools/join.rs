@@ -19,6 +19,7 @@
 //! Sources: Driver Sessions specification § Server session pool; Server Monitoring specification § Monitoring;
 //! Connection Monitoring and Pooling specification § Connection pool.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -39,6 +40,12 @@ const JITTER: Duration = Duration::from_millis(50);
 /// Operations after which two circles of one session pool would have met.
 const SEPARATE_OPERATIONS: u64 = 30;
 
+/// The same for circles that began in one burst: its workers may keep to a session each for long.
+const SEPARATE_OPERATIONS_IN_BURST: u64 = 300;
+
+/// A pool that grows opens its connections at shorter distances.
+const BURST: Duration = Duration::from_millis(300);
+
 /// How long a mongo client that lost all its connections to trouble is expected back.
 const EXPECTED_BACK: Duration = Duration::from_secs(30);
 
@@ -50,6 +57,8 @@ struct Unit {
     circle: Option<CircleId>,
     members: Vec<ConnectionId>,
     first: Timestamp,
+    /// When each was opened.
+    births: Vec<Timestamp>,
     upstreams: BTreeSet<UpstreamId>,
     operations: u64,
     /// All ended, after `endSessions`.
@@ -58,6 +67,34 @@ struct Unit {
     has_single_socket: bool,
     /// Whose it was found to be before.
     held_by: Option<MongoClientId>,
+}
+
+/// What is known while pooled connections are placed.
+#[derive(Default)]
+struct Register {
+    /// Whose circles these are for certain.
+    homes: BTreeMap<CircleId, MongoClientId>,
+    /// Whose they were found to be.
+    circles: BTreeMap<CircleId, MongoClientId>,
+    /// Mongo clients with monitors and without sessions.
+    homeless: Vec<MongoClientId>,
+    /// How many connections carried each.
+    widths: BTreeMap<CircleId, usize>,
+    /// When the newest connection of each was opened, up to the moment that is looked at.
+    newest: BTreeMap<MongoClientId, Timestamp>,
+}
+
+impl Register {
+    /// Several connections carried sessions of this circle.
+    fn is_round(&self, circle: CircleId) -> bool {
+        self.widths.get(&circle).is_some_and(|width| *width > 1)
+    }
+
+    /// Time from the newest connection of `client` to the first of `unit`.
+    fn gap(&self, unit: &Unit, client: &MongoClient) -> Option<Duration> {
+        let newest = self.newest.get(&client.id)?;
+        (*newest <= unit.first + JITTER).then(|| unit.first.since(*newest))
+    }
 }
 
 /// Joins the connections of one instance.
@@ -217,27 +254,88 @@ impl Joiner<'_> {
     /// True when some connections wait for what time may tell.
     fn place_pooled(&mut self) -> bool {
         let mut is_waiting = false;
-        for unit in self.units() {
-            match self.owner(&unit) {
-                Some(owner) => self.settle(&unit, owner),
-                None if self.is_undecided(&unit) => is_waiting = true,
-                None => {
-                    let owner = self.start(unit.first);
-                    self.settle(&unit, owner);
+        let units = self.units();
+        let mut births: Vec<(Timestamp, usize)> = units
+            .iter()
+            .enumerate()
+            .flat_map(|(position, unit)| unit.births.iter().map(move |at| (*at, position)))
+            .collect();
+        births.sort_unstable();
+        let mut register = self.register();
+        let circles = units
+            .iter()
+            .filter_map(|unit| Some((unit.circle?, unit.members.len())));
+        register.widths = circles.collect();
+        let mut owners: Vec<Option<MongoClientId>> = vec![None; units.len()];
+        for (at, position) in births {
+            let (Some(unit), Some(decided)) = (units.get(position), owners.get_mut(position))
+            else {
+                continue;
+            };
+            if at == unit.first && decided.is_none() {
+                *decided = match self.owner(unit, &register) {
+                    Some(owner) => Some(owner),
+                    None if self.is_undecided(unit) => {
+                        is_waiting = true;
+                        None
+                    }
+                    None => Some(self.start(unit.first)),
+                };
+                if let Some(owner) = *decided {
+                    self.settle(unit, owner, &mut register);
                 }
             }
+            if let Some(owner) = *decided {
+                register.newest.insert(owner, at);
+            }
         }
+        self.household.circles = register.circles;
         is_waiting
     }
 
-    fn settle(&mut self, unit: &Unit, owner: MongoClientId) {
+    fn register(&mut self) -> Register {
+        let mut register = Register::default();
+        for (circle, client) in std::mem::take(&mut self.household.circles) {
+            let circle = self.household.sessions.root(circle);
+            if self.clients.contains_key(&client) {
+                let owner = register.circles.entry(circle).or_insert(client);
+                *owner = client.min(*owner);
+            }
+        }
+        for client in self
+            .household
+            .clients
+            .iter()
+            .filter_map(|id| self.clients.get(id))
+        {
+            let home = client.home.map(|home| self.household.sessions.root(home));
+            if let Some(home) = home {
+                register.homes.insert(home, client.id);
+            } else if !client.watches.is_empty() {
+                register.homeless.push(client.id);
+            }
+            let watches = client.watches.values();
+            if let Some(since) = watches.map(|watch| watch.since).max() {
+                register.newest.insert(client.id, since);
+            }
+        }
+        register
+    }
+
+    fn settle(&mut self, unit: &Unit, owner: MongoClientId, register: &mut Register) {
         for id in &unit.members {
             self.give(*id, owner);
         }
+        let Some(circle) = unit.circle else {
+            return;
+        };
+        register.circles.insert(circle, owner);
         if let Some(client) = self.clients.get_mut(&owner)
             && client.home.is_none()
         {
-            client.home = unit.circle;
+            client.home = Some(circle);
+            register.homes.insert(circle, owner);
+            register.homeless.retain(|id| *id != owner);
         }
     }
 
@@ -255,6 +353,7 @@ impl Joiner<'_> {
                 circle,
                 members: Vec::new(),
                 first: connection.opened_at,
+                births: Vec::new(),
                 upstreams: BTreeSet::new(),
                 operations: 0,
                 has_said_goodbye: false,
@@ -274,29 +373,28 @@ impl Joiner<'_> {
             }
         }
         units.extend(by_circle.into_values());
-        units.sort_by_key(|unit| (unit.first, unit.members.first().copied()));
         units
     }
 
     /// Whose it is; `None` when it is nobody's that is known.
-    fn owner(&self, unit: &Unit) -> Option<MongoClientId> {
+    fn owner(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
         if let Some(circle) = unit.circle
-            && let Some(client) = self.at_home(circle)
+            && let Some(client) = register.homes.get(&circle)
         {
-            return Some(client);
+            return Some(*client);
         }
         if !unit.lacks_monitors
-            && let Some(founder) = self.founder(unit)
+            && let Some(founder) = self.founder(unit, register)
         {
             return Some(founder);
         }
-        let is_possible = |client: &&MongoClient| {
-            !self.is_separate(unit, client) && self.may_be_one(client, &unit.members)
-        };
-        let held_by = unit.held_by.and_then(|id| self.clients.get(&id));
+        let known = unit.circle.and_then(|circle| register.circles.get(&circle));
+        let held_by = unit.held_by.or(known.copied());
+        let held_by = held_by.and_then(|id| self.clients.get(&id));
         if let Some(holder) = held_by
-            .filter(|holder| holder.is_open())
-            .filter(is_possible)
+            && holder.is_open()
+            && !self.is_separate(unit, holder, register)
+            && !(unit.lacks_monitors && self.is_of_other_burst(unit, holder, register))
         {
             return Some(holder.id);
         }
@@ -306,33 +404,32 @@ impl Joiner<'_> {
         let candidates = self
             .open_clients()
             .filter(|client| client.said_goodbye_at.is_none_or(|at| at >= unit.first))
+            .filter(|client| client.created_at <= unit.first + JITTER)
             .filter(|client| self.is_near(unit, client))
-            .filter(is_possible);
-        // A pool that is all in use grows.
+            .filter(|client| !self.is_separate(unit, client, register))
+            .filter(|client| self.may_be_one(client, &unit.members));
+        // Connections opened together belong together; otherwise a pool that is all in use grows.
         candidates
-            .max_by_key(|client| {
+            .min_by_key(|client| {
+                let gap = register.gap(unit, client).filter(|gap| *gap < SETTLING);
                 let is_busy = unit.upstreams.iter().any(|upstream| {
                     let pool = client.pools.get(upstream);
                     pool.is_some_and(|pool| pool.busy.len() == pool.open.len())
                 });
-                (client.home.is_none(), is_busy, client.created_at, client.id)
+                let is_at_rest = !is_busy;
+                (
+                    gap.is_none(),
+                    gap,
+                    is_at_rest,
+                    Reverse(client.created_at),
+                    client.id,
+                )
             })
             .map(|client| client.id)
     }
 
-    /// The mongo client whose sessions these are.
-    fn at_home(&self, circle: CircleId) -> Option<MongoClientId> {
-        let mut clients = self.household.clients.iter();
-        clients
-            .find(|id| {
-                let home = self.clients.get(id).and_then(|client| client.home);
-                home.is_some_and(|home| self.household.sessions.root(home) == circle)
-            })
-            .copied()
-    }
-
     /// The mongo client without sessions whose monitor was opened just before.
-    fn founder(&self, unit: &Unit) -> Option<MongoClientId> {
+    fn founder(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
         let born = |client: &MongoClient| {
             unit.upstreams
                 .iter()
@@ -340,13 +437,11 @@ impl Joiner<'_> {
                 .map(|watch| watch.since)
                 .min()
         };
-        self.household
-            .clients
+        register
+            .homeless
             .iter()
             .filter_map(|id| self.clients.get(id))
-            .filter(|client| {
-                client.home.is_none() && (unit.circle.is_some() || !client.has_pooled())
-            })
+            .filter(|client| unit.circle.is_some() || !client.has_pooled())
             .filter_map(|client| Some((born(client)?, client)))
             .filter(|(born, _)| *born <= unit.first + JITTER)
             .filter(|(born, _)| unit.first.since(*born) <= SETTLING)
@@ -356,7 +451,7 @@ impl Joiner<'_> {
     }
 
     /// Its sessions are certainly not those of `client`.
-    fn is_separate(&self, unit: &Unit, client: &MongoClient) -> bool {
+    fn is_separate(&self, unit: &Unit, client: &MongoClient, register: &Register) -> bool {
         let Some(home) = client.home else {
             return false;
         };
@@ -373,10 +468,26 @@ impl Joiner<'_> {
         } else {
             carried
         };
-        unit.lacks_monitors
-            && unit.circle.is_some()
-            && unit.operations >= SEPARATE_OPERATIONS
-            && own >= SEPARATE_OPERATIONS
+        let gap = register.gap(unit, client);
+        // Sessions went round within each, and not from one to the other.
+        let home = self.household.sessions.root(home);
+        let are_round = unit.members.len() > 1 && register.is_round(home);
+        let enough = if are_round || gap.is_none_or(|gap| gap > BURST) {
+            SEPARATE_OPERATIONS
+        } else {
+            SEPARATE_OPERATIONS_IN_BURST
+        };
+        let has_worked = unit.circle.is_some() && unit.operations >= enough;
+        unit.lacks_monitors && has_worked && own >= enough
+    }
+
+    /// It was opened long after `holder` grew, and while another mongo client did.
+    fn is_of_other_burst(&self, unit: &Unit, holder: &MongoClient, register: &Register) -> bool {
+        let is_near = |client: &MongoClient| {
+            let gap = register.gap(unit, client);
+            gap.is_some_and(|gap| gap < BURST)
+        };
+        !is_near(holder) && self.open_clients().any(is_near)
     }
 
     /// It has to do with the same servers.
@@ -582,6 +693,7 @@ impl Unit {
             self.held_by = connection.mongo_client;
         }
         self.members.push(connection.id);
+        self.births.push(connection.opened_at);
         self.upstreams.insert(connection.upstream);
         self.operations = self.operations.saturating_add(connection.last.operations);
         self.has_said_goodbye |= connection.said_goodbye_at.is_some();

@@ -101,6 +101,11 @@ impl Sessions {
         }
     }
 
+    /// Circles of which a session is remembered; all of them after tidying.
+    pub(super) fn remembered(&self) -> BTreeSet<CircleId> {
+        self.known.values().map(|(circle, _)| *circle).collect()
+    }
+
     fn start(&mut self) -> CircleId {
         self.started += 1;
         CircleId(self.started)
