@@ -1,0 +1,308 @@
+//! A client that ended its connections itself: with its process, by force, or too early.
+
+use std::time::Duration;
+
+use super::super::super::{Case, Cause, Evidence};
+use super::super::Opinion;
+use super::{fact, note};
+use crate::detect::{CloseGroup, Signal, SignalKind};
+use crate::pools::Pools;
+use crate::time::Timestamp;
+
+/// A client that was made for a job is closed within this.
+const JOB: Duration = Duration::from_millis(2500);
+
+/// A process with a steady load is no script once it is this old.
+const SERVICE: Duration = Duration::from_secs(2);
+
+/// A client's connections that ended together.
+#[derive(Clone, Copy, Debug)]
+struct Farewell<'a> {
+    signal: &'a Signal,
+    group: &'a CloseGroup,
+    is_whole: bool,
+    still_busy: u64,
+    transactions: u64,
+    load: u64,
+    age: Duration,
+    is_after_trouble: bool,
+    is_replaced: bool,
+    is_alive: Option<bool>,
+    /// Clients that ended alike, this one included.
+    times: u64,
+}
+
+fn farewell(case: &Case) -> Option<Farewell<'_>> {
+    let all: Vec<Farewell<'_>> = case
+        .signals()
+        .iter()
+        .filter_map(|signal| {
+            let SignalKind::ClientClosed {
+                group,
+                is_whole,
+                still_busy,
+                transactions,
+                load,
+                age,
+                is_after_trouble,
+                is_replaced,
+                is_alive,
+            } = &signal.kind
+            else {
+                return None;
+            };
+            Some(Farewell {
+                signal,
+                group,
+                is_whole: *is_whole,
+                still_busy: *still_busy,
+                transactions: *transactions,
+                load: *load,
+                age: *age,
+                is_after_trouble: *is_after_trouble,
+                is_replaced: *is_replaced,
+                is_alive: *is_alive,
+                times: 1,
+            })
+        })
+        .collect();
+    let first = *all
+        .iter()
+        .find(|farewell| farewell.is_whole && !farewell.is_after_trouble)
+        .or_else(|| all.first())?;
+    let times = all.iter().filter(|farewell| farewell.left_work()).count() as u64;
+    // One of several that shows the process alive shows it for all.
+    let is_alive = if all.iter().any(|one| one.is_alive == Some(true)) {
+        Some(true)
+    } else {
+        first.is_alive
+    };
+    Some(Farewell {
+        is_alive,
+        times,
+        ..first
+    })
+}
+
+impl Farewell<'_> {
+    /// Operations were under way.
+    const fn left_work(&self) -> bool {
+        self.group.in_flight > 0 || self.still_busy > 0 || self.transactions > 0
+    }
+
+    /// It was made for a job rather than for the life of its process.
+    fn is_of_a_job(&self) -> bool {
+        self.age < JOB || self.times > 1
+    }
+
+    fn evidence(&self) -> Vec<Evidence> {
+        let CloseGroup {
+            closed,
+            of,
+            in_flight,
+            requests_lost,
+            monitors,
+            has_said_goodbye,
+            span,
+            ..
+        } = self.group;
+        let at = self.signal.at;
+        let mut all = vec![fact(
+            at,
+            *closed,
+            format!(
+                "the client ended {closed} of its {of} connections within {} ms, {monitors} monitors among them",
+                span.as_millis()
+            ),
+        )];
+        if *in_flight > 0 {
+            all.push(fact(
+                at,
+                *requests_lost,
+                format!("{requests_lost} requests were unanswered on {in_flight} of them"),
+            ));
+        }
+        if self.still_busy > 0 {
+            all.push(fact(
+                at,
+                self.still_busy,
+                "connections with a request under way were closed one by one as their requests ended",
+            ));
+        }
+        if self.transactions > 0 {
+            all.push(fact(at, self.transactions, "transactions were left open"));
+        }
+        all.push(note(
+            at,
+            if *has_said_goodbye {
+                "it said goodbye (`endSessions`)"
+            } else {
+                "it did not say goodbye (no `endSessions`)"
+            },
+        ));
+        all
+    }
+
+    fn opinion(
+        &self,
+        cause: Cause,
+        confidence: f64,
+        evidence: Vec<Evidence>,
+        against: Vec<Evidence>,
+    ) -> Opinion {
+        let ceiling = if self.is_after_trouble { 0.3 } else { 0.95 };
+        let mut against = against;
+        if self.is_after_trouble {
+            against.push(note(
+                self.signal.at,
+                "the server or the network was in trouble just before, and drivers close connections then",
+            ));
+        }
+        Opinion {
+            cause,
+            confidence: confidence.clamp(0.0, ceiling),
+            evident_at: self.signal.at,
+            evidence,
+            against,
+        }
+    }
+}
+
+/// A process ended without closing anything.
+pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let farewell = farewell(case)?;
+    if farewell.group.has_said_goodbye || !farewell.is_whole || farewell.still_busy > 0 {
+        return None;
+    }
+    let at = farewell.signal.at;
+    let mut evidence = farewell.evidence();
+    let mut against = Vec::new();
+    let is_service = farewell.age >= SERVICE && farewell.load > 0;
+    let mut confidence: f64 = if farewell.group.in_flight > 0 {
+        0.65
+    } else if is_service && (farewell.load > 1 || farewell.group.monitors > 0) {
+        // It was at work until its last moment, and between two operations then.
+        0.55
+    } else {
+        0.3
+    };
+    match farewell.is_alive {
+        Some(true) => {
+            confidence = 0.1;
+            against.push(note(at, "the process lives on: other connections of it carry on, or new ones continue its request ids"));
+        }
+        Some(false) => {
+            confidence += 0.25;
+            if farewell.is_replaced {
+                evidence.push(note(
+                    at,
+                    "a new process of the application came: its request ids begin anew",
+                ));
+            }
+        }
+        None => {
+            evidence.push(note(at, "nothing came from this process afterwards"));
+        }
+    }
+    if farewell.is_of_a_job() {
+        confidence -= 0.2;
+        against.push(note(
+            at,
+            "its clients were made for a job: the process may go on",
+        ));
+    }
+    Some(farewell.opinion(Cause::AppCrash, confidence, evidence, against))
+}
+
+/// A process tore its pool down.
+pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let farewell = farewell(case)?;
+    if farewell.group.in_flight == 0 {
+        return None;
+    }
+    let at = farewell.signal.at;
+    let mut evidence = farewell.evidence();
+    let mut against = Vec::new();
+    let instance = farewell
+        .signal
+        .subject
+        .instance
+        .and_then(|id| pools.instance(id));
+    let is_legacy = instance.is_some_and(crate::pools::Instance::has_legacy_pool);
+    let mut confidence: f64 = if farewell.is_whole { 0.55 } else { 0.45 };
+    match farewell.is_alive {
+        Some(true) => {
+            confidence += 0.3;
+            evidence.push(note(at, "the process lives on: other connections of it carry on, or new ones continue its request ids"));
+        }
+        Some(false) => {
+            confidence = 0.15;
+            against.push(note(at, "the process ended: a new one came in its place, or its driver never cuts an operation"));
+        }
+        None => {
+            if !is_legacy {
+                against.push(note(
+                    at,
+                    "nothing came from the process afterwards, as if it had ended",
+                ));
+            }
+        }
+    }
+    if is_legacy {
+        evidence.push(note(
+            at,
+            "its driver has the legacy pool, which `close(true)` ends in this way",
+        ));
+    }
+    if farewell.group.has_said_goodbye {
+        confidence -= 0.1;
+        against.push(note(at, "it said goodbye, as an orderly close does"));
+    }
+    if farewell.is_of_a_job() {
+        confidence -= 0.25;
+        against.push(note(
+            at,
+            "the client was made for a job and closed right after",
+        ));
+    }
+    Some(farewell.opinion(Cause::DriverPoolDestroyed, confidence, evidence, against))
+}
+
+/// A client was closed while operations that nobody waited for were under way.
+pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let farewell = farewell(case)?;
+    if !farewell.left_work() {
+        return None;
+    }
+    let at = farewell.signal.at;
+    let mut evidence = farewell.evidence();
+    let mut against = Vec::new();
+    let mut confidence: f64 = 0.35;
+    if farewell.group.has_said_goodbye {
+        confidence += 0.2;
+    } else {
+        against.push(note(
+            at,
+            "it did not say goodbye, which an orderly close does when it has sessions to end",
+        ));
+    }
+    if farewell.still_busy > 0 {
+        confidence += 0.25;
+    }
+    if farewell.is_of_a_job() {
+        confidence += 0.3;
+        evidence.push(fact(
+            at,
+            farewell.times,
+            format!(
+                "the client was {} ms old: made for a job and closed before it was done",
+                farewell.age.as_millis()
+            ),
+        ));
+    }
+    if farewell.is_alive == Some(false) {
+        confidence -= 0.3;
+        against.push(note(at, "the process ended, too"));
+    }
+    Some(farewell.opinion(Cause::UnhandledAsyncCleanup, confidence, evidence, against))
+}

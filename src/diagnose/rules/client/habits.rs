@@ -1,0 +1,173 @@
+//! What clients do again and again, or never again.
+
+use super::super::super::{Case, Cause, Evidence};
+use super::super::Opinion;
+use super::{fact, note};
+use crate::detect::SignalKind;
+use crate::pools::Pools;
+use crate::time::Timestamp;
+
+const fn opinion(
+    cause: Cause,
+    confidence: f64,
+    evident_at: Timestamp,
+    evidence: Vec<Evidence>,
+) -> Opinion {
+    Opinion {
+        cause,
+        confidence,
+        evident_at,
+        evidence,
+        against: Vec::new(),
+    }
+}
+
+/// A client for each request.
+pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let signal = case
+        .signals()
+        .iter()
+        .find(|signal| matches!(signal.kind, SignalKind::ClientChurn { .. }))?;
+    let SignalKind::ClientChurn {
+        created,
+        closed,
+        window,
+        operations_each,
+    } = signal.kind
+    else {
+        return None;
+    };
+    let fate = if closed * 2 >= created {
+        format!("{closed} of them were closed again")
+    } else {
+        format!("only {closed} of them were closed again")
+    };
+    let evidence = vec![
+        fact(
+            signal.at,
+            created,
+            format!(
+                "{created} mongo clients were made within {:.1} s",
+                window.as_secs_f64()
+            ),
+        ),
+        fact(signal.at, closed, fate),
+        note(
+            signal.at,
+            format!("each carried {operations_each:.1} operations on the average"),
+        ),
+    ];
+    Some(opinion(Cause::ClientPerRequest, 0.9, signal.at, evidence))
+}
+
+/// Dials without pause.
+pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let signal = case
+        .signals()
+        .iter()
+        .find(|signal| matches!(signal.kind, SignalKind::ReconnectBurst { .. }))?;
+    let SignalKind::ReconnectBurst {
+        opened,
+        lost,
+        lasted,
+        baseline,
+    } = signal.kind
+    else {
+        return None;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "counts of connections")]
+    let (rate, amplification) = (
+        opened as f64 / lasted.as_secs_f64().max(1.0),
+        opened as f64 / lost.max(1) as f64,
+    );
+    let evidence = vec![
+        fact(
+            signal.at,
+            opened,
+            format!(
+                "{opened} connections that did not last were opened within {:.1} s, {rate:.0} a second; {baseline:.1} a second were usual",
+                lasted.as_secs_f64()
+            ),
+        ),
+        fact(
+            signal.at,
+            lost,
+            format!("{lost} connections had been lost: {amplification:.0} were opened for each"),
+        ),
+    ];
+    Some(opinion(Cause::ReconnectStorm, 0.85, signal.at, evidence))
+}
+
+/// Idle connections are replaced.
+pub(super) fn idle_recycling(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let signal = case
+        .signals()
+        .iter()
+        .find(|signal| matches!(signal.kind, SignalKind::IdleRecycling { .. }))?;
+    let SignalKind::IdleRecycling { age, closed } = signal.kind else {
+        return None;
+    };
+    let evidence = vec![fact(
+        signal.at,
+        closed,
+        format!(
+            "{closed} idle connections were closed by their client after at least {:.1} s without a byte, and nothing failed",
+            age.as_secs_f64()
+        ),
+    )];
+    Some(opinion(Cause::IdleRecycling, 0.9, signal.seen_at, evidence))
+}
+
+/// Probes.
+pub(super) fn health_checks(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let signal = case
+        .signals()
+        .iter()
+        .find(|signal| matches!(signal.kind, SignalKind::Probes { .. }))?;
+    let SignalKind::Probes { count, every } = signal.kind else {
+        return None;
+    };
+    let rhythm = every.map_or(String::new(), |every| {
+        format!(", one every {:.1} s", every.as_secs_f64())
+    });
+    let evidence = vec![fact(
+        signal.at,
+        count,
+        format!("{count} connections came and went without a byte{rhythm}"),
+    )];
+    Some(opinion(Cause::HealthChecks, 0.95, signal.seen_at, evidence))
+}
+
+/// A client that will not come back.
+pub(super) fn wedged_client(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let signal = case
+        .signals()
+        .iter()
+        .find(|signal| matches!(signal.kind, SignalKind::SilentAfterTrouble { .. }))?;
+    let SignalKind::SilentAfterTrouble {
+        silent,
+        others_back,
+    } = signal.kind
+    else {
+        return None;
+    };
+    let evidence = vec![
+        note(
+            signal.at,
+            format!(
+                "the client lost every connection and has dialled no more for {:.0} s, without a goodbye",
+                silent.as_secs_f64()
+            ),
+        ),
+        fact(
+            signal.at,
+            others_back,
+            format!("{others_back} other clients came back meanwhile"),
+        ),
+        note(
+            signal.at,
+            "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
+        ),
+    ];
+    Some(opinion(Cause::WedgedClient, 0.85, signal.seen_at, evidence))
+}
