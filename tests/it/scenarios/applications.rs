@@ -162,6 +162,7 @@ pub(super) fn unawaited(stage: &mut Stage) {
     }
     stage.await_alarm(ALARM);
     stage.steady(AFTER);
+    stage.assert_failures(app);
 }
 
 /// A process ends without a word.

@@ -180,5 +180,50 @@ fn check(name: &str, driver: Driver) {
 
 #[test]
 fn a_steady_load_alarms_nobody() {
-    check("steady", Driver::Node7);
+    check("steady", Driver::PyMongo3);
+}
+
+#[test]
+fn a_rolling_deploy_alarms_nobody() {
+    check("deploy", Driver::Node7);
+}
+
+#[test]
+fn a_killed_server_is_a_crash() {
+    check("server_crash", Driver::Node7);
+}
+
+#[test]
+fn a_server_that_is_told_to_stop_shuts_down() {
+    check("server_shutdown", Driver::Node36Unified);
+}
+
+#[test]
+fn a_primary_that_steps_down_is_a_failover() {
+    check("failover", Driver::Rust);
+}
+
+#[test]
+fn a_stopped_process_is_a_freeze() {
+    check("server_freeze", Driver::PyMongo4);
+}
+
+#[test]
+fn connections_closed_by_a_server_that_stays_are_told_from_a_crash() {
+    check("server_closing", Driver::PyMongo4Async);
+}
+
+#[test]
+fn resets_of_one_host_are_told_from_a_crash() {
+    check("network_reset_one_host", Driver::Node4);
+}
+
+#[test]
+fn slow_operations_are_told_from_a_freeze() {
+    check("slow_operations", Driver::Node6);
+}
+
+#[test]
+fn wrong_passwords_are_told() {
+    check("auth_failures", Driver::PyMongo3);
 }

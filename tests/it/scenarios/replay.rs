@@ -8,12 +8,16 @@ use poolscope::admin::incident_row;
 use poolscope::journal::{Reader, Replay};
 use poolscope::time::Timestamp;
 use poolscope::timeline::lines::write_mark;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::judge::judge;
+use super::judge::{judge, moment};
 use super::scores::{Scores, score};
+use super::stage::is_alarm;
 use super::table::SCENARIOS;
 use crate::support::root;
+
+/// A timeline that is kept with the sources is no longer than this.
+const TIMELINE_LEN_MAX: usize = 60 * 1024;
 
 /// The journal of a case up to the moment at which it was judged: what follows is its stage being cleared.
 pub(super) fn until(journal: &str, judged_at: f64) -> String {
@@ -114,6 +118,72 @@ fn rejudge() {
         writeln!(out, "- {amiss}").unwrap();
     }
     assert!(count > 0, "no case is recorded in {}", recorded().display());
+}
+
+/// Writes good cases as small timelines to `tests/scenarios/<scenario>/<driver>.jsonl`, with what must be said of
+/// them beside it; `ONLY` as for the matrix.
+#[test]
+#[ignore = "writes into the checkout; needs recorded cases"]
+fn export() {
+    let mut out = std::io::stdout().lock();
+    for scenario in SCENARIOS {
+        for driver in scenario.drivers {
+            let name = format!("{}/{}", scenario.name, driver.label());
+            let directory = recorded().join(&name);
+            let truth = read(&directory.join("truth.json"));
+            let journal = read(&directory.join("journal"));
+            let (Some(truth), Some(journal)) = (truth, journal) else {
+                continue;
+            };
+            if !super::is_asked_for(&name) {
+                continue;
+            }
+            let truth: Value = serde_json::from_str(&truth).unwrap();
+            let Some(judged_at) = truth["judged_at"].as_f64() else {
+                continue;
+            };
+            let whole = until(&journal, judged_at);
+            let found = incidents(&whole);
+            if !judge(scenario, &truth, &found).faults.is_empty() {
+                continue;
+            }
+            // What comes long after the last alarm tells nothing new.
+            let last = found
+                .iter()
+                .filter(|&incident| is_alarm(incident))
+                .map(|incident| moment(&incident["detected_at"]))
+                .fold(0.0, f64::max);
+            let cut = if last > 0.0 {
+                judged_at.min(last + 2.5)
+            } else {
+                judged_at
+            };
+            let timeline = until(&journal, cut);
+            let told = incidents(&timeline);
+            let is_good = judge(scenario, &truth, &told).is_cause_right;
+            let length = timeline.len();
+            if length > TIMELINE_LEN_MAX || !is_good {
+                writeln!(out, "not {name}: {length} bytes, good: {is_good}").unwrap();
+                continue;
+            }
+            let expected: Vec<Value> = told
+                .iter()
+                .rev()
+                .filter(|&incident| is_alarm(incident))
+                .map(|incident| json!({ "cause": incident["cause"] }))
+                .collect();
+            let target = root().join("tests/scenarios").join(scenario.name);
+            fs::create_dir_all(&target).unwrap();
+            fs::write(target.join(format!("{}.jsonl", driver.label())), timeline).unwrap();
+            let expected = json!({ "incidents": expected });
+            fs::write(
+                target.join(format!("{}.expect.json", driver.label())),
+                format!("{expected}\n"),
+            )
+            .unwrap();
+            writeln!(out, "{name}: {length} bytes").unwrap();
+        }
+    }
 }
 
 /// When a file was written, in seconds since the epoch.

@@ -371,6 +371,15 @@ impl Stage {
         }
     }
 
+    /// A case in which an application loses operations is none unless it lost some.
+    pub(super) fn assert_failures(&self, app: usize) {
+        let events = self.apps[app].agent.events();
+        let failed = events
+            .iter()
+            .any(|event| event["event"] == "operation_failed");
+        assert!(failed, "no operation of the application failed");
+    }
+
     /// Bare connections that say nothing.
     pub(super) fn probe(&self) {
         drop(TcpStream::connect(self.poolscope.addr()).unwrap());

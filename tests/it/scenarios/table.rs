@@ -41,7 +41,7 @@ pub(super) struct Scenario {
     pub(super) trigger: Trigger,
     /// The drivers it is played on.
     pub(super) drivers: &'static [Driver],
-    /// Those of them on which it is played in `make test`.
+    /// What sets its stage.
     pub(super) set: Set,
     /// The play.
     pub(super) play: fn(&mut Stage),
@@ -57,6 +57,18 @@ const MODERN: &[Driver] = &[
     Node7,
     Rust,
 ];
+/// Their `close` gives up operations that are under way; the others' waits for them.
+const INTERRUPTING: &[Driver] = &[
+    PyMongo4Async,
+    Node36Legacy,
+    Node36Unified,
+    Node4,
+    Node6,
+    Node7,
+    Rust,
+];
+/// The same for a `close` that is not told to do so.
+const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node36Unified, Node4, Node6, Node7];
 const LEGACY: &[Driver] = &[Node36Legacy];
 /// One of each way of keeping pools.
 const SOME: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust];
@@ -351,14 +363,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     alarm(
         "driver_pool_destroyed",
         &["driver_pool_destroyed"],
-        &Driver::ALL,
+        INTERRUPTING,
         Stage::alone,
         applications::forced_close,
     ),
     alarm(
         "unhandled_async_cleanup",
         &["unhandled_async_cleanup"],
-        &Driver::ALL,
+        ALWAYS_INTERRUPTING,
         Stage::alone,
         applications::unawaited,
     ),
