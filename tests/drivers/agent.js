@@ -386,7 +386,8 @@ class Agent {
     return { clients: (this.clients.get(request.name) || []).length };
   }
 
-  async close({ name, force = false }) {
+  async close({ name, force = false, later = false }) {
+    if (later) await null;
     const clients = this.clients.get(name) || [];
     this.clients.delete(name);
     await Promise.all(clients.map(client => client.close(force)));

@@ -120,19 +120,13 @@ pub(super) fn forced_close(stage: &mut Stage) {
     stage.load_with(app, "sleep", 4 * POOL, 0, &json!({ "milliseconds": 1500 }));
     stage.steady(Duration::from_millis(400));
     stage.fault("the application closed its client by force", &["orders"]);
-    let close = stage.apps[app]
+    stage.apps[app]
         .agent
         .submit(json!({ "do": "close", "name": "app", "force": true }));
+    stage.open_again(app);
     stage.await_alarm(ALARM);
-    stage.apps[app]
-        .agent
-        .answer_within(close, Duration::from_secs(5));
-    let again = stage.open_request(app, &pool_option(stage.driver, POOL));
-    let opened = stage.apps[app].agent.submit(again);
-    stage.apps[app]
-        .agent
-        .answer_within(opened, Duration::from_secs(10));
     stage.steady(AFTER);
+    stage.assert_failures(app);
 }
 
 /// Jobs begin operations, wait for none of them, and close their client.

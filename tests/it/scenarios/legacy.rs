@@ -64,9 +64,9 @@ pub(super) fn forced_close(stage: &mut Stage) {
             "do": "run", "name": "app", "operation": "find", "count": 60, "concurrency": 60,
             "args": { "limit": 1 },
         }),
-        json!({ "do": "close", "name": "app", "force": true }),
+        json!({ "do": "close", "name": "app", "force": true, "later": true }),
     ]);
-    stage.apps[0].is_gone = true;
+    stage.open_again(0);
     stage.await_alarm(ALARM);
     await_message(stage);
     stage.steady(AFTER);

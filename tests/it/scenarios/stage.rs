@@ -371,6 +371,17 @@ impl Stage {
         }
     }
 
+    /// The application makes a new client half a second after it closed the one it had: its process lives. Until
+    /// then nothing tells it from one that ended.
+    pub(super) fn open_again(&mut self, app: usize) {
+        self.steady(Duration::from_millis(500));
+        let request = self.open_request(app, &pool_option(self.driver, POOL));
+        let opened = self.apps[app].agent.submit(request);
+        self.apps[app].agent.answer_within(opened, LIMIT);
+        self.load(app, "find", POOL, 25);
+        self.fault_at = epoch_seconds();
+    }
+
     /// A case in which an application loses operations is none unless it lost some.
     pub(super) fn assert_failures(&self, app: usize) {
         let events = self.apps[app].agent.events();
