@@ -19,7 +19,7 @@ setup:
 test: setup
 	@tests/setup/run-tests
 
-# What it found is in target/scenarios/summary.md. Faults of the network take root.
+# What it found is in target/scenarios/summary.md, and with README=1 in the README. Cases of lost packets take root.
 scenarios: setup
 	@cargo test --locked --test it -- --ignored --exact scenarios::matrix --nocapture
 

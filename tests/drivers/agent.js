@@ -248,7 +248,13 @@ class Agent {
     for (const [map, one] of [[this.clients, client], [this.references, reference]]) {
       map.set(request.name, [...(map.get(request.name) || []), one]);
     }
-    await client.connect();
+    try {
+      await client.connect();
+    } catch (error) {
+      // The driver has closed it.
+      this.clients.set(request.name, this.clients.get(request.name).filter(other => other !== client));
+      throw error;
+    }
     return {};
   }
 

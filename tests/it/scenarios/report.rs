@@ -139,6 +139,18 @@ impl Report {
         fs::write(self.directory.join("summary.md"), self.summary()).unwrap();
     }
 
+    /// Puts the table into the README, between its marks.
+    pub(super) fn publish(&self) {
+        const BEGIN: &str = "<!-- scenarios: begin -->\n";
+        const END: &str = "<!-- scenarios: end -->";
+        let path = root().join("README.md");
+        let text = fs::read_to_string(&path).unwrap();
+        let (before, rest) = text.split_once(BEGIN).unwrap();
+        let (_, after) = rest.split_once(END).unwrap();
+        let table = self.table();
+        fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+    }
+
     /// The table, and what is amiss.
     pub(super) fn summary(&self) -> String {
         let mut text = self.table();

@@ -53,7 +53,10 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
     }
     for (key, apps) in by_key {
         // Whoever did not answer, or has no pool events, is no reference.
-        let is_reference = apps.iter().all(|app| app["stats"]["source"] == "cmap");
+        let is_reference = |app: &&Value| {
+            app["stats"]["source"] == "cmap" && app["stats"]["ready"].as_u64() > Some(0)
+        };
+        let is_reference = apps.iter().all(is_reference);
         if !is_reference {
             continue;
         }

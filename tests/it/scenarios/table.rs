@@ -128,6 +128,11 @@ const fn healthy(
 }
 
 impl Scenario {
+    /// Whether it is about what only the kernel can do to packets.
+    pub(super) fn takes_root(&self) -> bool {
+        std::ptr::fn_addr_eq(self.set, Stage::behind_wire as Set)
+    }
+
     const fn slowly_evident(self) -> Self {
         Self {
             is_immediate: false,
