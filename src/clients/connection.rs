@@ -41,6 +41,8 @@ pub(super) struct ConnectionCell {
     last_request_id: AtomicI32,
     /// What the kernel told last of the client's and the server's socket.
     pub(super) tcp: Mutex<Option<[TcpState; 2]>>,
+    /// Whoever reasons about it was told of its end.
+    pub(super) is_end_told: AtomicBool,
     /// What [`Fact::Sampled`] told last, in short.
     told_sample: AtomicU64,
     pub(super) requests: AtomicU64,
@@ -104,6 +106,7 @@ impl ConnectionCell {
             busy_nanos: AtomicU64::new(0),
             last_request_id: AtomicI32::new(0),
             tcp: Mutex::default(),
+            is_end_told: AtomicBool::new(false),
             told_sample: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -230,6 +233,9 @@ impl ConnectionCell {
 
     /// Its counters, when they changed since this was asked last.
     pub(super) fn changed_sample(&self) -> Option<Sample> {
+        if self.is_end_told.load(Ordering::Relaxed) {
+            return None;
+        }
         let sample = self.sample();
         let mut hasher = std::hash::DefaultHasher::new();
         sample.hash(&mut hasher);

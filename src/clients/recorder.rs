@@ -100,6 +100,12 @@ impl Recorder {
         }
     }
 
+    /// A side ended the connection, the first to do so. Whoever reasons about it hears of the end now, with what was
+    /// in flight: the other side may take its time.
+    pub fn first_ended(&self, ending: Ending, at: Timestamp) {
+        self.tell_end(ending, at);
+    }
+
     /// The connection ended.
     pub fn ended(mut self, ending: Ending, at: Timestamp) {
         self.finish(ending, at);
@@ -107,14 +113,21 @@ impl Recorder {
 
     fn finish(&mut self, ending: Ending, at: Timestamp) {
         self.has_ended = true;
-        let last = self.connection.sample();
-        self.tell(at, Fact::Ended(Box::new(Ended { ending, last })));
+        self.tell_end(ending, at);
         self.settle(at, "");
         let busy = self.connection.stop_being_busy(at);
         self.busy(busy);
         self.upstream.ended(ending);
         self.client.closed.add(ending);
         self.directory.depart(&self.connection, &self.client, at);
+    }
+
+    fn tell_end(&self, ending: Ending, at: Timestamp) {
+        let last = self.connection.sample();
+        if self.connection.is_end_told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.tell(at, Fact::Ended(Box::new(Ended { ending, last })));
     }
 
     /// Finds the owner of the connection, who counts it as opened and keeps it for life.
@@ -137,6 +150,11 @@ impl Recorder {
 
     /// Passes a fact on to whoever reasons about it.
     fn tell(&self, at: Timestamp, fact: Fact) {
+        // What comes after the end of it changes nothing any more.
+        let is_over = self.connection.is_end_told.load(Ordering::Relaxed);
+        if is_over && !matches!(fact, Fact::Ended(_)) {
+            return;
+        }
         if let Some(witness) = &self.directory.witness {
             witness.saw(Entry {
                 at,

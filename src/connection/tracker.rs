@@ -126,13 +126,25 @@ impl Tracker {
         at: Timestamp,
         facts: &mut impl Facts,
     ) -> Ending {
+        let ending = self.first_ended(initiator, manner, at, facts);
+        self.dialogue.ended(at, facts);
+        ending
+    }
+
+    /// One side ended it; the other may still have something to say. Tells how it ended, as seen from this moment.
+    pub fn first_ended(
+        &mut self,
+        initiator: Initiator,
+        manner: Manner,
+        at: Timestamp,
+        facts: &mut impl Facts,
+    ) -> Ending {
         let phase = self.dialogue.phase(self.is_mid_message());
         // A client that was turned away before it could speak is no probe.
         let had_its_say = phase != Phase::Dialling && initiator != Initiator::Server;
         if !self.has_client_spoken && had_its_say {
             self.dialogue.probe_seen(at, facts);
         }
-        self.dialogue.ended(at, facts);
         Ending {
             initiator,
             manner,

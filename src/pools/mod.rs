@@ -105,6 +105,9 @@ impl Pools {
         let Some(connection) = self.connections.get_mut(&entry.connection) else {
             return;
         };
+        if connection.ended.is_some() {
+            return;
+        }
         connection.record(entry.at, &entry.fact);
         if let Some(upstream) = self.upstreams.get_mut(usize::from(connection.upstream.0)) {
             upstream.record(entry.at, &entry.fact);

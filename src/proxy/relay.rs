@@ -73,6 +73,9 @@ pub(crate) trait Watcher {
     /// `count` bytes it did not need to see were taken by the other side's kernel at `written_at`.
     fn skipped(&mut self, direction: Direction, count: usize, written_at: Timestamp);
 
+    /// A side ended the connection, the first to do so; what the other still sends is forwarded.
+    fn first_ended(&mut self, initiator: Initiator, manner: Manner, at: Timestamp);
+
     /// The proxy wants to end this connection as soon as that harms nobody.
     fn drain_called(&mut self, at: Timestamp);
 
@@ -400,12 +403,16 @@ impl<W: Watcher> Relay<'_, W> {
     }
 
     fn note_end(&mut self, side: Side, manner: Manner) {
-        let at = self.clock.now();
-        self.first_end.get_or_insert(RelayEnd {
-            initiator: side.initiator(),
+        if self.first_end.is_some() {
+            return;
+        }
+        let (initiator, at) = (side.initiator(), self.clock.now());
+        self.first_end = Some(RelayEnd {
+            initiator,
             manner,
             at,
         });
+        self.watcher.first_ended(initiator, manner, at);
     }
 
     /// `side` is gone: the other one is told by a reset.

@@ -140,6 +140,16 @@ impl Tap {
 }
 
 impl Watcher for Tap {
+    fn first_ended(&mut self, initiator: Initiator, manner: Manner, at: Timestamp) {
+        let mut ending = None;
+        self.look(at, |tracker, recorder| {
+            ending = Some(tracker.first_ended(initiator, manner, at, recorder));
+        });
+        if let Some(ending) = ending {
+            self.recorder.first_ended(ending, at);
+        }
+    }
+
     fn saw(
         &mut self,
         direction: Direction,

@@ -56,7 +56,7 @@ pub enum Fact {
     TurnedOpaque(OpaqueReason),
     /// Its counters changed since they were told last.
     Sampled(Sample),
-    /// It ended.
+    /// A side ended it, the first to do so; nothing is told of it afterwards.
     Ended(Box<Ended>),
 }
 
