@@ -9,12 +9,15 @@
 //! prints it has to escape it.
 
 mod incidents;
+mod pools;
 
 use serde::{Deserialize, Serialize};
 
 pub use incidents::{
     Advice, Evidence, Incident, IncidentClient, Incidents, Logged, Moment, OneIncident, RankedCause,
 };
+
+pub use pools::{CloseReasons, Inferred, MongoClient, PoolClear, PoolSize};
 
 /// The value of `api_version`.
 pub const API_VERSION: &str = "v1";
@@ -92,6 +95,8 @@ pub struct Status {
     pub limits: Limits,
     /// How far the table of clients is used.
     pub directory: Directory,
+    /// Incidents that are open.
+    pub incidents_open: u64,
     /// Open connections over all upstreams.
     pub connections: StateCounts,
     /// Connections that could not be decoded, since the start, by reason; zero counts are left out.
@@ -295,6 +300,8 @@ pub struct Client {
     pub transactions_open: u64,
     /// Finished authentications.
     pub authentications: Vec<AuthenticationCount>,
+    /// Its `MongoClient` objects as inferred, the open ones first; at most 100.
+    pub mongo_clients: Vec<MongoClient>,
 }
 
 /// Application connections.

@@ -1,5 +1,7 @@
 //! From the picture of a moment to the rows of the API.
 
+mod pools;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use crate::clients::{
     ClientRow, CloseCounts, ConnectionRow, HistogramRow, Snapshot, StateCounts, UpstreamRow,
 };
 use crate::connection::{ErrorKind, OpaqueReason, Role, State};
+use crate::live::PoolPicture;
 use crate::time::Timestamp;
 use crate::wire::{Command, error_code_labels};
 
@@ -26,11 +29,19 @@ pub(super) fn address_of(row: &ConnectionRow) -> String {
     row.peer.ip().to_canonical().to_string()
 }
 
-pub(super) fn clients(snapshot: &Snapshot, facts: &StatusFacts) -> api::Clients {
+pub(super) fn clients(
+    snapshot: &Snapshot,
+    facts: &StatusFacts,
+    picture: &PoolPicture,
+) -> api::Clients {
     api::Clients {
         api_version: api::API_VERSION.to_owned(),
         at: snapshot.at.to_string(),
-        clients: snapshot.clients.iter().map(client).collect(),
+        clients: snapshot
+            .clients
+            .iter()
+            .map(|row| client(row, picture))
+            .collect(),
         warnings: warnings(snapshot, facts),
     }
 }
@@ -43,7 +54,12 @@ pub(super) fn upstreams(snapshot: &Snapshot) -> api::Upstreams {
     }
 }
 
-pub(super) fn status(snapshot: &Snapshot, facts: &StatusFacts, is_ready: bool) -> api::Status {
+pub(super) fn status(
+    snapshot: &Snapshot,
+    facts: &StatusFacts,
+    is_ready: bool,
+    incidents_open: usize,
+) -> api::Status {
     let mut by_state = StateCounts::default();
     for row in &snapshot.upstreams {
         for (sum, count) in by_state.iter_mut().zip(row.by_state) {
@@ -80,6 +96,7 @@ pub(super) fn status(snapshot: &Snapshot, facts: &StatusFacts, is_ready: bool) -
             overflowed: snapshot.directory.overflowed,
             expired: snapshot.directory.expired,
         },
+        incidents_open: number(incidents_open),
         connections: states(&by_state),
         opaque_connections: opaque(snapshot)
             .map(|(reason, count)| api::OpaqueCount {
@@ -173,7 +190,10 @@ fn opaque(snapshot: &Snapshot) -> impl Iterator<Item = (OpaqueReason, u64)> {
         .filter(|(_, count)| *count > 0)
 }
 
-fn client(row: &ClientRow) -> api::Client {
+fn client(row: &ClientRow, picture: &PoolPicture) -> api::Client {
+    let mongo_clients = pools::mongo_clients(row, picture);
+    let inferred = mongo_clients.iter().filter(|one| one.closed_at.is_none());
+    let inferred = Some(number(inferred.count())).filter(|count| *count > 0);
     let driver = row.driver.as_ref();
     let operations = operations(&row.requests);
     api::Client {
@@ -195,7 +215,7 @@ fn client(row: &ClientRow) -> api::Client {
         auth_mechanism: driver.and_then(|d| Some(d.mechanism?.label().to_owned())),
         user: driver.and_then(|driver| driver.user.clone()),
         compressor: driver.and_then(|d| Some(d.compressor?.label().to_owned())),
-        mongo_clients_estimated: row.mongo_clients,
+        mongo_clients_estimated: estimated(inferred, row.mongo_clients),
         connections: states(&row.by_state),
         roles: roles(&row.by_role),
         monitors: Role::ALL
@@ -242,6 +262,17 @@ fn client(row: &ClientRow) -> api::Client {
                 count: *count,
             })
             .collect(),
+        mongo_clients,
+    }
+}
+
+/// What is inferred has more evidence than monitors; but it is cut where there are very many.
+fn estimated(inferred: Option<u64>, by_monitors: Option<u64>) -> Option<u64> {
+    match (inferred, by_monitors) {
+        (Some(inferred), Some(by_monitors)) if inferred >= pools::MONGO_CLIENTS_MAX => {
+            Some(inferred.max(by_monitors))
+        }
+        (inferred, by_monitors) => inferred.or(by_monitors),
     }
 }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::clients::Snapshot;
 use crate::config::Limits;
 use crate::diagnose::Incident;
+use crate::live::PoolPicture;
 use crate::metrics::Cost;
 use crate::time::Timestamp;
 
@@ -34,7 +35,7 @@ pub use events::{EventKind, Events};
 pub use incidents::row as incident_row;
 pub use server::serve;
 
-/// What the HTTP side shows. `snapshot` and `exposition` are called on threads that may block; the others have to
+/// What the HTTP side shows. `snapshot`, `exposition` and `pool_picture` are called on threads that may block; the others have to
 /// answer at once.
 pub trait Source: Send + Sync + 'static {
     /// A picture of this moment; with one row a connection only when asked, because there may be many.
@@ -48,6 +49,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Incidents that are open or were lately, the newest first.
     fn incidents(&self) -> Vec<Arc<Incident>>;
+
+    /// What is inferred about mongo clients.
+    fn pool_picture(&self) -> Arc<PoolPicture>;
 
     /// Where news of incidents are published.
     fn events(&self) -> Arc<Events>;

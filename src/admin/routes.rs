@@ -156,7 +156,11 @@ async fn clients(State(shown): Shared, pairs: Parameters) -> Result<Response, Fa
     let filter = filter(&shown, pairs, &["client", "upstream"])?;
     shown
         .take(move |source| {
-            let mut answer = convert::clients(&source.snapshot(false), &source.status());
+            let mut answer = convert::clients(
+                &source.snapshot(false),
+                &source.status(),
+                &source.pool_picture(),
+            );
             answer.clients.retain(|row| filter.has_client(row));
             to_json(&answer)
         })
@@ -279,7 +283,10 @@ async fn status(State(shown): Shared, pairs: Parameters) -> Result<Response, Fai
     shown
         .take(|source| {
             let (snapshot, facts) = (source.snapshot(false), source.status());
-            to_json(&convert::status(&snapshot, &facts, source.is_ready()))
+            let incidents = source.incidents();
+            let open = incidents.iter().filter(|one| one.closed_at.is_none());
+            let open = open.count();
+            to_json(&convert::status(&snapshot, &facts, source.is_ready(), open))
         })
         .await?
 }

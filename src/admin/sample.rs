@@ -16,6 +16,7 @@ use crate::connection::{
     OpaqueReason, Phase, Role, ServerFacts, ServerRole, State,
 };
 use crate::diagnose::Incident;
+use crate::live::PoolPicture;
 use crate::metrics::Cost;
 use crate::time::Timestamp;
 use crate::wire::{Command, Compressor};
@@ -30,6 +31,7 @@ const BOUNDS: &[f64] = &[0.001, 0.01, 0.1];
 pub(crate) struct Fixed {
     pub(crate) snapshot: Snapshot,
     pub(crate) incidents: Vec<Arc<Incident>>,
+    pub(crate) picture: Arc<PoolPicture>,
     pub(crate) events: Arc<Events>,
     pub(crate) facts: StatusFacts,
 }
@@ -53,6 +55,10 @@ impl Source for Fixed {
 
     fn incidents(&self) -> Vec<Arc<Incident>> {
         self.incidents.clone()
+    }
+
+    fn pool_picture(&self) -> Arc<PoolPicture> {
+        Arc::clone(&self.picture)
     }
 
     fn events(&self) -> Arc<Events> {
@@ -105,6 +111,7 @@ pub(crate) fn fixed() -> Fixed {
             },
         },
         incidents: incidents::incidents(),
+        picture: Arc::new(incidents::picture()),
         events: Arc::new(Events::new("0.1.0", AT, Arc::default())),
         facts: StatusFacts {
             version: "0.1.0",

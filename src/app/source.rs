@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::admin::{Events, ListenerFacts, Source, StatusFacts};
 use crate::clients::Snapshot;
 use crate::diagnose::Incident;
-use crate::live::Findings;
+use crate::live::{Findings, PoolPicture};
 use crate::metrics::{Cost, Exposition};
 use crate::proxy::Shared;
 use crate::time::Timestamp;
@@ -81,6 +81,10 @@ impl Source for AppSource {
 
     fn incidents(&self) -> Vec<Arc<Incident>> {
         self.findings.incidents()
+    }
+
+    fn pool_picture(&self) -> Arc<PoolPicture> {
+        self.findings.pool_picture(self.shared.clock.now())
     }
 
     fn events(&self) -> Arc<Events> {

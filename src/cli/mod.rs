@@ -5,7 +5,9 @@
 mod check;
 mod client;
 mod flags;
+mod follow;
 mod format;
+mod incidents;
 mod replay;
 mod show;
 mod table;
@@ -87,6 +89,30 @@ enum Command {
         /// A table for people, or the answer of /api/v1/incidents
         #[arg(long, default_value = "table")]
         output: Output,
+        /// The same as --output json
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what goes wrong and why; healthy changes are among it as info
+    Incidents {
+        #[command(flatten)]
+        asking: Asking,
+        /// Show those that are over as well
+        #[arg(long)]
+        all: bool,
+        /// Stay, and show news as they come
+        #[arg(long, conflicts_with = "watch")]
+        follow: bool,
+        /// The same as --output json
+        #[arg(long)]
+        json: bool,
+    },
+    /// Explain an incident: its course, evidence, what was ruled out, what to do
+    Explain {
+        #[command(flatten)]
+        asking: Asking,
+        /// Its number, as `poolscope incidents` shows it
+        id: u64,
         /// The same as --output json
         #[arg(long)]
         json: bool,
@@ -219,6 +245,34 @@ impl Cli {
                 print(&replay::replay(&files, output)?)?;
                 Ok(())
             }
+            Command::Incidents {
+                mut asking,
+                all,
+                follow,
+                json,
+            } => {
+                asking.prefer_json(json);
+                if follow {
+                    return Ok(asking.follow()?);
+                }
+                let open = (!all).then(|| "true".to_owned());
+                let paths = [client::path("incidents", &[("open", open)])];
+                asking.show(&paths, |[answer]| {
+                    Ok(incidents::table(&client::decode(answer)?))
+                })
+            }
+            Command::Explain {
+                mut asking,
+                id,
+                json,
+            } => {
+                asking.prefer_json(json);
+                let paths = [client::path(&format!("incidents/{id}"), &[])];
+                asking.show(&paths, |[answer]| {
+                    let answer: crate::admin::api::OneIncident = client::decode(answer)?;
+                    Ok(incidents::explain(&answer.incident))
+                })
+            }
             Command::Status { asking } => asking
                 .show(&[client::path("status", &[])], |[answer]| {
                     Ok(show::status(&client::decode(answer)?))
@@ -243,6 +297,30 @@ fn serve(flags: ConfigFlags) -> Result<(), Failure> {
 }
 
 impl Asking {
+    fn prefer_json(&mut self, is_wanted: bool) {
+        if is_wanted {
+            self.output = Output::Json;
+        }
+    }
+
+    /// Shows events until its reader has gone.
+    fn follow(&self) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start")?;
+        runtime.block_on(follow::follow(&self.address, |event| {
+            if !event.name.starts_with("incident_") {
+                return Ok(true);
+            }
+            if self.output == Output::Json {
+                return print(&format!("{}\n", event.data));
+            }
+            let row = client::decode(event.data.as_bytes())?;
+            print(&incidents::news(&event.name, &row))
+        }))
+    }
+
     /// Asks for `paths`, shows the answers as a table, or the first of them as it is; again and again if wanted.
     fn show<const N: usize>(
         self,

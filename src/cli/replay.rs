@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::Output;
-use super::format::{UNKNOWN, safe};
+use super::incidents;
 use crate::admin::{api, incident_row};
 use crate::journal::{Reader, Replay, Replayed};
 
@@ -45,23 +45,6 @@ fn table(answer: &api::Incidents) -> String {
     if answer.incidents.is_empty() {
         return format!("no incident until {}\n", answer.at);
     }
-    let lines = answer.incidents.iter().map(|incident| {
-        let clients: Vec<String> = incident
-            .clients
-            .iter()
-            .map(|client| format!("{}@{}", safe(&client.app), safe(&client.address)))
-            .collect();
-        format!(
-            "{}  {}  {}  {}  {} ({:.2})  {}  {}\n",
-            incident.id,
-            incident.severity,
-            incident.opened_at,
-            incident.closed_at.as_deref().unwrap_or(UNKNOWN),
-            incident.cause,
-            incident.confidence,
-            clients.join(", "),
-            safe(&incident.summary)
-        )
-    });
-    lines.collect()
+    let explained: Vec<String> = answer.incidents.iter().map(incidents::explain).collect();
+    incidents::table(answer) + "\n" + &explained.join("\n")
 }

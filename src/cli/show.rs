@@ -406,6 +406,7 @@ pub(super) fn status(answer: &api::Status) -> String {
                 limits.max_connections
             ),
         ),
+        ("incidents", format!("{} open", answer.incidents_open)),
         (
             "clients",
             format!(

@@ -163,6 +163,26 @@ fn connections_upstreams_and_status_are_shown() {
 }
 
 #[test]
+fn incidents_are_listed_and_explained() {
+    let [answer] = ask(fixed(), &[client::path("incidents", &[])]).unwrap();
+    let answer: api::Incidents = client::decode(&answer).unwrap();
+    let text = incidents::table(&answer);
+    check_harmless(&text);
+    insta::assert_snapshot!("incidents", text);
+
+    let mut explained = String::new();
+    for row in &answer.incidents {
+        let text = incidents::explain(row);
+        check_harmless(&text);
+        explained.extend([text.as_str(), "\n========\n"]);
+        let news = incidents::news("incident_opened", row);
+        check_harmless(&news);
+        explained.extend([news.as_str(), "========\n"]);
+    }
+    insta::assert_snapshot!("explained", explained);
+}
+
+#[test]
 fn filters_survive_the_way_to_the_instance() {
     let filters = [
         ("client", Some("a&b=c#ä @".to_owned())),

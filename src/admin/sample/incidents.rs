@@ -8,8 +8,10 @@ use crate::diagnose::{
     Advice, Cause, ClientName, Evidence, Incident, IncidentId, Logged, Moment, RankedCause,
     Severity,
 };
+use crate::live::{ClientKey, MongoClientRow, PoolPicture};
+use crate::pools::{Clear, ClearTrigger, CloseReasons, Inferred, Joined, MongoClientId, Pool};
 use crate::time::Timestamp;
-use crate::timeline::UpstreamId;
+use crate::timeline::{ConnectionId, UpstreamId};
 
 /// Newest first: one that is open, one whose names are hostile, one that is over and was none.
 pub(crate) fn incidents() -> Vec<Arc<Incident>> {
@@ -201,5 +203,56 @@ fn deploy() -> Incident {
         timeline: vec![moment(7_200_000, "web@10.0.0.21 said goodbye")],
         advice: Vec::new(),
         logged: Vec::new(),
+    }
+}
+
+/// Two mongo clients of `orders`, one of them closed.
+pub(crate) fn picture() -> PoolPicture {
+    let key = ClientKey {
+        upstream: UpstreamId(0),
+        address: [10, 0, 0, 11].into(),
+        app: "orders".into(),
+    };
+    let mut pool = Pool::default();
+    pool.open = (10..30).map(ConnectionId).collect();
+    pool.peak = 25;
+    pool.active = 12;
+    pool.created = 40;
+    pool.closed = CloseReasons {
+        idle: 2,
+        stale: 8,
+        error: 9,
+        pool_closed: 1,
+    };
+    pool.operations = 8000;
+    pool.clears = vec![Clear {
+        at: before(95_000),
+        ready_at: Some(before(90_000)),
+        given_up_at: None,
+        trigger: ClearTrigger::Network,
+        closed: 17,
+    }];
+    pool.max_size = Some(Inferred {
+        value: 25,
+        confidence: 0.8,
+    });
+    pool.idle_before_use = [Some(Duration::from_millis(3)), None, None];
+    let row = |id, closed_at, pool| MongoClientRow {
+        key: key.clone(),
+        id: MongoClientId(id),
+        created_at: before(7_000_000),
+        closed_at,
+        joined: Joined::Sessions,
+        confidence: 0.98,
+        monitors: 2,
+        pool,
+    };
+    PoolPicture {
+        at: AT,
+        mongo_clients: vec![
+            row(1, Some(before(10_000)), Pool::default()),
+            row(2, None, pool),
+        ],
+        ..PoolPicture::default()
     }
 }
