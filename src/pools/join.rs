@@ -227,7 +227,9 @@ impl Joiner<'_> {
                 .watches
                 .get(&upstream)
                 .and_then(|watch| watch.lost_at);
-            lost_at.is_some_and(|lost_at| lost_at <= monitor.opened_at + JITTER)
+            // In trouble the old one may linger while the new one is already there.
+            let is_in_trouble = client.pools.values().any(Pool::is_cleared);
+            lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)
                 && self.may_be_one(client, &[monitor.id])
         });
         if let Some(client) = returning {

@@ -247,3 +247,104 @@ fn an_outage_is_one_episode_and_the_clients_stay() {
         });
     }
 }
+
+#[test]
+fn leaked_clients_and_those_that_come_and_go_are_counted_each() {
+    let stage = Stage::set("leak");
+    let drivers = [
+        Driver::PyMongo4,
+        Driver::Node6,
+        Driver::Rust,
+        Driver::Node36Legacy,
+    ];
+    std::thread::scope(|scope| {
+        for driver in drivers {
+            let stage = &stage;
+            scope.spawn(move || {
+                let app = format!("{}-leak", driver.label());
+                let uri = stage.uri(&app, "");
+                let mut agent = Agent::spawn(driver);
+                // A client that stays, so that those that go are not all there is.
+                agent.open("lasting", &uri);
+                run(&mut agent, "lasting", 40, 2);
+                for _ in 0..5 {
+                    agent.open("brief", &uri);
+                    run(&mut agent, "brief", 2, 1);
+                    agent.close("brief");
+                }
+                let count = || stage.look(|pools| open_clients(pools, &app).len());
+                eventually(LIMIT, || match count() {
+                    1 => Ok(()),
+                    count => Err(format!("{app}: {count} clients, one of them lasting")),
+                });
+                if driver.has_cmap() {
+                    agent.request(json!({
+                        "do": "per_request", "name": "leaked", "uri": uri, "options": {}, "count": 20,
+                    }));
+                    let clients = number(&agent.stats("leaked")["clients"]);
+                    assert_eq!(clients, 20, "{app}");
+                    eventually(LIMIT, || match count() {
+                        21 => Ok(()),
+                        count => Err(format!("{app}: {count} clients, 20 of them leaked")),
+                    });
+                }
+                stage.look(|pools| {
+                    for client in open_clients(pools, &app) {
+                        let clears = client.pools.values().flat_map(|pool| &pool.clears);
+                        assert_eq!(clears.count(), 0, "{app}");
+                    }
+                });
+            });
+        }
+    });
+}
+
+#[test]
+fn a_freeze_is_an_episode_only_for_those_who_gave_up() {
+    let stage = Stage::set("freeze");
+    let drivers = [
+        Driver::PyMongo4,
+        Driver::Node36Unified,
+        Driver::Node6,
+        Driver::Node7,
+    ];
+    let mut agents = Vec::new();
+    for driver in drivers {
+        let mut agent = Agent::spawn(driver);
+        for (name, options) in [
+            ("patient", ""),
+            ("tight", "&connectTimeoutMS=1500&socketTimeoutMS=2000"),
+        ] {
+            let app = format!("{}-{name}", driver.label());
+            agent.open(name, &stage.uri(&app, options));
+            run(&mut agent, name, 20, 2);
+        }
+        agents.push((driver, agent));
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    stage.server.freeze();
+    std::thread::sleep(Duration::from_secs(6));
+    stage.server.thaw();
+    for (driver, agent) in &mut agents {
+        for name in ["patient", "tight"] {
+            let app = format!("{}-{name}", driver.label());
+            eventually(LIMIT, || {
+                let cleared = agent.stats(name)["cleared"].as_u64().unwrap_or(0);
+                let (clients, clears) = stage.look(|pools| {
+                    let clients = open_clients(pools, &app);
+                    let pools = clients.iter().flat_map(|client| client.pools.values());
+                    let clears: Vec<_> = pools.flat_map(|pool| pool.clears.clone()).collect();
+                    (clients.len(), clears)
+                });
+                let is_equal = clients == 1 && clears.len() as u64 == u64::from(cleared > 0);
+                if is_equal && clears.iter().all(|clear| clear.ready_at.is_some()) {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "{app}: {clients} clients, {cleared} events, {clears:#?}"
+                    ))
+                }
+            });
+        }
+    }
+}
