@@ -1,5 +1,6 @@
 //! Judging recorded cases again, without playing them: the journal of each is told to the brain of this checkout.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,30 @@ pub(super) fn until(journal: &str, judged_at: f64) -> String {
 )]
 fn nanos(seconds: f64) -> u64 {
     (seconds * 1e9) as u64
+}
+
+/// A journal without the connections of a set's members to each other: half of what happens, and no concern of
+/// applications.
+fn without_members(journal: &str) -> String {
+    let is_member = |line: &Value| {
+        let driver = line["introduced"]["client"]["driver_name"].as_str();
+        let is_internal = |name: &str| {
+            name.starts_with("NetworkInterfaceTL") || name == "MongoDB Internal Client"
+        };
+        driver.is_some_and(is_internal)
+    };
+    let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+    let members: BTreeSet<u64> = journal
+        .lines()
+        .map(parse)
+        .filter(is_member)
+        .filter_map(|line| line["conn"].as_u64())
+        .collect();
+    let stays = |line: &&str| {
+        let connection = parse(line)["conn"].as_u64();
+        connection.is_none_or(|connection| !members.contains(&connection))
+    };
+    journal.split_inclusive('\n').filter(stays).collect()
 }
 
 /// The incidents that are found in a journal, as the interface would answer them.
@@ -154,11 +179,11 @@ fn export() {
                 .map(|incident| moment(&incident["detected_at"]))
                 .fold(0.0, f64::max);
             let cut = if last > 0.0 {
-                judged_at.min(last + 2.5)
+                judged_at.min(last + 1.5)
             } else {
                 judged_at
             };
-            let timeline = until(&journal, cut);
+            let timeline = without_members(&until(&journal, cut));
             let told = incidents(&timeline);
             let is_good = judge(scenario, &truth, &told).is_cause_right;
             let length = timeline.len();
