@@ -91,7 +91,7 @@ pub(super) fn are_kin(
         Tone::Trouble => {
             let has_settled = found.is_some_and(is_lasting)
                 && signal.at.since(case.began_at()) > TOGETHER
-                && begins_something(&signal.kind);
+                && begins_something(case, &signal.kind);
             is_same_client(case, signal) && !has_settled
         }
     }
@@ -154,16 +154,21 @@ const fn is_lasting(cause: Cause) -> bool {
     }
 }
 
-/// A signal that is no consequence of lasting trouble, but the beginning of another.
-const fn begins_something(kind: &SignalKind) -> bool {
-    matches!(
-        kind,
-        SignalKind::ServerClosed { .. }
-            | SignalKind::DialsFail { .. }
-            | SignalKind::RoleChanged { .. }
-            | SignalKind::ServerRestarted
-            | SignalKind::RepliesMissing { .. }
-            | SignalKind::InstanceGone { .. }
-            | SignalKind::ErrorReplies { .. }
-    )
+/// A signal that is no consequence of lasting trouble, but the beginning of another. What the case knows already goes
+/// on, unless it now takes monitors as well.
+fn begins_something(case: &Case, kind: &SignalKind) -> bool {
+    let is_known = case.kinds().any(|known| known.is_like(kind));
+    if let SignalKind::ServerClosed { group, .. } = kind {
+        return !is_known || group.monitors > 0;
+    }
+    !is_known
+        && matches!(
+            kind,
+            SignalKind::DialsFail { .. }
+                | SignalKind::RoleChanged { .. }
+                | SignalKind::ServerRestarted
+                | SignalKind::RepliesMissing { .. }
+                | SignalKind::InstanceGone { .. }
+                | SignalKind::ErrorReplies { .. }
+        )
 }

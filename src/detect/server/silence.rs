@@ -176,6 +176,10 @@ impl State {
             if until.since(since) < SILENCE && self.episode.is_none() {
                 continue;
             }
+            // What hung while others were answered is a matter of its own.
+            if since + SILENCE < heard_at {
+                continue;
+            }
             let episode = self.episode.get_or_insert_with(|| Episode {
                 began_at: since,
                 heard_at,

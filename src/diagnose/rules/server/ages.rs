@@ -167,10 +167,13 @@ pub(super) fn idle_cutoff(case: &Case, pools: &Pools, _at: Timestamp) -> Option<
         confidence = confidence.min(0.15);
         against.push(evidence);
     }
-    if let Some(evidence) = whole_server_silent(case) {
-        // An application that is alone with its pause hears nothing while its requests hang.
-        let most = if first.by_server { 0.6 } else { 0.3 };
-        confidence = confidence.min(most);
+    // An application that is alone with its pause hears nothing while its requests hang, until it dials again.
+    let has_answered_new = hello_since(pools, upstream, first.signal.at).is_some();
+    if let Some(evidence) = whole_server_silent(case)
+        && !first.by_server
+        && !has_answered_new
+    {
+        confidence = confidence.min(0.3);
         against.push(evidence);
     }
     Some(Opinion {

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
-use super::{Case, Signal, SignalKind, cuts, fact, note, refused, seconds, unreachable};
+use super::{
+    Case, Signal, SignalKind, cuts, fact, hello_since, note, refused, seconds, unreachable,
+};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
@@ -121,7 +123,28 @@ impl Silence<'_> {
 }
 
 /// What speaks against silence being the cause rather than a part of something else.
-fn other_beginning(case: &Case, silence: &Silence<'_>) -> Option<Evidence> {
+fn other_beginning(case: &Case, silence: &Silence<'_>, pools: &Pools) -> Option<Evidence> {
+    let forgotten = case
+        .find(|kind| match kind {
+            SignalKind::EqualIdleAge {
+                at_first_use: true,
+                by_server: false,
+                closed,
+                ..
+            } => Some(*closed),
+            _ => None,
+        })
+        .filter(|(signal, _)| hello_since(pools, signal.subject.upstream, signal.at).is_some())
+        .map(|(signal, count)| {
+            fact(
+                signal.at,
+                count,
+                "only connections hung that had been idle, and a new one was answered at once",
+            )
+        });
+    if forgotten.is_some() {
+        return forgotten;
+    }
     let cut = cuts(case)
         .iter()
         .find(|cut| cut.is_total() && cut.signal.at <= silence.signal.at)
@@ -139,7 +162,7 @@ fn other_beginning(case: &Case, silence: &Silence<'_>) -> Option<Evidence> {
 }
 
 /// The server's host answers, the server does not.
-pub(super) fn freeze(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn freeze(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let silence = silence(case)?;
     let mut evidence = silence.told();
     let mut against = Vec::new();
@@ -174,7 +197,7 @@ pub(super) fn freeze(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opin
             "dials ran into their time-out; the host of a frozen process accepts them",
         ));
     }
-    if let Some(other) = other_beginning(case, &silence) {
+    if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.3);
         against.push(other);
     }
@@ -188,7 +211,7 @@ pub(super) fn freeze(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opin
 }
 
 /// Nothing arrives any more, and nobody says so.
-pub(super) fn blackhole(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn blackhole(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let silence = silence(case)?;
     let mut evidence = silence.told();
     let mut against = Vec::new();
@@ -207,7 +230,7 @@ pub(super) fn blackhole(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
         confidence = confidence.max(0.85);
         evidence.push(fact(signal.at, count, "dials ran into their time-out"));
     }
-    if let Some(other) = other_beginning(case, &silence) {
+    if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.2);
         against.push(other);
     }
