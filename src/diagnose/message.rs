@@ -1,9 +1,86 @@
-//! What the logs of drivers will say.
+//! What the logs of drivers will say: "Pool was force destroyed", and when.
+//!
+//! Source: `lib/core/connection/pool.js` of Node's driver 3.x, `Pool.destroy(force)`: operations in the queue fail with
+//! the message; operations already written get no callback at all. Queued operations leave no trace on the wire:
+//! their number is taken from the requests that were unanswered when the connections were lost, which the driver
+//! queues again where it may.
 
-use super::{Case, Incident, Logged};
-use crate::pools::Pools;
+use std::time::Duration;
+
+use super::{Case, Cause, ClientName, Incident, Logged};
+use crate::detect::{DestroyTrigger, Signal, SignalKind};
+use crate::pools::{Instance, Pools};
+
+const MESSAGE: &str = "Pool was force destroyed";
+
+/// A forced close fails its queue in the same turn of the event loop.
+const AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Less sure, a forced close is no reason to look into logs.
+const WORTH_A_LOOK: f64 = 0.4;
 
 /// What an incident makes drivers log.
-pub(super) fn logged(_incident: &Incident, _case: &Case, _pools: &Pools) -> Vec<Logged> {
-    Vec::new()
+pub(super) fn logged(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Logged> {
+    case.signals()
+        .iter()
+        .filter_map(|signal| told(signal, pools).or_else(|| forced(signal, incident, pools)))
+        .collect()
+}
+
+/// A pool that destroyed itself.
+fn told(signal: &Signal, pools: &Pools) -> Option<Logged> {
+    let SignalKind::PoolDestroyed(destroyed) = &signal.kind else {
+        return None;
+    };
+    let instance = pools.instance(signal.subject.instance?)?;
+    Some(Logged {
+        message: MESSAGE.to_owned(),
+        client: name(instance),
+        wire_at: signal.at,
+        from: destroyed.from,
+        until: destroyed.until,
+        failed: destroyed.failed,
+        hanging: destroyed.hanging,
+        trigger: destroyed.trigger.label().to_owned(),
+    })
+}
+
+/// A client that was closed by force, or may have been.
+fn forced(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged> {
+    let SignalKind::ClientClosed {
+        group,
+        is_after_trouble: false,
+        ..
+    } = &signal.kind
+    else {
+        return None;
+    };
+    let is_possible = incident.causes.iter().any(|ranked| {
+        matches!(
+            ranked.cause,
+            Cause::DriverPoolDestroyed | Cause::UnhandledAsyncCleanup
+        ) && ranked.confidence >= WORTH_A_LOOK
+    });
+    let instance = pools.instance(signal.subject.instance?)?;
+    if !is_possible || !instance.has_legacy_pool() || group.has_said_goodbye {
+        return None;
+    }
+    // A relayed connection ends when the server has noticed, too: the close may lie before it.
+    Some(Logged {
+        message: MESSAGE.to_owned(),
+        client: name(instance),
+        wire_at: signal.at,
+        from: signal.at - AT_ONCE * 2,
+        until: signal.at + group.span + AT_ONCE,
+        failed: group.requests_lost.max(1),
+        hanging: group.requests_lost,
+        trigger: DestroyTrigger::ForcedClose.label().to_owned(),
+    })
+}
+
+fn name(instance: &Instance) -> ClientName {
+    ClientName {
+        address: instance.address.to_string().into(),
+        app: instance.app.clone(),
+    }
 }

@@ -33,6 +33,9 @@ const GOODBYE_BEFORE: Duration = Duration::from_secs(2);
 /// A burst that goes on for longer is judged as it is.
 const BURST_MAX: Duration = Duration::from_secs(3);
 
+/// A reply that comes so long after a close began was not merely on its way.
+const OUTLASTS: Duration = Duration::from_millis(20);
+
 /// How long it is watched what becomes of a client.
 const WATCHED: Duration = Duration::from_secs(30);
 
@@ -247,7 +250,8 @@ impl Burst {
             let has_pooled = scope.closed.iter().any(|closed| !is_monitor(closed));
             let are_monitors_left =
                 !scope.left.is_empty() && scope.left.iter().all(|left| is_monitor(left));
-            (has_pooled && are_monitors_left && scope.has_said_goodbye(self)) || scope.is_closing()
+            (has_pooled && are_monitors_left && scope.has_said_goodbye(self))
+                || scope.may_be_closing()
         })
     }
 
@@ -316,11 +320,31 @@ fn is_busy(connection: &Connection) -> bool {
 }
 
 impl Scope<'_> {
-    /// Monitors were closed, and only connections with requests under way are left.
-    fn is_closing(&self) -> bool {
-        self.closed.iter().any(|closed| is_monitor(closed))
+    /// Monitors were closed, or it said goodbye, and pooled connections are left.
+    fn may_be_closing(&self) -> bool {
+        let is_begun =
+            |closed: &&Connection| is_monitor(closed) || closed.said_goodbye_at.is_some();
+        self.closed.iter().any(is_begun)
             && !self.left.is_empty()
-            && self.left.iter().all(|left| is_busy(left))
+            && !self.left.iter().any(|left| is_monitor(left))
+    }
+
+    /// Only connections with requests under way are left.
+    fn is_closing(&self) -> bool {
+        self.may_be_closing() && self.left.iter().all(|left| is_busy(left))
+    }
+
+    /// Connections on which a request was under way when the close began, and which were closed after its reply.
+    fn outlasted(&self, burst: &Burst) -> u64 {
+        self.ends()
+            .filter(|(connection, end)| {
+                !is_monitor(connection)
+                    && !end.was_in_flight()
+                    && connection.last.operations > 0
+                    && connection.last.from_client_at < burst.began_at
+                    && connection.last.from_server_at >= burst.began_at + OUTLASTS
+            })
+            .count() as u64
     }
 
     fn has_said_goodbye(&self, burst: &Burst) -> bool {
@@ -431,11 +455,12 @@ impl Scope<'_> {
         pools: &Pools,
     ) -> Option<Signal> {
         let group = self.group(burst);
-        let still_busy = if self.is_closing() {
+        let left_busy = if self.is_closing() {
             self.left.len() as u64
         } else {
             0
         };
+        let still_busy = left_busy + self.outlasted(burst);
         let transactions = self.transactions();
         let is_orderly =
             group.has_said_goodbye && group.in_flight == 0 && still_busy == 0 && transactions == 0;
@@ -517,7 +542,9 @@ impl Scope<'_> {
         pools: &Pools,
     ) -> Option<Signal> {
         let group = self.group(burst);
-        if !self.is_whole() || !group.has_said_goodbye || group.in_flight > 0 || self.is_closing() {
+        let is_orderly =
+            group.has_said_goodbye && group.in_flight == 0 && self.outlasted(burst) == 0;
+        if !self.is_whole() || !is_orderly || self.is_closing() {
             return None;
         }
         let app = &pools.instance(instance)?.app;

@@ -1,13 +1,273 @@
-//! Stub.
-use super::{Detector, Signal};
-use crate::pools::Pools;
+//! The legacy pool of Node's driver 3.x: when it destroys itself, and when it will never connect again.
+//!
+//! ```text
+//! connections lost ─┬─ another member of the set is dialled ──▶ destroyed by force: crash or freeze of the primary
+//!                   ├─ no dial for long, the server answers ──▶ wedged; after time-outs: destroyed by force
+//!                   └─ closed by the client without a cause ──▶ destroyed by force: `close(true)`
+//! ```
+//!
+//! Source: `lib/core/connection/pool.js` and `lib/core/topologies/replset.js` of the driver 3.6. A replica set
+//! destroys the old server when it finds its successor; a single server gives up after `reconnectTries`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::super::{DestroyTrigger, PoolDestroyed};
+use super::{Detector, Signal, SignalKind, about, make_room};
+use crate::connection::Initiator;
+use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::Entry;
+use crate::timeline::{Entry, Fact, UpstreamId};
+
+/// Losses further apart are different events. A socket time-out ends sockets one by one.
+const TOGETHER: Duration = Duration::from_secs(4);
+
+/// The driver looks for a successor every half second without a primary, and every ten seconds otherwise.
+const SUCCESSION: Duration = Duration::from_secs(30);
+
+/// The log and the dial that follows it are this close.
+const BEFORE_DIAL: Duration = Duration::from_millis(1500);
+const AFTER_DIAL: Duration = Duration::from_millis(500);
+
+/// A request without a reply for so long when its connection is closed by the client: a socket time-out.
+const TIMED_OUT: Duration = Duration::from_millis(500);
+
+/// Silent for so long, a client that retries every second has given up.
+const SILENT: Duration = Duration::from_secs(8);
+
+/// A pool that has not given up dials within this after its last time-out.
+const REDIAL: Duration = Duration::from_millis(2500);
+
+/// A client that has been silent for so long is not watched any more.
+const FORGOTTEN: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Default)]
-pub(super) struct Legacy;
+pub(super) struct Legacy {
+    instances: BTreeMap<InstanceId, Client>,
+}
+
+#[derive(Debug, Default)]
+struct Client {
+    loss: Option<Loss>,
+}
+
+/// Connections lost in trouble.
+#[derive(Debug)]
+struct Loss {
+    upstream: UpstreamId,
+    began_at: Timestamp,
+    last_at: Timestamp,
+    /// The server ended them, rather than the client after waiting.
+    is_by_server: bool,
+    /// The last attempt to dial, failed ones included.
+    dialled_at: Option<Timestamp>,
+    /// Requests unanswered on them.
+    requests: u64,
+    closed: u64,
+    is_told: bool,
+    wedged_told_at: Option<Timestamp>,
+}
 
 impl Detector for Legacy {
-    fn record(&mut self, _: &Entry, _: &Pools, _: &mut Vec<Signal>) {}
-    fn tick(&mut self, _: Timestamp, _: &Pools, _: &mut Vec<Signal>) {}
+    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+        if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
+            return;
+        }
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        let Some(own) = connection.instance.and_then(|id| pools.instance(id)) else {
+            return;
+        };
+        if !own.has_legacy_pool() {
+            return;
+        }
+        make_room(&mut self.instances, own.id);
+        let client = self.instances.entry(own.id).or_default();
+        if let Fact::Introduced { .. } = &entry.fact {
+            client.dialled(entry.at, own.id, connection, pools, signals);
+        } else {
+            client.ended(entry.at, connection);
+        }
+    }
+
+    fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        for (instance, client) in &mut self.instances {
+            client.look(at, *instance, pools, signals);
+        }
+        self.instances.retain(|_, client| {
+            client
+                .loss
+                .as_ref()
+                .is_some_and(|loss| at.since(loss.last_at) < FORGOTTEN)
+        });
+    }
+}
+
+impl Client {
+    fn ended(&mut self, at: Timestamp, connection: &Connection) {
+        let Some(end) = connection.ended else {
+            return;
+        };
+        let is_by_server = end.ending.initiator == Initiator::Server;
+        let waited = connection.last.busy_since.is_some_and(|since| {
+            end.at.since(since.max(connection.last.from_server_at)) >= TIMED_OUT
+        });
+        let is_timed_out =
+            end.ending.initiator == Initiator::Client && end.was_in_flight() && waited;
+        let is_in_handshake = connection.ready_at.is_none();
+        if let Some(loss) = &mut self.loss {
+            loss.dialled_at = loss.dialled_at.max(Some(connection.opened_at));
+            if at.since(loss.last_at) <= TOGETHER && !is_in_handshake {
+                loss.last_at = at;
+                loss.closed += 1;
+                loss.requests += u64::from(connection.last.in_flight);
+                return;
+            }
+        }
+        if !(is_by_server || is_timed_out)
+            || is_in_handshake
+            || connection.said_goodbye_at.is_some()
+        {
+            return;
+        }
+        self.loss = Some(Loss {
+            upstream: connection.upstream,
+            began_at: at,
+            last_at: at,
+            is_by_server,
+            dialled_at: None,
+            requests: u64::from(connection.last.in_flight),
+            closed: 1,
+            is_told: false,
+            wedged_told_at: None,
+        });
+    }
+
+    /// It dials: its own server again, or another member in its place.
+    fn dialled(
+        &mut self,
+        at: Timestamp,
+        instance: InstanceId,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        let Some(loss) = &mut self.loss else {
+            return;
+        };
+        loss.dialled_at = loss.dialled_at.max(Some(connection.opened_at));
+        let set = |id| pools.upstream(id).and_then(|upstream| upstream.set_name());
+        let is_successor = connection.upstream != loss.upstream
+            && set(loss.upstream).is_some()
+            && set(loss.upstream) == set(connection.upstream);
+        let is_due = at.since(loss.began_at) < SUCCESSION && loss.closed > 0;
+        // Members are also dialled again while nobody was elected; the message comes with the last of these.
+        if !is_successor || !is_due {
+            return;
+        }
+        loss.is_told = true;
+        let trigger = if loss.is_by_server {
+            DestroyTrigger::PrimaryCrash
+        } else {
+            DestroyTrigger::PrimaryFreeze
+        };
+        signals.push(about(
+            loss.upstream,
+            instance,
+            loss.began_at,
+            at,
+            SignalKind::PoolDestroyed(PoolDestroyed {
+                trigger,
+                from: (at - BEFORE_DIAL).max(loss.began_at),
+                until: at + AFTER_DIAL,
+                failed: loss.requests,
+                hanging: 0,
+            }),
+        ));
+    }
+
+    fn look(
+        &mut self,
+        at: Timestamp,
+        instance: InstanceId,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        let Some(loss) = &mut self.loss else {
+            return;
+        };
+        let own = || {
+            pools
+                .connections()
+                .filter(|connection| connection.instance == Some(instance))
+        };
+        if own().any(Connection::is_open) {
+            if at.since(loss.last_at) > SUCCESSION {
+                self.loss = None;
+            }
+            return;
+        }
+        if own().any(|connection| {
+            connection
+                .said_goodbye_at
+                .is_some_and(|said| said >= loss.began_at)
+        }) {
+            self.loss = None;
+            return;
+        }
+        let upstream = pools.upstream(loss.upstream);
+        let last_try = loss
+            .dialled_at
+            .map_or(loss.last_at, |tried| tried.max(loss.last_at));
+        let silent = at.since(last_try);
+        // A pool of a single server that gave up after time-outs does so by force.
+        let is_single = upstream.is_some_and(|upstream| upstream.set_name().is_none());
+        if !loss.is_by_server && !loss.is_told && is_single && silent >= REDIAL {
+            loss.is_told = true;
+            signals.push(about(
+                loss.upstream,
+                instance,
+                loss.began_at,
+                at,
+                SignalKind::PoolDestroyed(PoolDestroyed {
+                    trigger: DestroyTrigger::RepeatedTimeouts,
+                    from: loss.began_at,
+                    until: loss.last_at + AFTER_DIAL,
+                    failed: loss.requests,
+                    hanging: 0,
+                }),
+            ));
+        }
+        let Some(upstream) = upstream else {
+            return;
+        };
+        // The server is there again: somebody reached it after the client's last attempt.
+        let reached = upstream
+            .dialled_at
+            .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
+        let is_silent =
+            reached.is_some_and(|reached| at.since(reached) >= SILENT) && silent >= SILENT;
+        let is_due = loss
+            .wedged_told_at
+            .is_none_or(|told| at.since(told) >= SILENT);
+        if !is_silent || !is_due {
+            return;
+        }
+        loss.wedged_told_at = Some(at);
+        let others_back = pools
+            .instances()
+            .filter(|other| other.id != instance && other.last_introduced > loss.began_at)
+            .count() as u64;
+        signals.push(about(
+            loss.upstream,
+            instance,
+            last_try,
+            at,
+            SignalKind::SilentAfterTrouble {
+                silent,
+                others_back,
+            },
+        ));
+    }
 }

@@ -95,6 +95,12 @@ impl Farewell<'_> {
         self.age < JOB || self.times > 1
     }
 
+    /// Nearly the whole pool was at work, rather than a request or two that an orderly stop did not wait for.
+    const fn was_busy(&self) -> bool {
+        let under_way = self.group.in_flight + self.still_busy;
+        under_way >= 2 && under_way * 2 >= self.group.closed.saturating_sub(self.group.monitors)
+    }
+
     fn evidence(&self) -> Vec<Evidence> {
         let CloseGroup {
             closed,
@@ -217,46 +223,59 @@ pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
 /// A process tore its pool down.
 pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
-    if farewell.group.in_flight == 0 {
-        return None;
-    }
     let at = farewell.signal.at;
-    let mut evidence = farewell.evidence();
-    let mut against = Vec::new();
     let instance = farewell
         .signal
         .subject
         .instance
         .and_then(|id| pools.instance(id));
     let is_legacy = instance.is_some_and(crate::pools::Instance::has_legacy_pool);
-    let mut confidence: f64 = if farewell.is_whole { 0.55 } else { 0.45 };
+    let is_sudden = !farewell.group.has_said_goodbye && farewell.is_whole;
+    if !(farewell.left_work() || is_legacy && is_sudden && farewell.load > 0) {
+        return None;
+    }
+    let mut evidence = farewell.evidence();
+    let mut against = Vec::new();
+    let mut confidence: f64 = if !farewell.left_work() {
+        0.45
+    } else if farewell.is_whole && farewell.was_busy() {
+        0.55
+    } else {
+        0.4
+    };
     match farewell.is_alive {
         Some(true) => {
             confidence += 0.3;
-            evidence.push(note(at, "the process lives on: other connections of it carry on, or new ones continue its request ids"));
+            evidence.push(note(
+                at,
+                "the process lives on: other connections of it carry on, or new ones continue its request ids",
+            ));
         }
         Some(false) => {
             confidence = 0.15;
-            against.push(note(at, "the process ended: a new one came in its place, or its driver never cuts an operation"));
+            against.push(note(
+                at,
+                "the process ended: a new one came in its place, or its driver never cuts an operation",
+            ));
         }
-        None => {
-            if !is_legacy {
-                against.push(note(
-                    at,
-                    "nothing came from the process afterwards, as if it had ended",
-                ));
-            }
-        }
+        None => against.push(note(
+            at,
+            "nothing came from the process afterwards, as if it had ended",
+        )),
     }
     if is_legacy {
         evidence.push(note(
             at,
             "its driver has the legacy pool, which `close(true)` ends in this way",
         ));
-    }
-    if farewell.group.has_said_goodbye {
-        confidence -= 0.1;
-        against.push(note(at, "it said goodbye, as an orderly close does"));
+        if farewell.group.in_handshake > 0 {
+            confidence += 0.15;
+            evidence.push(fact(
+                at,
+                farewell.group.in_handshake,
+                "its pool was growing, so that operations waited in its queue",
+            ));
+        }
     }
     if farewell.is_of_a_job() {
         confidence -= 0.25;
@@ -277,7 +296,7 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
     let at = farewell.signal.at;
     let mut evidence = farewell.evidence();
     let mut against = Vec::new();
-    let mut confidence: f64 = 0.35;
+    let mut confidence: f64 = 0.3;
     if farewell.group.has_said_goodbye {
         confidence += 0.2;
     } else {
@@ -287,7 +306,10 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
         ));
     }
     if farewell.still_busy > 0 {
-        confidence += 0.25;
+        confidence += 0.1;
+    }
+    if !farewell.was_busy() {
+        confidence -= 0.15;
     }
     if farewell.is_of_a_job() {
         confidence += 0.3;
