@@ -101,6 +101,10 @@ pub(super) const SLOW_FACTOR: u32 = 5;
 /// And at least so long.
 pub(super) const SLOW_MIN: Duration = Duration::from_millis(200);
 
+/// Slow operations occupy so many connections on the average: a change stream alone occupies one all the time, and
+/// waits by nature.
+pub(super) const OCCUPIED_MIN: f64 = 1.5;
+
 /// Without a baseline they are slow when they take this long.
 pub(super) const SLOW_ANYWAY: Duration = Duration::from_secs(1);
 

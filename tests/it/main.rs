@@ -30,5 +30,6 @@ mod secrets;
     reason = "the harness is one piece, whichever of it the tests use"
 )]
 mod support;
+mod timelines;
 mod tls;
 mod truth;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::Detector;
 use super::thresholds::{
-    BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, SLOW_ANYWAY,
-    SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
+    BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, OCCUPIED_MIN,
+    SLOW_ANYWAY, SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
 };
 use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::Role;
@@ -195,7 +195,9 @@ impl State {
         let mean = (operations > 0).then(|| busy / u32::try_from(operations).unwrap_or(u32::MAX));
         let before = self.usual.mean();
         let limit = before.map_or(SLOW_ANYWAY, |before| (before * SLOW_FACTOR).max(SLOW_MIN));
-        let is_slow_by_mean = mean.is_some_and(|mean| mean >= limit) && operations >= 2;
+        let is_slow_by_mean = mean.is_some_and(|mean| mean >= limit)
+            && operations >= 2
+            && busy >= LOAD_WINDOW.mul_f64(OCCUPIED_MIN);
         let is_slow_by_age = activity.running >= 2 && activity.oldest >= limit;
         if !is_slow_by_mean {
             for (operations, busy) in settled {
