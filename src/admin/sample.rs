@@ -213,6 +213,8 @@ pub(crate) fn client(
         in_flight: active,
         errors: Vec::new(),
         bytes: [1000, 2000],
+        tcp_rtt: [Some(Duration::from_micros(40)), None],
+        tcp_retransmits: [0, 1],
         busy: Duration::from_millis(1500),
         oldest: Some(Duration::from_hours(2)),
         longest_idle: (idle > 0).then_some(Duration::from_secs(95)),

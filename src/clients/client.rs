@@ -53,6 +53,8 @@ pub(super) struct ClientCell {
     pub(super) command_times: LatencyHistogram,
     pub(super) requests: CommandCounts,
     pub(super) bytes: [AtomicU64; 2],
+    /// Segments sent again to the clients and to the servers.
+    pub(super) retransmits: [AtomicU64; 2],
     pub(super) busy_nanos: AtomicU64,
     /// Nanoseconds; the newest interval told by one of its monitors.
     heartbeat_nanos: AtomicU64,
@@ -107,6 +109,7 @@ impl ClientCell {
             command_times: LatencyHistogram::default(),
             requests: CommandCounts::default(),
             bytes: Default::default(),
+            retransmits: Default::default(),
             busy_nanos: AtomicU64::new(0),
             heartbeat_nanos: AtomicU64::new(super::latency::nanos(HEARTBEAT_DEFAULT)),
             errors: ErrorCounts::default(),

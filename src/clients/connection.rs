@@ -43,6 +43,8 @@ pub(super) struct ConnectionCell {
     pub(super) tcp: Mutex<Option<[TcpState; 2]>>,
     /// Whoever reasons about it was told of its end.
     pub(super) is_end_told: AtomicBool,
+    /// Retransmits the owner has counted.
+    pub(super) retransmits_counted: [AtomicU32; 2],
     /// What [`Fact::Sampled`] told last, in short.
     told_sample: AtomicU64,
     pub(super) requests: AtomicU64,
@@ -107,6 +109,7 @@ impl ConnectionCell {
             last_request_id: AtomicI32::new(0),
             tcp: Mutex::default(),
             is_end_told: AtomicBool::new(false),
+            retransmits_counted: Default::default(),
             told_sample: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
@@ -238,7 +241,14 @@ impl ConnectionCell {
         }
         let sample = self.sample();
         let mut hasher = std::hash::DefaultHasher::new();
-        sample.hash(&mut hasher);
+        let mut told = sample;
+        for state in told.tcp.iter_mut().flatten() {
+            // The time since an acknowledgement grows on every idle socket; it says something where one is awaited.
+            if state.unacked == 0 {
+                state.since_ack = Duration::ZERO;
+            }
+        }
+        told.hash(&mut hasher);
         let hash = hasher.finish();
         (self.told_sample.swap(hash, Ordering::Relaxed) != hash).then_some(sample)
     }

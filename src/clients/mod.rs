@@ -23,6 +23,7 @@ mod recorder;
 mod retell;
 pub(crate) mod roles;
 mod snapshot;
+mod tcp;
 mod upstream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
 pub(crate) use latency::{Histogram, Scale};
 pub use recorder::Recorder;
+pub use tcp::TcpGauge;
 pub use upstream::UpstreamSpec;
 
 pub use snapshot::{

@@ -12,6 +12,7 @@ use super::connection::ConnectionCell;
 use super::directory::{Directory, judge_ended};
 use super::latency::Histogram;
 use super::roles::{Family, Sibling, heartbeat};
+use super::tcp::mean_rtt;
 use super::upstream::UpstreamCell;
 use super::{
     ClientId, ClientRow, ConnectionRow, Snapshot, StateCounts, UpstreamId, UpstreamRow, count, lock,
@@ -179,6 +180,11 @@ impl Directory {
                 .bytes
                 .each_ref()
                 .map(|bytes| bytes.load(Ordering::Relaxed)),
+            tcp_rtt: mean_rtt(members.iter().map(|one| &*one.cell)),
+            tcp_retransmits: cell
+                .retransmits
+                .each_ref()
+                .map(|count| count.load(Ordering::Relaxed)),
             busy: members
                 .iter()
                 .fold(busy, |busy, one| busy.saturating_add(one.cell.busy_for(at))),

@@ -11,6 +11,7 @@ use super::connection::ConnectionCell;
 use super::cursors::TransactionKey;
 use super::directory::Directory;
 use super::roles::Traits;
+use super::tcp::TcpGauge;
 use super::upstream::UpstreamCell;
 use super::{ConnectionId, DialFailure, lock};
 use crate::connection::{
@@ -70,6 +71,11 @@ impl Recorder {
         self.connection.id
     }
 
+    /// Where samples of its sockets go.
+    pub fn tcp_gauge(&self) -> TcpGauge {
+        TcpGauge::new(Arc::clone(&self.connection))
+    }
+
     /// The server accepted the dial, which took `took`; `server_side` is our own address on that socket.
     pub fn dialled(&mut self, at: Timestamp, took: Duration, server_side: Option<SocketAddr>) {
         self.tell(at, Fact::Dialled(took));
@@ -115,6 +121,7 @@ impl Recorder {
         self.has_ended = true;
         self.tell_end(ending, at);
         self.settle(at, "");
+        self.connection.account_retransmits();
         let busy = self.connection.stop_being_busy(at);
         self.busy(busy);
         self.upstream.ended(ending);

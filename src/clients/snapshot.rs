@@ -95,6 +95,10 @@ pub struct ClientRow {
     pub errors: Vec<(ErrorKind, i32, u64)>,
     /// Bytes forwarded to the server and to the client.
     pub bytes: [u64; 2],
+    /// Mean round-trip times of the open sockets to the clients and to the servers, where they were sampled.
+    pub tcp_rtt: [Option<Duration>; 2],
+    /// Segments sent again to the clients and to the servers.
+    pub tcp_retransmits: [u64; 2],
     /// Connection time spent with a request in flight, the running ones included.
     pub busy: Duration,
     /// Age of the oldest open connection.

@@ -129,6 +129,12 @@ families! {
     POOLED_CONNECTIONS_CLOSED = Connections Counter prefixed!("pooled_connections_closed_total"), "connections",
         ["upstream", "client", "app"],
         "Connections of the application's pools ended: what drivers report as ConnectionClosed.";
+    TCP_RTT = Connections Gauge prefixed!("tcp_rtt_seconds"), "seconds",
+        ["upstream", "client", "app", "side"],
+        "Mean smoothed round-trip time over the client's open sockets, sampled; side is client or server.";
+    TCP_RETRANSMITS = Connections Counter prefixed!("tcp_retransmits_total"), "segments",
+        ["upstream", "client", "app", "side"],
+        "TCP segments retransmitted by the proxy, sampled and at close.";
     CONNECTION_LIFETIME = Connections Histogram prefixed!("connection_lifetime_seconds"), "seconds",
         ["upstream", "client", "app"],
         "Time from accept to close of client connections.";

@@ -134,6 +134,16 @@ fn client(families: &mut Families, row: &ClientRow, detail: MetricsDetail) {
     ] {
         families.add(family, &own, value);
     }
+    for (side, rtt, retransmits) in [
+        ("client", row.tcp_rtt[0], row.tcp_retransmits[0]),
+        ("server", row.tcp_rtt[1], row.tcp_retransmits[1]),
+    ] {
+        let labels = [upstream, client, app, side];
+        if let Some(rtt) = rtt {
+            families.add(&c::TCP_RTT, &labels, rtt.as_secs_f64());
+        }
+        families.add(&c::TCP_RETRANSMITS, &labels, float(retransmits));
+    }
     for ((initiator, reason), count) in closes(&row.closed) {
         let labels = [upstream, client, app, initiator.label(), reason.label()];
         families.add(&c::CONNECTIONS_CLOSED, &labels, float(count));

@@ -13,6 +13,7 @@ use crate::connection::{
 use crate::diagnose::{Cause, ClientName, IncidentId, RankedCause, Severity};
 use crate::live::{ClientCounts, ClientKey, MongoClientRow};
 use crate::pools::{Inferred, Joined, MongoClientId, Pool};
+use crate::timeline::TcpState;
 use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
 
 fn second(seconds: u64) -> Timestamp {
@@ -235,7 +236,46 @@ fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Reco
         },
     );
     recorder.activity_changed(second(1), State::Active, 1);
+    let gauge = recorder.tcp_gauge();
+    for retransmits in [1, 3] {
+        let state = TcpState {
+            rtt: Duration::from_millis(2),
+            retransmits,
+            ..TcpState::default()
+        };
+        gauge.told([TcpState::default(), state]);
+    }
     recorder
+}
+
+#[test]
+fn round_trips_and_retransmits_are_told_by_side() {
+    let directory = directory(8);
+    let recorder = busy_connection(&directory, [10, 0, 0, 1], "orders");
+    let exposition = exposition(&directory, Health::new(), MetricsDetail::Standard);
+    let text = exposition.render(second(2));
+    let value = |family: &str, side: &str| {
+        let mut lines = text
+            .lines()
+            .filter(|line| line.starts_with(family) && line.contains(&format!("side=\"{side}\"")));
+        lines
+            .next()
+            .and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    };
+    assert_eq!(value("poolscope_tcp_rtt_seconds", "server"), Some(0.002));
+    // Nothing was measured there.
+    assert_eq!(value("poolscope_tcp_rtt_seconds", "client"), None);
+    assert_eq!(
+        value("poolscope_tcp_retransmits_total", "server"),
+        Some(3.0)
+    );
+    assert_eq!(
+        value("poolscope_tcp_retransmits_total", "client"),
+        Some(0.0)
+    );
+    recorder.ended(clean(), second(3));
+    let text = exposition.render(second(4));
+    assert!(text.contains("side=\"server\"} 3\n"), "{text}");
 }
 
 fn clean() -> Ending {

@@ -12,7 +12,7 @@ use super::drain::Call;
 use super::relay::{RelayEnd, relay};
 use super::tap::Tap;
 use super::workers::Seat;
-use super::{Shared, Upstream, socket};
+use super::{Shared, Upstream, socket, tcp_info};
 use crate::clients::DialFailure;
 use crate::connection::{Initiator, Manner};
 
@@ -95,7 +95,10 @@ async fn serve(
 ) -> RelayEnd {
     let dialled = Box::pin(dial(client, tap, upstream, shared)).await;
     match dialled {
-        Ok(server) => relay(client, &server, tap, call, shared.clock).await,
+        Ok(server) => {
+            let _watch = tcp_info::watch(tap.tcp_gauge(), client, &server);
+            relay(client, &server, tap, call, shared.clock).await
+        }
         Err(end) => end,
     }
 }

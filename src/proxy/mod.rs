@@ -18,6 +18,7 @@ mod pipe;
 mod relay;
 mod socket;
 mod tap;
+mod tcp_info;
 mod upstream;
 mod workers;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::Shared;
 use super::budget::{Budget, thread_time};
 use super::relay::Watcher;
-use crate::clients::{DialFailure, Recorder};
+use crate::clients::{DialFailure, Recorder, TcpGauge};
 use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::metrics::Health;
 use crate::time::Timestamp;
@@ -59,6 +59,11 @@ impl Tap {
     ) {
         self.recorder.dialled(at, took, server_side);
         self.look(at, |tracker, recorder| tracker.dialled(at, recorder));
+    }
+
+    /// Where samples of the connection's sockets go.
+    pub(super) fn tcp_gauge(&self) -> TcpGauge {
+        self.recorder.tcp_gauge()
     }
 
     pub(super) fn dial_failed(&mut self, at: Timestamp, failure: DialFailure) {

@@ -13,6 +13,8 @@ use std::thread::JoinHandle;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
+use super::tcp_info::sample_forever;
+
 /// How many connections more than the least loaded worker one may have before it hands new ones over. Handing
 /// over costs a wake-up and a second registration of the socket.
 const IMBALANCE: usize = 2;
@@ -106,7 +108,14 @@ impl Worker {
         let handle = runtime.handle().clone();
         let thread = std::thread::Builder::new()
             .name(format!("relay-{number}"))
-            .spawn(move || runtime.block_on(stop.cancelled()))?;
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = sample_forever() => {}
+                    }
+                });
+            })?;
         Ok(Self {
             handle,
             thread: Some(thread),
