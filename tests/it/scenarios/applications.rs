@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::network::host;
 use super::stage::{POOL, Stage, pool_option};
-use crate::support::{MongodOptions, now, raw};
+use crate::support::{MongodOptions, epoch_seconds, now, raw};
 
 const BEFORE: Duration = Duration::from_secs(3);
 const ALARM: Duration = Duration::from_secs(8);
@@ -32,6 +32,8 @@ pub(super) fn wrong_password(stage: &mut Stage) {
         .into();
     stage.steady(Duration::from_secs(1));
     stage.fault("the application has a wrong password", &["orders"]);
+    // Evident with the first refusal.
+    let mut is_refused = false;
     let begin = now();
     while begin.elapsed() < Duration::from_secs(5) {
         let agent = &mut stage.apps[app].agent;
@@ -44,6 +46,15 @@ pub(super) fn wrong_password(stage: &mut Stage) {
                 "do": "run", "name": "app", "operation": "find", "count": 4, "concurrency": 2,
             }));
             agent.answer_within(run, Duration::from_secs(20));
+        }
+        if !is_refused {
+            is_refused = true;
+            let told = agent
+                .events()
+                .into_iter()
+                .find(|event| event["event"] == "operation_failed");
+            let told = told.and_then(|event| event["at"].as_f64());
+            stage.fault_at = told.unwrap_or_else(epoch_seconds);
         }
         stage.await_alarm(Duration::from_millis(300));
     }

@@ -9,6 +9,8 @@ use super::table::{Expect, Scenario};
 
 /// From the first sufficient evidence to the alarm, in seconds.
 const DELAY_MAX: f64 = 2.0;
+/// The moments of harness, driver and wire of one event lie so far apart on a busy machine, in seconds.
+const MOMENTS_APART: f64 = 0.5;
 /// A moment of the driver may lie so far outside of the window that was told, in seconds.
 const WINDOW_SLACK: f64 = 0.3;
 
@@ -67,7 +69,7 @@ pub(super) fn judge(scenario: &Scenario, truth: &Value, incidents: &[Value]) -> 
         if scenario.is_immediate && delay > DELAY_MAX {
             faults.push(format!("after {delay:.1} s"));
         }
-        if delay < -0.05 {
+        if delay < -MOMENTS_APART {
             faults.push(format!("{:.1} s before the fault", -delay));
         }
         faults.extend(clients_amiss(truth, alarms[0]));

@@ -23,7 +23,7 @@ use std::sync::Mutex;
 
 use judge::{Verdict, judge};
 use report::{Outcome, Report};
-use table::{Expect, SCENARIOS, Scenario};
+use table::{SCENARIOS, Scenario};
 
 use crate::support::{Driver, Network, now, root};
 
@@ -79,8 +79,8 @@ fn cases() -> VecDeque<(&'static Scenario, Driver)> {
     let mut cases = VecDeque::new();
     for round in 0..runs.max(healthy) {
         for scenario in SCENARIOS {
-            let is_healthy = matches!(scenario.expect, Expect::Info(_) | Expect::Quiet);
-            if round >= if is_healthy { healthy } else { runs } {
+            let rounds = if scenario.is_healthy() { healthy } else { runs };
+            if round >= rounds {
                 continue;
             }
             if scenario.takes_root() && !Network::is_possible() {

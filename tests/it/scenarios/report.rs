@@ -42,6 +42,13 @@ impl Outcome {
         }
     }
 
+    /// Of a healthy scenario: every run counts.
+    fn is_healthy(&self) -> bool {
+        let mut scenarios = SCENARIOS.iter();
+        let scenario = scenarios.find(|scenario| scenario.name == self.scenario);
+        scenario.is_some_and(Scenario::is_healthy)
+    }
+
     pub(super) fn is_good(&self) -> bool {
         self.faults.is_empty()
     }
@@ -78,7 +85,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// With the outcomes of cases that are not played this time, the newest of each, where `KEEP` is set.
+    /// With the outcomes of earlier matrices where `KEEP` is set: the newest of each case, and all of healthy ones.
     pub(super) fn open() -> Self {
         let directory = root().join("target/scenarios");
         fs::create_dir_all(&directory).unwrap();
@@ -116,9 +123,15 @@ impl Report {
                 delay: value["delay"].as_f64(),
                 took: value["took"].as_f64().unwrap_or_default(),
             };
-            newest.insert((field("scenario"), field("driver")), outcome);
+            let runs: &mut Vec<Outcome> = newest
+                .entry((field("scenario"), field("driver")))
+                .or_default();
+            if !outcome.is_healthy() {
+                runs.clear();
+            }
+            runs.push(outcome);
         }
-        newest.into_values().collect()
+        newest.into_values().flatten().collect()
     }
 
     /// Takes an outcome in, and writes everything anew.
@@ -132,8 +145,10 @@ impl Report {
         writeln!(file, "{}", outcome.to_json(&self.commit)).unwrap();
         // A case that is played again makes what was known of it before void.
         if std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty()) {
-            self.outcomes
-                .retain(|old| (&old.scenario, &old.driver) != (&outcome.scenario, &outcome.driver));
+            self.outcomes.retain(|old| {
+                old.is_healthy()
+                    || (&old.scenario, &old.driver) != (&outcome.scenario, &outcome.driver)
+            });
         }
         self.outcomes.push(outcome);
         fs::write(self.directory.join("summary.md"), self.summary()).unwrap();

@@ -128,6 +128,11 @@ const fn healthy(
 }
 
 impl Scenario {
+    /// Whether nothing is wrong in it.
+    pub(super) fn is_healthy(&self) -> bool {
+        matches!(self.expect, Expect::Info(_) | Expect::Quiet)
+    }
+
     /// Whether it is about what only the kernel can do to packets.
     pub(super) fn takes_root(&self) -> bool {
         std::ptr::fn_addr_eq(self.set, Stage::behind_wire as Set)

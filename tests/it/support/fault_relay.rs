@@ -196,8 +196,10 @@ async fn ended(client: &mut TcpStream, server: &mut TcpStream, shared: &Shared) 
         let idle_at = idle_cut.map(|(limit, _)| *used_at.lock().unwrap() + limit);
         let old_at = cuts_after.map(|limit| opened_at + limit);
         tokio::select! {
-            result = &mut both => return if result.is_ok() { Cut::Fin } else { Cut::Reset },
+            // A cut is for all at once: what the peers of other connections do about theirs comes too late.
+            biased;
             _ = cuts.changed() => return cuts.borrow().1,
+            result = &mut both => return if result.is_ok() { Cut::Fin } else { Cut::Reset },
             _ = faults.changed() => {}
             () = until(old_at) => return Cut::Reset,
             () = until(idle_at) => {
