@@ -84,6 +84,11 @@ pub(super) fn are_kin(
     {
         return false;
     }
+    // A client that stays away is an incident of its own: the trouble it comes from may long be over.
+    let is_silence = |kind: &SignalKind| matches!(kind, SignalKind::SilentAfterTrouble { .. });
+    if is_silence(&signal.kind) != case.kinds().any(is_silence) {
+        return false;
+    }
     match tone {
         Tone::Probing => true,
         Tone::Rollout => is_same_app(case, signal, pools),

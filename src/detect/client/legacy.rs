@@ -65,6 +65,8 @@ struct Loss {
     requests: u64,
     closed: u64,
     is_told: bool,
+    /// Somebody reached the server again.
+    back_at: Option<Timestamp>,
     wedged_told_at: Option<Timestamp>,
 }
 
@@ -140,6 +142,7 @@ impl Client {
             requests: u64::from(connection.last.in_flight),
             closed: 1,
             is_told: false,
+            back_at: None,
             wedged_told_at: None,
         });
     }
@@ -246,8 +249,9 @@ impl Client {
         let reached = upstream
             .dialled_at
             .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
-        let is_silent =
-            reached.is_some_and(|reached| at.since(reached) >= SILENT) && silent >= SILENT;
+        loss.back_at = loss.back_at.or(reached);
+        let back_at = loss.back_at;
+        let is_silent = back_at.is_some_and(|back| at.since(back) >= SILENT) && silent >= SILENT;
         let is_due = loss
             .wedged_told_at
             .is_none_or(|told| at.since(told) >= SILENT);
@@ -262,7 +266,7 @@ impl Client {
         signals.push(about(
             loss.upstream,
             instance,
-            last_try,
+            back_at.unwrap_or(last_try),
             at,
             SignalKind::SilentAfterTrouble {
                 silent,
