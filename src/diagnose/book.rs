@@ -241,6 +241,7 @@ fn is_news(before: &Incident, now: &Incident) -> bool {
     before.cause() != now.cause()
         || before.severity != now.severity
         || before.clients != now.clients
+        || before.logged != now.logged
         || (before.confidence() - now.confidence()).abs() > CONFIDENCE_STEP
         || aggravations(before) != aggravations(now)
 }

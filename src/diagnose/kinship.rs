@@ -38,11 +38,12 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
             in_flight: 0,
             ..
         } => Tone::Rollout,
-        SignalKind::ClientClosed { group, .. }
-            if group.has_said_goodbye && group.in_flight == 0 =>
-        {
-            Tone::Rollout
-        }
+        SignalKind::ClientClosed {
+            group,
+            still_busy: 0,
+            transactions: 0,
+            ..
+        } if group.has_said_goodbye && group.in_flight == 0 => Tone::Rollout,
         SignalKind::ServerClosed { .. }
         | SignalKind::ClientClosed { .. }
         | SignalKind::EqualIdleAge { .. }

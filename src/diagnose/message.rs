@@ -23,7 +23,7 @@ const WORTH_A_LOOK: f64 = 0.4;
 pub(super) fn logged(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Logged> {
     case.signals()
         .iter()
-        .filter_map(|signal| told(signal, pools).or_else(|| forced(signal, incident, pools)))
+        .filter_map(|signal| told(signal, pools).or_else(|| forced(signal, incident, case, pools)))
         .collect()
 }
 
@@ -46,7 +46,7 @@ fn told(signal: &Signal, pools: &Pools) -> Option<Logged> {
 }
 
 /// A client that was closed by force, or may have been.
-fn forced(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged> {
+fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> Option<Logged> {
     let SignalKind::ClientClosed {
         group,
         is_after_trouble: false,
@@ -62,7 +62,12 @@ fn forced(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged>
         ) && ranked.confidence >= WORTH_A_LOOK
     });
     let instance = pools.instance(signal.subject.instance?)?;
-    if !is_possible || !instance.has_legacy_pool() || group.has_said_goodbye {
+    // What destroyed itself was not closed.
+    let has_own_cause = case.signals().iter().any(|other| {
+        matches!(other.kind, SignalKind::PoolDestroyed(_))
+            && other.subject.instance == signal.subject.instance
+    });
+    if has_own_cause || !is_possible || !instance.has_legacy_pool() || group.has_said_goodbye {
         return None;
     }
     // A relayed connection ends when the server has noticed, too: the close may lie before it.

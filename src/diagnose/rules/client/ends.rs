@@ -245,7 +245,12 @@ pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
     };
     match farewell.is_alive {
         Some(true) => {
-            confidence += 0.3;
+            // Nothing but a close of the client ends its monitors with its pool.
+            confidence += if farewell.group.monitors > 0 {
+                0.38
+            } else {
+                0.3
+            };
             evidence.push(note(
                 at,
                 "the process lives on: other connections of it carry on, or new ones continue its request ids",
