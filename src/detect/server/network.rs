@@ -90,8 +90,24 @@ impl Detector for Network {
         for ((upstream, side), losses) in &mut self.losses {
             losses.tell(*upstream, *side, at, signals);
         }
+        // Where the kernel measures and finds the network quick, late hellos are owed to whoever answers them.
+        let mut quick = BTreeSet::new();
         for ((upstream, measure), trips) in &mut self.round_trips {
+            let had = signals.len();
             trips.tell(*upstream, *measure, at, signals);
+            match measure {
+                Measure::Kernel(Side::Server) => {
+                    if trips.recent.len() >= ROUND_TRIPS_MIN && trips.episode.is_none() {
+                        quick.insert(*upstream);
+                    }
+                }
+                Measure::Kernel(Side::Client) => {}
+                Measure::Hello => {
+                    if quick.contains(upstream) {
+                        signals.truncate(had);
+                    }
+                }
+            }
         }
     }
 }
