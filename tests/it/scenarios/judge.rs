@@ -69,8 +69,13 @@ pub(super) fn judge(scenario: &Scenario, truth: &Value, incidents: &[Value]) -> 
         if scenario.is_immediate && delay > DELAY_MAX {
             faults.push(format!("after {delay:.1} s"));
         }
-        if delay < -MOMENTS_APART {
-            faults.push(format!("{:.1} s before the fault", -delay));
+        let injected_at = truth["injected_at"]
+            .as_f64()
+            .unwrap_or(fault_at)
+            .min(fault_at);
+        let too_early = injected_at - fault_at - delay;
+        if too_early > MOMENTS_APART {
+            faults.push(format!("{too_early:.1} s before the fault"));
         }
         faults.extend(clients_amiss(truth, alarms[0]));
     }

@@ -65,7 +65,9 @@ pub(super) struct Stage {
     pub(super) constructor: Value,
     /// What was done.
     pub(super) fault: String,
-    /// When the evidence was there, in seconds since the epoch.
+    /// When that was done, in seconds since the epoch.
+    pub(super) injected_at: f64,
+    /// When the evidence of it was there; not before that.
     pub(super) fault_at: f64,
     /// Names of the applications it concerned.
     pub(super) affected: Vec<String>,
@@ -165,6 +167,7 @@ impl Stage {
             directory,
             constructor: Value::Null,
             fault: String::new(),
+            injected_at: 0.0,
             fault_at: 0.0,
             affected: Vec::new(),
             notes: Vec::new(),
@@ -331,6 +334,7 @@ impl Stage {
         what.clone_into(&mut self.fault);
         self.affected = affected.iter().map(|&name| name.to_owned()).collect();
         self.fault_at = epoch_seconds();
+        self.injected_at = self.fault_at;
     }
 
     /// Makes the server treat commands in a way of its own (the fail point `failCommand`).
@@ -438,7 +442,7 @@ impl Stage {
             })
             .collect();
         json!({
-            "case": case, "fault": self.fault, "fault_at": self.fault_at, "affected": self.affected,
+            "case": case, "fault": self.fault, "injected_at": self.injected_at, "fault_at": self.fault_at, "affected": self.affected,
             "judged_at": epoch_seconds(), "alarm_seen_at": self.alarm_seen_at, "notes": self.notes, "apps": apps,
         })
     }

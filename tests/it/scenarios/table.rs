@@ -469,7 +469,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     healthy(
         "health_checks",
         Expect::Info("health_checks"),
-        SOME,
+        &Driver::ALL,
         Stage::alone,
         applications::health_checks,
     ),
