@@ -158,6 +158,8 @@ pub enum SignalKind {
         created: u64,
         /// Those closed again in it.
         closed: u64,
+        /// When so many had been made that it was no start of an application.
+        evident_at: Timestamp,
         /// The window.
         window: Duration,
         /// Operations each carried, on the average.

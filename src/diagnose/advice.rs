@@ -75,10 +75,10 @@ impl Family {
     const fn orderly_close(self) -> &'static str {
         match self {
             Self::NodeLegacy | Self::NodeUnified3 | Self::Node => {
-                "await Promise.allSettled(pending); await client.close()"
+                "Promise.allSettled(pending).then(() => client.close())"
             }
             Self::PyMongo => "executor.shutdown(wait=True); client.close()",
-            Self::Rust => "join_all(tasks).await; client.shutdown().await",
+            Self::Rust => "futures::future::join_all(tasks), then Client::shutdown",
             Self::Go => "wg.Wait(); client.Disconnect(ctx)",
             Self::Java => "executor.awaitTermination(…); client.close()",
             Self::Other => "wait for pending operations, then close the client",

@@ -41,6 +41,8 @@ pub(super) struct Churn {
 #[derive(Debug)]
 struct Episode {
     began_at: Timestamp,
+    /// When the client was made that was one too many.
+    evident_at: Timestamp,
     told_at: Timestamp,
     /// The newest client that was counted.
     newest_at: Timestamp,
@@ -52,6 +54,8 @@ struct Episode {
 #[derive(Debug, Default)]
 struct Count {
     created: u64,
+    /// When each was made.
+    moments: Vec<Timestamp>,
     closed: u64,
     ripe: u64,
     brief: u64,
@@ -77,6 +81,7 @@ impl Detector for Churn {
             make_room(&mut self.episodes, instance);
             let episode = self.episodes.entry(instance).or_insert_with(|| Episode {
                 began_at: count.first_at.unwrap_or(at),
+                evident_at: count.evident_at().unwrap_or(at),
                 told_at: Timestamp::default(),
                 newest_at: Timestamp::default(),
                 created: 0,
@@ -103,6 +108,7 @@ impl Detector for Churn {
                 SignalKind::ClientChurn {
                     created: episode.created.max(count.created),
                     closed: episode.closed.max(count.closed),
+                    evident_at: episode.evident_at,
                     window: at.since(episode.began_at),
                     operations_each,
                 },
@@ -124,6 +130,7 @@ impl Churn {
             let operations: u64 = client.pools.values().map(|pool| pool.operations).sum();
             let count = counts.entry(client.instance).or_default();
             count.created += 1;
+            count.moments.push(client.created_at);
             count.operations += operations;
             count.closed += u64::from(client.closed_at.is_some());
             count.first_at = Some(
@@ -152,6 +159,14 @@ impl Churn {
 }
 
 impl Count {
+    /// When the client was made that is one too many.
+    fn evident_at(&self) -> Option<Timestamp> {
+        let mut moments = self.moments.clone();
+        moments.sort_unstable();
+        let place = usize::try_from(CREATED_MIN).ok()?.checked_sub(1)?;
+        moments.get(place).copied()
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "counts of clients")]
     fn is_churn(&self) -> bool {
         self.created >= CREATED_MIN

@@ -31,6 +31,7 @@ pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) ->
     let SignalKind::ClientChurn {
         created,
         closed,
+        evident_at,
         window,
         operations_each,
     } = signal.kind
@@ -57,7 +58,7 @@ pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) ->
             format!("each carried {operations_each:.1} operations on the average"),
         ),
     ];
-    Some(opinion(Cause::ClientPerRequest, 0.9, signal.at, evidence))
+    Some(opinion(Cause::ClientPerRequest, 0.9, evident_at, evidence))
 }
 
 /// Dials without pause.
