@@ -1,8 +1,10 @@
 //! Signals that belong together.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::ClientName;
+use crate::connection::Initiator;
 use crate::detect::{Signal, SignalKind, is_of_a_client};
 use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
@@ -10,6 +12,10 @@ use crate::timeline::UpstreamId;
 
 /// Signals a case keeps: its beginning and its newest; what comes between is left out first.
 const SIGNALS_MAX: usize = 96;
+
+/// A client whose connection the server's side ended so shortly before is concerned by what follows: dials are refused
+/// milliseconds after a process has died.
+const LOST_LATELY: Duration = Duration::from_secs(1);
 
 /// Client instances a case names.
 const CLIENTS_MAX: usize = 1000;
@@ -133,7 +139,11 @@ impl Case {
             connection.upstream == signal.subject.upstream
                 && is_of_a_client(connection)
                 && connection.opened_at <= signal.at
-                && connection.ended.is_none_or(|end| end.at >= signal.at)
+                && connection.ended.is_none_or(|end| {
+                    end.at >= signal.at
+                        || end.ending.initiator == Initiator::Server
+                            && end.at + LOST_LATELY >= signal.at
+                })
         });
         let mut ids: Vec<InstanceId> = concerned
             .filter_map(|connection| connection.instance)
