@@ -1,9 +1,13 @@
 //! Incidents for people: a list, and one of them explained.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use super::format::{UNKNOWN, duration, safe, shorten};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
+use crate::diagnose::Cause;
 use crate::time::Timestamp;
 
 /// Clients that a line names before it only counts them.
@@ -47,7 +51,7 @@ pub(super) fn table(answer: &api::Incidents) -> String {
                     format!("{lasted}+").into()
                 },
                 safe(&row.upstream).into(),
-                clients(&row.clients, CLIENTS_NAMED_MAX).into(),
+                applications(&row.clients).into(),
             ]
         })
         .collect();
@@ -91,6 +95,57 @@ pub(super) fn news(event: &str, row: &api::Incident) -> String {
 
 /// Everything about one incident.
 pub(super) fn explain(row: &api::Incident) -> String {
+    let mut text = heading(row);
+    text.push('\n');
+    text += &wrap("", &safe(&row.summary));
+    course(&mut text, row);
+    let mut causes = row.causes.iter();
+    if let Some(first) = causes.next() {
+        let name = safe(&first.cause);
+        section(&mut text, &format!("Why {name}"));
+        text += &facts("  + ", &first.evidence);
+        text += &facts("  - ", &first.against);
+    }
+    // That it could be something nobody knows speaks for itself.
+    let others: Vec<&api::RankedCause> = causes
+        .filter(|cause| cause.cause != Cause::Unknown.label())
+        .collect();
+    if !others.is_empty() {
+        section(&mut text, "What it was taken for, and what speaks against it");
+    }
+    for cause in others {
+        text += &title(cause);
+        text += &facts("    - ", &cause.against);
+        text += &facts("    + ", &cause.evidence);
+    }
+    if !row.aggravations.is_empty() {
+        section(&mut text, "What makes it worse");
+    }
+    for cause in &row.aggravations {
+        text += &title(cause);
+        text += &facts("    + ", &cause.evidence);
+        text += &facts("    - ", &cause.against);
+    }
+    if !row.advice.is_empty() {
+        section(&mut text, "What to do");
+    }
+    for (number, advice) in (1..).zip(&row.advice) {
+        text += &wrap(&format!("  {number}. "), &safe(&advice.text));
+        // On one line, however long: it is there to be copied.
+        let command = advice.command.as_ref();
+        text += &command.map_or_else(String::new, |command| format!("       {}\n", safe(command)));
+    }
+    if !row.logged.is_empty() {
+        section(&mut text, "What the logs of the applications say");
+    }
+    for logged in &row.logged {
+        text += &log(logged);
+    }
+    text
+}
+
+/// What it is, how sure, since when, and whom it concerns.
+fn heading(row: &api::Incident) -> String {
     let state = match &row.closed_at {
         None => "it goes on".to_owned(),
         Some(closed) => {
@@ -100,79 +155,58 @@ pub(super) fn explain(row: &api::Incident) -> String {
             format!("over at {}{lasted}", clock(closed))
         }
     };
-    let mut text = wrap(
-        "",
-        &format!(
-            "#{} {} {} ({}), since {}, {state}",
-            row.id,
-            safe(&row.severity),
-            safe(&row.cause),
-            percent(row.confidence),
-            safe(&row.opened_at),
-        ),
+    let told = between(&row.opened_at, &row.detected_at).map_or_else(String::new, |seconds| {
+        format!("; told {} after it began", duration(seconds))
+    });
+    let what = format!(
+        "#{} {} {}, {} sure",
+        row.id,
+        safe(&row.severity),
+        safe(&row.cause),
+        percent(row.confidence)
     );
+    let when = format!("since {}, {state}{told}", safe(&row.opened_at));
     let who = clients(&row.clients, CLIENTS_EXPLAINED_MAX);
-    text += &wrap("", &format!("{} with {who}", safe(&row.upstream)));
-    text.push('\n');
-    text += &wrap("", &safe(&row.summary));
+    wrap("", &what)
+        + &wrap("", &when)
+        + &wrap("", &format!("upstream {}, clients {who}", safe(&row.upstream)))
+}
 
-    section(&mut text, "What happened");
+/// The course of events; nothing where nothing is known.
+fn course(text: &mut String, row: &api::Incident) {
+    if row.timeline.is_empty() {
+        return;
+    }
+    section(text, "What happened");
     for moment in &row.timeline {
         let after = between(&row.opened_at, &moment.at)
             .map_or_else(String::new, |seconds| format!("{seconds:>+8.3}s"));
         let mark = format!("  {} {after}  ", clock(&moment.at));
-        text += &wrap(&mark, &safe(&moment.what));
+        *text += &wrap(&mark, &safe(&moment.what));
     }
-    for (place, cause) in row.causes.iter().enumerate() {
-        if place == 0 {
-            section(&mut text, &format!("Why {}", safe(&cause.cause)));
-            text += &grounds(cause);
-        } else {
-            if place == 1 {
-                section(&mut text, "What it is less likely to be");
-            }
-            text += &title(cause);
-            text += &grounds(cause);
-        }
-    }
-    for (place, cause) in row.aggravations.iter().enumerate() {
-        if place == 0 {
-            section(&mut text, "What makes it worse");
-        }
-        text += &title(cause);
-        text += &grounds(cause);
-    }
-    for (number, advice) in (1..).zip(&row.advice) {
-        if number == 1 {
-            section(&mut text, "What to do");
-        }
-        text += &wrap(&format!("  {number}. "), &safe(&advice.text));
-        // On one line, however long: it is there to be copied.
-        let command = advice.command.as_ref();
-        text += &command.map_or_else(String::new, |command| format!("       {}\n", safe(command)));
-    }
-    for (place, logged) in row.logged.iter().enumerate() {
-        if place == 0 {
-            section(&mut text, "What the logs say");
-        }
-        let hanging = if logged.hanging == 0 {
-            String::new()
-        } else {
-            format!("; {} more operations never call back", logged.hanging)
-        };
-        let said = format!(
-            "{} \"{}\", about {} times between {} and {}{hanging}. It was set off at {} on the wire: {}",
-            client(&logged.client),
-            safe(&logged.message),
-            logged.failed,
-            clock(&logged.from),
-            clock(&logged.until),
-            clock(&logged.wire_at),
-            safe(&logged.trigger)
-        );
-        text += &wrap("  ", &said);
-    }
-    text
+}
+
+/// Where to look for which line in whose log.
+fn log(logged: &api::Logged) -> String {
+    let hanging = if logged.hanging == 0 {
+        String::new()
+    } else {
+        format!("; {} more operations never call back", logged.hanging)
+    };
+    let said = format!(
+        "\"{}\" in the log of {}, about {} times between {} and {}{hanging}",
+        safe(&logged.message),
+        client(&logged.client),
+        logged.failed,
+        clock(&logged.from),
+        clock(&logged.until),
+    );
+    let why = format!(
+        "set off at {} on the wire: {}",
+        clock(&logged.wire_at),
+        safe(&logged.trigger)
+    );
+    wrap("  ", &said) + &wrap("    ", &why)
 }
 
 fn section(text: &mut String, title: &str) {
@@ -184,22 +218,49 @@ fn title(cause: &api::RankedCause) -> String {
     format!("  {name} ({})\n", percent(cause.confidence))
 }
 
-/// What speaks for a cause, and against it.
-fn grounds(cause: &api::RankedCause) -> String {
-    let facts = |mark, facts: &[api::Evidence]| -> String {
-        let lines = facts.iter().map(|fact| {
-            let count = fact.count.map(|count| format!("×{count}"));
-            let at = fact.at.as_deref().map(clock);
-            let beside: Vec<String> = [count, at].into_iter().flatten().collect();
-            let beside = match beside[..] {
-                [] => String::new(),
-                _ => format!(" ({})", beside.join(", ")),
-            };
-            wrap(mark, &format!("{}{beside}", safe(&fact.fact)))
-        });
-        lines.collect()
-    };
-    facts("    + ", &cause.evidence) + &facts("    - ", &cause.against)
+/// Facts, each behind `mark`, with what they do not say themselves: how many, and when.
+fn facts(mark: &str, facts: &[api::Evidence]) -> String {
+    let lines = facts.iter().map(|fact| {
+        let count = fact.count.filter(|count| !says(&fact.fact, *count));
+        let count = count.map(|count| format!("×{count}"));
+        let at = fact.at.as_deref().map(clock);
+        let beside: Vec<String> = [count, at].into_iter().flatten().collect();
+        let beside = match beside[..] {
+            [] => String::new(),
+            _ => format!(" ({})", beside.join(", ")),
+        };
+        wrap(mark, &format!("{}{beside}", safe(&fact.fact)))
+    });
+    lines.collect()
+}
+
+/// Whether a sentence holds a number.
+fn says(fact: &str, number: u64) -> bool {
+    let number = number.to_string();
+    let mut words = fact.split(|char: char| !char.is_ascii_alphanumeric());
+    words.any(|word| word == number)
+}
+
+/// `orders (4), billing`: a short form of many clients.
+fn applications(all: &[api::IncidentClient]) -> String {
+    if all.len() <= CLIENTS_NAMED_MAX {
+        return clients(all, CLIENTS_NAMED_MAX);
+    }
+    let mut counts = BTreeMap::<&str, usize>::new();
+    for client in all {
+        *counts.entry(&client.app).or_default() += 1;
+    }
+    let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+    counts.sort_by_key(|&(_, count)| Reverse(count));
+    let named = counts.iter().map(|&(app, count)| {
+        let name = if app.is_empty() { "unnamed" } else { app };
+        let name = shorten(&safe(name), CLIENT_WIDTH_MAX, 0);
+        match count {
+            1 => name,
+            _ => format!("{name} ({count})"),
+        }
+    });
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn client(client: &api::IncidentClient) -> String {
@@ -229,7 +290,7 @@ fn percent(confidence: f64) -> String {
 }
 
 /// Time of day, to the millisecond.
-fn clock(moment: &str) -> String {
+pub(super) fn clock(moment: &str) -> String {
     safe(moment.get(11..23).unwrap_or(moment))
 }
 
@@ -244,7 +305,8 @@ fn since(moment: &str, now: &str) -> String {
     safe(shown.unwrap_or(moment))
 }
 
-fn between(from: &str, until: &str) -> Option<f64> {
+/// Seconds from one moment to another.
+pub(super) fn between(from: &str, until: &str) -> Option<f64> {
     let from: Timestamp = from.parse().ok()?;
     let until: Timestamp = until.parse().ok()?;
     Some(if until >= from {

@@ -8,6 +8,7 @@ mod flags;
 mod follow;
 mod format;
 mod incidents;
+mod pools;
 mod replay;
 mod show;
 mod table;
@@ -55,6 +56,9 @@ enum Command {
         /// Only this upstream
         #[arg(long)]
         upstream: Option<String>,
+        /// A row a MongoClient object instead: its pool, as inferred, and when that was cleared
+        #[arg(long)]
+        pools: bool,
     },
     /// Show open connections, oldest first
     Connections {
@@ -200,6 +204,18 @@ impl Cli {
                 asking,
                 client,
                 upstream,
+                pools: true,
+            } => {
+                let filters = [("client", client), ("upstream", upstream)];
+                asking.show(&[client::path("clients", &filters)], |[answer]| {
+                    Ok(pools::pools(&client::decode(answer)?))
+                })
+            }
+            Command::Clients {
+                asking,
+                client,
+                upstream,
+                pools: false,
             } => {
                 let filters = [("client", client), ("upstream", upstream)];
                 let paths = [
@@ -310,6 +326,11 @@ impl Asking {
             .build()
             .context("cannot start")?;
         runtime.block_on(follow::follow(&self.address, |event| {
+            if event.name == "lagged" {
+                // Beside the news, so that whoever reads them as JSON is not disturbed.
+                let note = "news were missed; `poolscope incidents --all` shows what happened\n";
+                io::stderr().write_all(note.as_bytes()).ok();
+            }
             if !event.name.starts_with("incident_") {
                 return Ok(true);
             }

@@ -7,7 +7,7 @@ use crate::admin::api;
 use crate::connection::{CloseReason, Initiator};
 
 const LEGEND: &str = "\
-POOLS: MongoClient objects, told by their monitors (-: none to tell by). CONN: all open connections.
+POOLS: MongoClient objects; --pools lists them (-: none to tell). CONN: all open connections.
 ACTIVE, IDLE: in pools. MON: those that only watch the server. CLOSED BY C/S/P: first by client,
 server, proxy. ABRUPT: of these, all but orderly ends. OPS/CONN: operations a pooled one carried.
 P95: command time.
@@ -245,7 +245,8 @@ fn sums(name: String, rows: &[&api::Client]) -> [Cell; 13] {
     ]
 }
 
-fn client(app: &str, address: &str) -> Cell {
+/// An instance; its address is kept when the name is cut.
+pub(super) fn client(app: &str, address: &str) -> Cell {
     let address = safe(address);
     if app.is_empty() {
         Cell::from(address)

@@ -1,0 +1,125 @@
+//! Mongo clients for people: what pool each has, and when it was cleared.
+
+use std::cmp::Reverse;
+
+use super::format::{UNKNOWN, count, duration, number, or_unknown, plural, safe};
+use super::incidents::{between, clock};
+use super::show::client as name;
+use super::table::Align::{Number, Text};
+use super::table::{Cell, render, wrap};
+use crate::admin::api;
+
+/// Clears that are told one by one, the newest first.
+const CLEARS_TOLD_MAX: usize = 10;
+
+const LEGEND: &str = "\
+One row a MongoClient object and upstream. SURE: that these connections are one client's. SIZE, PEAK:
+pooled connections, now and at most. MAX: its maxPoolSize as inferred (-: no evidence yet). RECYCLED:
+connections replaced a minute. LOST: closed for an error or with the pool. CLEARS: of the pool.
+";
+
+/// The mongo clients of the rows, those with the largest pools first; those that were closed only counted.
+pub(super) fn pools(answer: &api::Clients) -> String {
+    let all = || {
+        let rows = answer.clients.iter();
+        rows.flat_map(|row| row.mongo_clients.iter().map(move |pool| (row, pool)))
+    };
+    let mut open: Vec<_> = all()
+        .filter(|(_, pool)| pool.closed_at.is_none())
+        .collect();
+    open.sort_by_key(|(row, pool)| {
+        (
+            &row.upstream,
+            Reverse(pool.pool_size.open),
+            &row.client,
+            pool.id,
+        )
+    });
+    let closed = all().count() - open.len();
+    let closed = plural(u64::try_from(closed).unwrap_or(u64::MAX), "mongo client");
+    if open.is_empty() {
+        return format!("no mongo client; {closed} lately closed\n");
+    }
+    let columns = [
+        ("CLIENT", Text),
+        ("ID", Number),
+        ("SURE", Number),
+        ("AGE", Number),
+        ("SIZE", Number),
+        ("PEAK", Number),
+        ("MAX", Number),
+        ("ACTIVE", Number),
+        ("IDLE", Number),
+        ("MON", Number),
+        ("MADE", Number),
+        ("LOST", Number),
+        ("RECYCLED\n/MIN", Number),
+        ("OPS/\nCONN", Number),
+        ("CLEARS", Number),
+    ];
+    let mut text = String::new();
+    for upstream in open.chunk_by(|(a, _), (b, _)| a.upstream == b.upstream) {
+        let cells: Vec<[Cell; 15]> = upstream
+            .iter()
+            .map(|(row, pool)| cells(row, pool, &answer.at))
+            .collect();
+        if let [(row, _), ..] = upstream {
+            text += &wrap("", &format!("{}:", safe(&row.upstream)));
+        }
+        text += &render(columns, &cells, None);
+        text.push('\n');
+    }
+    text += &clears(all());
+    text + &format!("{closed} lately closed\n") + LEGEND
+}
+
+fn cells(row: &api::Client, pool: &api::MongoClient, at: &str) -> [Cell; 15] {
+    let size = &pool.pool_size;
+    let lost = pool.closed.stale.saturating_add(pool.closed.error);
+    [
+        name(&row.app, &row.address),
+        pool.id.to_string().into(),
+        format!("{:.0} %", pool.confidence * 100.0).into(),
+        or_unknown(between(&pool.created_at, at), duration).into(),
+        count(size.open).into(),
+        count(size.peak).into(),
+        size.max_inferred
+            .map_or_else(|| UNKNOWN.to_owned(), |max| format!("{:.0}", max.value))
+            .into(),
+        count(size.active).into(),
+        count(size.idle).into(),
+        count(pool.monitors).into(),
+        count(pool.created).into(),
+        count(lost).into(),
+        number(pool.recycled_per_minute).into(),
+        or_unknown(pool.operations_per_connection, number).into(),
+        pool.pool_clears.len().to_string().into(),
+    ]
+}
+
+/// When which pool was cleared, why, what it took, and how long it was out of order.
+fn clears<'a>(all: impl Iterator<Item = (&'a api::Client, &'a api::MongoClient)>) -> String {
+    let mut clears: Vec<_> = all
+        .flat_map(|(row, pool)| pool.pool_clears.iter().map(move |clear| (row, pool, clear)))
+        .collect();
+    clears.sort_by_key(|(row, pool, clear)| (Reverse(&clear.at), &row.client, pool.id));
+    let lines = clears.iter().take(CLEARS_TOLD_MAX).map(|(row, pool, clear)| {
+        let ready = match &clear.ready_at {
+            None => "not ready since".to_owned(),
+            Some(ready) => between(&clear.at, ready).map_or_else(
+                || "ready again".to_owned(),
+                |seconds| format!("ready after {}", duration(seconds)),
+            ),
+        };
+        let text = format!(
+            "{} pool of {}#{} cleared ({}): {} went, {ready}",
+            clock(&clear.at),
+            safe(&row.client),
+            pool.id,
+            safe(&clear.trigger),
+            plural(clear.closed, "connection"),
+        );
+        wrap("", &text)
+    });
+    lines.collect()
+}
