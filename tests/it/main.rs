@@ -17,6 +17,7 @@ mod drain;
 mod drivers;
 mod exposition;
 mod hostile;
+mod incidents;
 mod mongo_clients;
 mod parity;
 mod prometheus;

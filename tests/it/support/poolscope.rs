@@ -17,6 +17,8 @@ pub(crate) struct Poolscope {
     process: Process,
     listeners: Vec<Port>,
     web: Port,
+    upstreams: Vec<SocketAddr>,
+    args: Vec<String>,
 }
 
 impl Poolscope {
@@ -54,9 +56,28 @@ impl Poolscope {
     }
 
     #[track_caller]
-    fn launch(mut command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
+    fn launch(command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let listeners: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
         let web = Port::reserve();
+        let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
+        Self {
+            process: Self::run(command, &listeners, &web, upstreams, &args),
+            listeners,
+            web,
+            upstreams: upstreams.to_vec(),
+            args,
+        }
+    }
+
+    /// Starts the process on ports that are reserved; returns when it is ready.
+    #[track_caller]
+    fn run(
+        mut command: Command,
+        listeners: &[Port],
+        web: &Port,
+        upstreams: &[SocketAddr],
+        args: &[String],
+    ) -> Process {
         command.arg("serve");
         for (listener, upstream) in listeners.iter().zip(upstreams) {
             command
@@ -77,11 +98,16 @@ impl Poolscope {
                 other => Err(format!("not ready: {other:?}\n{:#?}", process.lines())),
             }
         });
-        Self {
-            process,
-            listeners,
-            web,
-        }
+        process
+    }
+
+    /// Kills the process and starts another in its place; returns when that is ready.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        self.process.kill();
+        let command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+        let (listeners, web) = (&self.listeners, &self.web);
+        self.process = Self::run(command, listeners, web, &self.upstreams, &self.args);
     }
 
     /// Where clients connect to the first upstream.
