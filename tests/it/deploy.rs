@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use bson::doc;
+use serde_json::json;
 
-use crate::support::{Connection, Mongod, Poolscope, Prometheus, eventually_equal, promtool, root};
+use crate::support::{
+    Agent, Driver, Mongod, Poolscope, Prometheus, eventually, eventually_equal, promtool, root,
+};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -118,6 +119,7 @@ fn expressions() -> BTreeMap<String, String> {
         let (name, rest) = rule.split_once('\n').unwrap();
         let expression = rest.split_once("expr: ").unwrap().1;
         let expression = expression.split("\n        for:").next().unwrap();
+        let expression = expression.split("\n        labels:").next().unwrap();
         let words: Vec<&str> = expression
             .trim_start_matches(">-")
             .split_whitespace()
@@ -150,18 +152,28 @@ fn an_alert_turns_true_over_the_real_thing_and_the_others_do_not() {
             .filter(|(_, expression)| !prometheus.query(expression).is_empty());
         firing.map(|(name, _)| name.as_str()).collect()
     };
-    Connection::open(proxy.addr())
-        .unwrap()
-        .command("admin", doc! { "hello": 1 })
-        .unwrap();
+    let mut agent = Agent::spawn(Driver::PyMongo4);
+    agent.open("app", &proxy.uri("orders"));
+    agent.submit(json!({
+        "do": "run", "name": "app", "operation": "find", "seconds": 600, "concurrency": 4, "pause": 25,
+    }));
+    eventually(LIMIT, || {
+        match proxy.sum("poolscope_requests_total", &[("command", "find")]) {
+            served if served >= 200.0 => Ok(()),
+            served => Err(format!("{served} finds")),
+        }
+    });
     assert_eq!(firing(), Vec::<&str>::new());
 
+    // One alert, which names the cause, although dials fail and connections broke as well.
     mongod.kill();
-    eventually_equal(LIMIT, &vec!["PoolscopeUpstreamUnreachable"], || {
-        // It resets whoever comes now.
-        drop(TcpStream::connect(proxy.addr()));
-        firing()
+    let failures = "sum(rate(poolscope_upstream_connect_failures_total[2m])) > 0";
+    eventually_equal(LIMIT, &(1, vec!["PoolscopeIncidentCritical"]), || {
+        (prometheus.query(failures).len(), firing())
     });
+    let alert = prometheus.query(&expressions["PoolscopeIncidentCritical"]);
+    assert_eq!(alert[0].0["cause"], "server_crash", "{alert:?}");
+    assert_eq!(alert[0].1, 1.0, "one instance: {alert:?}");
 }
 
 const UNIT: &str = "deploy/systemd/poolscope.service";
