@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::format::{UNKNOWN, duration, safe, shorten};
+use super::format::{UNKNOWN, duration, plural, safe, shorten};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
@@ -111,7 +111,10 @@ pub(super) fn explain(row: &api::Incident) -> String {
         .filter(|cause| cause.cause != Cause::Unknown.label())
         .collect();
     if !others.is_empty() {
-        section(&mut text, "What it was taken for, and what speaks against it");
+        section(
+            &mut text,
+            "What it was taken for, and what speaks against it",
+        );
     }
     for cause in others {
         text += &title(cause);
@@ -169,7 +172,10 @@ fn heading(row: &api::Incident) -> String {
     let who = clients(&row.clients, CLIENTS_EXPLAINED_MAX);
     wrap("", &what)
         + &wrap("", &when)
-        + &wrap("", &format!("upstream {}, clients {who}", safe(&row.upstream)))
+        + &wrap(
+            "",
+            &format!("upstream {}, clients {who}", safe(&row.upstream)),
+        )
 }
 
 /// The course of events; nothing where nothing is known.
@@ -194,10 +200,10 @@ fn log(logged: &api::Logged) -> String {
         format!("; {} more operations never call back", logged.hanging)
     };
     let said = format!(
-        "\"{}\" in the log of {}, about {} times between {} and {}{hanging}",
+        "\"{}\" in the log of {}, about {} between {} and {}{hanging}",
         safe(&logged.message),
         client(&logged.client),
-        logged.failed,
+        plural(logged.failed, "time"),
         clock(&logged.from),
         clock(&logged.until),
     );

@@ -204,31 +204,8 @@ impl Cli {
                 asking,
                 client,
                 upstream,
-                pools: true,
-            } => {
-                let filters = [("client", client), ("upstream", upstream)];
-                asking.show(&[client::path("clients", &filters)], |[answer]| {
-                    Ok(pools::pools(&client::decode(answer)?))
-                })
-            }
-            Command::Clients {
-                asking,
-                client,
-                upstream,
-                pools: false,
-            } => {
-                let filters = [("client", client), ("upstream", upstream)];
-                let paths = [
-                    client::path("clients", &filters),
-                    client::path("upstreams", &[]),
-                ];
-                asking.show(&paths, |[clients, upstreams]| {
-                    Ok(show::clients(
-                        &client::decode(clients)?,
-                        &client::decode(upstreams)?,
-                    ))
-                })
-            }
+                pools,
+            } => asking.show_clients(&[("client", client), ("upstream", upstream)], pools),
             Command::Connections {
                 asking,
                 client,
@@ -317,6 +294,27 @@ impl Asking {
         if is_wanted {
             self.output = Output::Json;
         }
+    }
+
+    /// Shows client instances, or their mongo clients.
+    fn show_clients(
+        self,
+        filters: &[(&str, Option<String>)],
+        with_pools: bool,
+    ) -> Result<(), Failure> {
+        let clients = client::path("clients", filters);
+        if with_pools {
+            return self.show(&[clients], |[answer]| {
+                Ok(pools::pools(&client::decode(answer)?))
+            });
+        }
+        let paths = [clients, client::path("upstreams", &[])];
+        self.show(&paths, |[clients, upstreams]| {
+            Ok(show::clients(
+                &client::decode(clients)?,
+                &client::decode(upstreams)?,
+            ))
+        })
     }
 
     /// Shows events until its reader has gone.

@@ -24,9 +24,7 @@ pub(super) fn pools(answer: &api::Clients) -> String {
         let rows = answer.clients.iter();
         rows.flat_map(|row| row.mongo_clients.iter().map(move |pool| (row, pool)))
     };
-    let mut open: Vec<_> = all()
-        .filter(|(_, pool)| pool.closed_at.is_none())
-        .collect();
+    let mut open: Vec<_> = all().filter(|(_, pool)| pool.closed_at.is_none()).collect();
     open.sort_by_key(|(row, pool)| {
         (
             &row.upstream,
@@ -103,23 +101,26 @@ fn clears<'a>(all: impl Iterator<Item = (&'a api::Client, &'a api::MongoClient)>
         .flat_map(|(row, pool)| pool.pool_clears.iter().map(move |clear| (row, pool, clear)))
         .collect();
     clears.sort_by_key(|(row, pool, clear)| (Reverse(&clear.at), &row.client, pool.id));
-    let lines = clears.iter().take(CLEARS_TOLD_MAX).map(|(row, pool, clear)| {
-        let ready = match &clear.ready_at {
-            None => "not ready since".to_owned(),
-            Some(ready) => between(&clear.at, ready).map_or_else(
-                || "ready again".to_owned(),
-                |seconds| format!("ready after {}", duration(seconds)),
-            ),
-        };
-        let text = format!(
-            "{} pool of {}#{} cleared ({}): {} went, {ready}",
-            clock(&clear.at),
-            safe(&row.client),
-            pool.id,
-            safe(&clear.trigger),
-            plural(clear.closed, "connection"),
-        );
-        wrap("", &text)
-    });
+    let lines = clears
+        .iter()
+        .take(CLEARS_TOLD_MAX)
+        .map(|(row, pool, clear)| {
+            let ready = match &clear.ready_at {
+                None => "not ready since".to_owned(),
+                Some(ready) => between(&clear.at, ready).map_or_else(
+                    || "ready again".to_owned(),
+                    |seconds| format!("ready after {}", duration(seconds)),
+                ),
+            };
+            let text = format!(
+                "{} pool of {}#{} cleared ({}): {} went, {ready}",
+                clock(&clear.at),
+                safe(&row.client),
+                pool.id,
+                safe(&clear.trigger),
+                plural(clear.closed, "connection"),
+            );
+            wrap("", &text)
+        });
     lines.collect()
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Agent, Driver, Mongod, Poolscope, Process, epoch_seconds, eventually};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// From the fault, which is evident at once, until somebody who listens is told, in seconds.
 const TOLD_WITHIN: f64 = 2.0;
 /// Sockets of a pool.
@@ -195,10 +195,7 @@ fn check_row(row: &Value) {
         if place > 0 {
             assert!(!list(cause, "against").is_empty(), "{cause:#}");
         }
-        for fact in list(cause, "evidence")
-            .iter()
-            .chain(list(cause, "against"))
-        {
+        for fact in list(cause, "evidence").iter().chain(list(cause, "against")) {
             assert!(!text(fact, "fact").is_empty(), "{cause:#}");
         }
     }
@@ -370,7 +367,11 @@ fn check_replay(ear: &Ear, addr: SocketAddr) {
     let again = Ear::open(addr, Some(&all[first].id));
     eventually(LIMIT, || {
         let again = again.all();
-        let ids: Vec<&str> = again.iter().skip(1).map(|heard| heard.id.as_str()).collect();
+        let ids: Vec<&str> = again
+            .iter()
+            .skip(1)
+            .map(|heard| heard.id.as_str())
+            .collect();
         if again.len() > rest.len() && ids == rest {
             Ok(())
         } else {
