@@ -65,8 +65,9 @@ pub(super) const HELLO_LATE: Duration = Duration::from_secs(1);
 pub(super) const LOSS_WINDOW: Duration = Duration::from_secs(10);
 
 /// Retransmissions within the window, on connections that went on afterwards, that are no accident. A healthy
-/// network inside a data centre loses less than one segment in 10,000.
-pub(super) const LOSS_MIN: u64 = 5;
+/// network inside a data centre loses less than one segment in 10,000; hosts that are short of processor time
+/// acknowledge late, and some segments are sent again for that.
+pub(super) const LOSS_MIN: u64 = 15;
 
 /// Different seconds of the window in which they happened: one lost burst is no lossy path.
 pub(super) const LOSS_SECONDS_MIN: usize = 3;
@@ -135,6 +136,12 @@ pub(super) const TIMEOUT_SPREAD: Duration = Duration::from_millis(120);
 
 /// The shortest time-out that is looked for; below it, connections end for many reasons.
 pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(200);
+
+/// Time-outs are set in steps of this.
+pub(super) const SETTING_STEP_MS: u32 = 100;
+
+/// And come late by at most so much.
+pub(super) const SETTING_LATE_MS: u32 = 60;
 
 /// Cut-offs agree less well: they are swept for, often once a second.
 pub(super) const CUTOFF_SPREAD: Duration = Duration::from_millis(1500);

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use super::super::Detector;
 use super::thresholds::{
-    AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD,
-    TOLD_EVERY,
+    AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_LATE_MS, SETTING_STEP_MS,
+    SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD, TOLD_EVERY,
 };
 use super::{Signal, SignalKind, Subject, is_of_a_client};
 use crate::connection::{Initiator, Manner, Role};
-use crate::pools::{Connection, End, InstanceId, Pools};
+use crate::pools::{Connection, End, Instance, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
 
@@ -51,6 +51,8 @@ struct Aged {
     pause: Duration,
     in_flight: bool,
     is_unacknowledged: bool,
+    /// A legacy pool, which a single wave of time-outs may destroy, waited for as long as somebody would set.
+    is_setting: bool,
 }
 
 /// In which way a connection ended.
@@ -127,15 +129,13 @@ fn carries_work(connection: &Connection) -> bool {
         && (connection.role == Role::Application || connection.last.operations > 0)
 }
 
-/// Node 3.x applies `socketTimeoutMS` to idle connections as well.
+/// Node's legacy pool applies `socketTimeoutMS` to idle connections as well. It has no `maxIdleTimeMS`, but it may
+/// be closing altogether.
 fn times_out_when_idle(connection: &Connection, pools: &Pools) -> bool {
-    connection
-        .instance
-        .and_then(|id| pools.instance(id))
-        .is_some_and(|instance| {
-            let client = &instance.client;
-            client.driver_name.starts_with("nodejs") && client.driver_version.starts_with("3.")
-        })
+    is_legacy(connection, pools)
+        && !pools
+            .connections()
+            .any(|other| other.instance == connection.instance && other.said_goodbye_at.is_some())
 }
 
 fn is_unacknowledged(connection: &Connection) -> bool {
@@ -189,7 +189,18 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
         pause,
         in_flight,
         is_unacknowledged: is_unacknowledged(connection),
+        is_setting: in_flight && is_setting(age) && is_legacy(connection, pools),
     })
+}
+
+/// Settings are round; timers are late by some milliseconds.
+const fn is_setting(age: Duration) -> bool {
+    age.as_secs() > 0 && age.subsec_millis() % SETTING_STEP_MS <= SETTING_LATE_MS
+}
+
+fn is_legacy(connection: &Connection, pools: &Pools) -> bool {
+    let instance = connection.instance.and_then(|id| pools.instance(id));
+    instance.is_some_and(Instance::has_legacy_pool)
 }
 
 impl Aged {
@@ -242,6 +253,7 @@ impl Ages {
                     pause,
                     in_flight: true,
                     is_unacknowledged: true,
+                    is_setting: false,
                 });
             }
         }
@@ -272,6 +284,15 @@ impl Ages {
         };
         let known = self.episodes.get(&key).map_or(0, |episode| episode.told);
         if like.len() < least || like.len() == known {
+            return;
+        }
+        // What began in one moment and ended in one has one age, whoever ended it: a time-out strikes again.
+        let newest_at = newest.at;
+        let strikes_again = like
+            .iter()
+            .any(|aged| newest_at.since(aged.at) >= TIMEOUT_MIN);
+        let is_setting = like.iter().all(|aged| aged.is_setting);
+        if key.way == Way::TimedOut && !strikes_again && !is_setting {
             return;
         }
         let Some(first) = like.iter().map(|aged| aged.at).min() else {
