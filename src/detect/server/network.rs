@@ -256,8 +256,11 @@ impl RoundTrips {
         if !is_slow {
             if now < limit {
                 self.episode = None;
-                // Follows slowly what is usual.
-                self.baseline = Some((before * 15 + times[times.len() / 2]) / 16);
+                // Follows slowly what is usual, and not what is on its way to be slow.
+                let median = times[times.len() / 2];
+                if median < limit {
+                    self.baseline = Some((before * 63 + median) / 64);
+                }
             }
             return;
         }
