@@ -156,11 +156,10 @@ async fn clients(State(shown): Shared, pairs: Parameters) -> Result<Response, Fa
     let filter = filter(&shown, pairs, &["client", "upstream"])?;
     shown
         .take(move |source| {
-            let mut answer = convert::clients(
-                &source.snapshot(false),
-                &source.status(),
-                &source.pool_picture(),
-            );
+            // It may take a moment to come: taken first, so that the snapshot is no older.
+            let picture = source.pool_picture();
+            let snapshot = source.snapshot(false);
+            let mut answer = convert::clients(&snapshot, &source.status(), &picture);
             answer.clients.retain(|row| filter.has_client(row));
             to_json(&answer)
         })

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::clients::ClientRow;
 use crate::observer::Observer;
-use crate::pools::{ClearTrigger, Joined, MongoClient, MongoClientId, Pool, Pools};
+use crate::pools::{ClearTrigger, Inferred, Joined, MongoClient, MongoClientId, Pool, Pools};
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
 
@@ -88,14 +88,18 @@ pub struct MongoClientRow {
     pub pool: Pool,
 }
 
-/// What happened to a client instance since the start.
+/// What happened to a client instance since the start, and what was inferred about its pools.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCounts {
     /// Episodes of cleared pools, by the position of the trigger in [`ClearTrigger::ALL`].
     pub clears: [u64; ClearTrigger::ALL.len()],
     /// Bursts of new connections.
     pub bursts: u64,
-    /// When one of them rose last.
+    /// `maxPoolSize` of one mongo client, as inferred last.
+    pub max_size: Option<u64>,
+    /// `minPoolSize` of one mongo client, as inferred last.
+    pub min_size: Option<u64>,
+    /// When one of them changed last.
     pub changed_at: Timestamp,
 }
 
@@ -244,12 +248,40 @@ impl Counted {
             }
         }
         self.count_bursts(observer, now);
+        self.keep_sizes(pools, now);
         while self.by_client.len() > COUNTED_MAX {
             let oldest = self.by_client.iter().min_by_key(|(_, one)| one.changed_at);
             let Some(oldest) = oldest.map(|(key, _)| key.clone()) else {
                 break;
             };
             self.by_client.remove(&oldest);
+        }
+    }
+
+    /// Keeps the surest sizes of each client's open pools; those that are closed say nothing against them.
+    fn keep_sizes(&mut self, pools: &Pools, now: Timestamp) {
+        let mut surest = BTreeMap::<ClientKey, [Option<Inferred<u64>>; 2]>::new();
+        for client in pools.mongo_clients() {
+            for (upstream, pool) in &client.pools {
+                let sizes = [pool.max_size, pool.min_size];
+                if client.closed_at.is_some() || sizes == [None; 2] {
+                    continue;
+                }
+                let Some(key) = key(pools, client, *upstream) else {
+                    continue;
+                };
+                let kept = surest.entry(key).or_default();
+                for (kept, size) in kept.iter_mut().zip(sizes) {
+                    *kept = surer(*kept, size);
+                }
+            }
+        }
+        for (key, sizes) in surest {
+            let counts = self.by_client.entry(key).or_default();
+            let [max_size, min_size] = sizes.map(|size| size.map(|size| size.value));
+            counts.max_size = max_size.or(counts.max_size);
+            counts.min_size = min_size.or(counts.min_size);
+            counts.changed_at = now;
         }
     }
 
@@ -278,4 +310,13 @@ impl Counted {
         }
         self.bursts = told;
     }
+}
+
+/// Mongo clients of one application are made by the same code: the surest inference holds for all.
+fn surer(a: Option<Inferred<u64>>, b: Option<Inferred<u64>>) -> Option<Inferred<u64>> {
+    let order = |a: &Inferred<u64>, b: &Inferred<u64>| {
+        let by_confidence = a.confidence.total_cmp(&b.confidence);
+        by_confidence.then(a.value.cmp(&b.value))
+    };
+    [a, b].into_iter().flatten().max_by(order)
 }

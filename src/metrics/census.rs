@@ -68,8 +68,9 @@ impl Collector for Census {
     fn collect(&self) -> Vec<MetricFamily> {
         let at = Timestamp::from_nanos(self.at.load(Ordering::Relaxed));
         let sources = &self.sources;
-        let snapshot = sources.directory.snapshot(at, false);
+        // The picture may take a moment to come; what is counted is read when it is there, so that both are of one.
         let picture = sources.inference.pool_picture(at);
+        let snapshot = sources.directory.snapshot(at, false);
         let pools = picture.by_client();
         let mut families = Families::default();
         for row in &snapshot.clients {

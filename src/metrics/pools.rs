@@ -6,7 +6,7 @@ use super::catalogue as c;
 use super::families::{Families, float};
 use crate::clients::ClientRow;
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{ClearTrigger, Inferred};
+use crate::pools::ClearTrigger;
 
 /// Adds the inferred families of one client.
 pub(super) fn client(
@@ -29,11 +29,12 @@ pub(super) fn client(
         .filter(|row| row.closed_at.is_none())
         .collect();
     let inferred = u64::try_from(mongo_clients.len()).ok();
-    // Without any evidence of their own, the count of the monitors has to do.
+    // Without any evidence of their own, the count of the monitors has to do, and without that what connections
+    // there are belong to one. The series is there in any case: it comes and goes with those of the client.
     let inferred = inferred.filter(|count| *count > 0);
-    if let Some(count) = inferred.or(row.mongo_clients) {
-        families.add(&c::MONGO_CLIENTS_ESTIMATED, &own, float(count));
-    }
+    let least = u64::from(row.pooled_active.saturating_add(row.pooled_idle) > 0);
+    let estimated = inferred.or(row.mongo_clients).unwrap_or(least);
+    families.add(&c::MONGO_CLIENTS_ESTIMATED, &own, float(estimated));
     let counts = key.as_ref().and_then(|key| picture.counts.get(key));
     let counts = counts.copied().unwrap_or_default();
     families.add(&c::CONNECTION_BURSTS, &own, float(counts.bursts));
@@ -42,36 +43,24 @@ pub(super) fn client(
         let labels = [upstream, client, app, trigger.label()];
         families.add(&c::POOL_CLEARS, &labels, float(count));
     }
-    let pools = || mongo_clients.iter().map(|row| &row.pool);
-    for (family, sizes) in [
-        (
-            &c::MAX_POOL_SIZE_INFERRED,
-            surest(pools().filter_map(|pool| pool.max_size)),
-        ),
-        (
-            &c::MIN_POOL_SIZE_INFERRED,
-            surest(pools().filter_map(|pool| pool.min_size)),
-        ),
+    // What was inferred lasts as long as the client: its next mongo clients are made by the same code.
+    for (family, size) in [
+        (&c::MAX_POOL_SIZE_INFERRED, counts.max_size),
+        (&c::MIN_POOL_SIZE_INFERRED, counts.min_size),
     ] {
-        if let Some(size) = sizes {
+        if let Some(size) = size {
             families.add(family, &own, float(size));
         }
     }
-    let (active, capacity) = pools()
-        .filter_map(|pool| Some((pool.active, pool.max_size?.value)))
+    let (active, capacity) = mongo_clients
+        .iter()
+        .filter_map(|row| Some((row.pool.active, row.pool.max_size?.value)))
         .fold((0, 0), |(active, capacity): (u64, u64), (one, size)| {
             (active.saturating_add(one), capacity.saturating_add(size))
         });
     if capacity > 0 {
         families.add(&c::POOL_SATURATION, &own, float(active) / float(capacity));
+    } else if counts.max_size.is_some() {
+        families.add(&c::POOL_SATURATION, &own, 0.0);
     }
-}
-
-/// Mongo clients of one application are made by the same code: the surest inference holds for all.
-fn surest(sizes: impl Iterator<Item = Inferred<u64>>) -> Option<u64> {
-    let order = |a: &Inferred<u64>, b: &Inferred<u64>| {
-        let by_confidence = a.confidence.total_cmp(&b.confidence);
-        by_confidence.then(a.value.cmp(&b.value))
-    };
-    sizes.max_by(order).map(|size| size.value)
 }

@@ -109,6 +109,8 @@ fn picture() -> PoolPicture {
     let counts = ClientCounts {
         clears: [0, 3, 0, 1],
         bursts: 2,
+        max_size: Some(20),
+        min_size: Some(2),
         ..ClientCounts::default()
     };
     PoolPicture {
@@ -486,6 +488,35 @@ fn what_is_inferred_shows_with_the_client_it_is_about() {
         format!("poolscope_pool_clears_total{{{own},trigger=\"network\"}} 3"),
         format!("poolscope_pool_clears_total{{{own},trigger=\"not_primary\"}} 0"),
         format!("poolscope_pool_clears_total{{{own},trigger=\"unknown\"}} 1"),
+    ] {
+        assert!(text.lines().any(|line| line == expected), "{expected}");
+    }
+}
+
+#[test]
+fn what_is_inferred_stays_as_long_as_the_client() {
+    let (directory, _open) = used_directory();
+    let mut picture = picture();
+    for row in &mut picture.mongo_clients {
+        row.closed_at = Some(second(2));
+    }
+    let exposition = exposition_with(
+        &directory,
+        used_health(),
+        MetricsDetail::Standard,
+        IncidentTally::default(),
+        Inferring {
+            incidents: Vec::new(),
+            picture: Arc::new(picture),
+        },
+    );
+    let text = exposition.render(second(3));
+    let own = "upstream=\"db\",client=\"10.0.0.1\",app=\"orders\"";
+    for expected in [
+        format!("poolscope_mongo_clients_estimated{{{own}}} 1"),
+        format!("poolscope_max_pool_size_inferred{{{own}}} 20"),
+        format!("poolscope_min_pool_size_inferred{{{own}}} 2"),
+        format!("poolscope_pool_saturation_ratio{{{own}}} 0"),
     ] {
         assert!(text.lines().any(|line| line == expected), "{expected}");
     }
