@@ -178,7 +178,7 @@ impl Health {
             .collect()
     }
 
-    pub(super) fn unobserved_bytes(&self) -> impl Iterator<Item = (Direction, u64)> {
+    pub(crate) fn unobserved_bytes(&self) -> impl Iterator<Item = (Direction, u64)> {
         Direction::ALL
             .into_iter()
             .zip(&self.unobserved_bytes)

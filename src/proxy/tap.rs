@@ -127,6 +127,15 @@ impl Tap {
         });
     }
 
+    /// `len` bytes passed; counted when nobody looked at them. Bytes that need not be seen are among them once the
+    /// other direction has made the connection opaque.
+    fn count_unobserved(&mut self, direction: Direction, len: u64) {
+        if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {
+            self.health.unobserved(direction, len);
+            self.count_decode_failure();
+        }
+    }
+
     fn count_decode_failure(&mut self) {
         if self.is_failure_counted {
             return;
@@ -171,10 +180,7 @@ impl Watcher for Tap {
                 tracker.chunk(direction, bytes, read_at, written_at, recorder, scratch);
             });
         });
-        if self.tracker.as_ref().is_none_or(Tracker::is_opaque) {
-            self.health.unobserved(direction, len);
-            self.count_decode_failure();
-        }
+        self.count_unobserved(direction, len);
         if let Some(before) = before {
             let looked = thread_time().saturating_sub(before) * SAMPLE_EVERY;
             self.health.forwarded(direction, written_at.since(read_at));
@@ -197,6 +203,7 @@ impl Watcher for Tap {
         self.look(written_at, |tracker, recorder| {
             tracker.skip(direction, count, written_at, recorder);
         });
+        self.count_unobserved(direction, len);
     }
 
     fn drain_called(&mut self, at: Timestamp) {
@@ -216,6 +223,56 @@ fn guarded<R>(look: impl FnOnce() -> R) -> Option<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clients::{Directory, DirectoryLimits, UpstreamId, UpstreamSpec};
+    use crate::wire::DecoderLimits;
+
+    fn tap(health: &Arc<Health>) -> Tap {
+        let limits = DirectoryLimits {
+            clients_max: 10,
+            client_ttl: Duration::from_mins(1),
+        };
+        let upstream = UpstreamSpec {
+            name: "db".to_owned(),
+            listen: "127.0.0.1:1".to_owned(),
+            address: "127.0.0.1:2".to_owned(),
+            advertised: Vec::new(),
+        };
+        let directory = Arc::new(Directory::new(limits, vec![upstream]));
+        let opened_at = Timestamp::from_nanos(1_000_000_000);
+        let peer = "10.0.0.1:1".parse().unwrap();
+        Tap {
+            tracker: Some(Tracker::new(opened_at, DecoderLimits::default())),
+            recorder: directory.open(UpstreamId(0), peer, opened_at),
+            health: Arc::clone(health),
+            budget: Budget::new(None),
+            chunks: 0,
+            is_failure_counted: false,
+        }
+    }
+
+    #[test]
+    fn bytes_that_need_not_be_seen_are_unobserved_once_nobody_looks() {
+        let health = Arc::new(Health::new());
+        let mut tap = tap(&health);
+        let at = Timestamp::from_nanos(2_000_000_000);
+        let unobserved = || -> Vec<u64> {
+            let counts = health.unobserved_bytes();
+            counts.map(|(_, bytes)| bytes).collect()
+        };
+        // The head of a long OP_INSERT, whose documents nobody needs to see.
+        let mut head = Vec::new();
+        for word in [1_000_000_i32, 1, 0, 2002] {
+            head.extend(word.to_le_bytes());
+        }
+        tap.saw(Direction::ToServer, &head, at, at);
+        assert!(tap.skippable(Direction::ToServer) >= 100);
+        tap.skipped(Direction::ToServer, 40, at);
+        assert_eq!(unobserved(), [0, 0]);
+        // No message is as long: the server's bytes are none.
+        tap.saw(Direction::ToClient, &[0x7f; 16], at, at);
+        tap.skipped(Direction::ToServer, 60, at);
+        assert_eq!(unobserved(), [60, 16]);
+    }
 
     #[test]
     fn a_panic_is_an_answer_like_any_other() {
