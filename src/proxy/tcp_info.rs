@@ -174,7 +174,11 @@ mod tests {
 
     use std::io::{Read as _, Write as _};
 
+    use std::sync::Arc;
+
     use super::*;
+    use crate::clients::{Directory, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
+    use crate::time::Timestamp;
 
     #[test]
     fn a_real_socket_has_a_round_trip_time() {
@@ -195,6 +199,95 @@ mod tests {
 
         // What nobody reads stays unacknowledged beyond the window, or acknowledged: never more than was sent.
         assert!(state.unacked < 10, "{state:?}");
+    }
+
+    /// Gauges of new connections.
+    fn gauges(count: usize) -> Vec<(Recorder, TcpGauge)> {
+        let limits = DirectoryLimits {
+            clients_max: 10,
+            client_ttl: Duration::from_mins(1),
+        };
+        let upstream = UpstreamSpec {
+            name: "db".to_owned(),
+            listen: "127.0.0.1:1".to_owned(),
+            address: "127.0.0.1:2".to_owned(),
+            advertised: Vec::new(),
+        };
+        let directory = Arc::new(Directory::new(limits, vec![upstream]));
+        let open = || {
+            let at = Timestamp::from_nanos(1_000_000_000);
+            let recorder = directory.open(UpstreamId(0), "10.0.0.1:1".parse().unwrap(), at);
+            let gauge = recorder.tcp_gauge();
+            (recorder, gauge)
+        };
+        (0..count).map(|_| open()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_forgotten_before_it_is_closed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let client = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        let watched = || REGISTRY.with_borrow(|registry| registry.open.len());
+        let (_recorder, gauge) = gauges(1).remove(0);
+        let id = gauge.id();
+        {
+            let _watch = watch(gauge, &client, &server);
+            REGISTRY.with_borrow(|registry| {
+                let open = [client.as_raw_fd(), server.as_raw_fd()];
+                assert_eq!(registry.open[&id].descriptors, open);
+            });
+        }
+        // The streams, which the watch borrows, are still open here.
+        assert_eq!(watched(), 0);
+        assert!(tcp_state(client.as_raw_fd()).is_some());
+        drop((client, server));
+
+        // A task that is torn down in the midst drops its watch before its streams, as it declared them before.
+        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+        let (other, _) = listener.accept().await.unwrap();
+        let (_recorder, gauge) = gauges(1).remove(0);
+        let tasks = tokio::task::LocalSet::new();
+        let task = tasks.spawn_local(async move {
+            let _watch = watch(gauge, &stream, &other);
+            std::future::pending::<()>().await;
+        });
+        tasks.run_until(tokio::task::yield_now()).await;
+        tasks
+            .run_until(async {
+                while watched() == 0 {
+                    tokio::task::yield_now().await;
+                }
+                task.abort();
+                assert!(task.await.unwrap_err().is_cancelled());
+            })
+            .await;
+        assert_eq!(watched(), 0);
+    }
+
+    #[test]
+    fn each_has_its_turn_when_there_are_too_many() {
+        let count = SAMPLES_MAX + 100;
+        let mut registry = Registry::default();
+        let connections = gauges(count);
+        for (recorder, gauge) in &connections {
+            let sockets = Sockets {
+                descriptors: [-1, -1],
+                gauge: gauge.clone(),
+            };
+            registry.open.insert(recorder.id(), sockets);
+        }
+        let ids: Vec<_> = registry.open.keys().copied().collect();
+        registry.turn();
+        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 1]));
+        registry.turn();
+        // The last hundred, and the first of the next round.
+        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 101]));
+        // Whoever had its turn last may be gone.
+        registry.open.remove(&ids[SAMPLES_MAX - 101]);
+        registry.turn();
+        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 201]));
     }
 
     #[test]
