@@ -32,6 +32,9 @@ pub(super) async fn drain(
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// A file has the size that the process may write: where the signal is watched the write fails, otherwise it
+    /// would end the process. A journal or a log that is full must not take the traffic with it.
+    _too_large: Signal,
 }
 
 impl Signals {
@@ -40,6 +43,8 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("failed to watch SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("failed to watch SIGINT")?,
+            _too_large: signal(SignalKind::from_raw(libc::SIGXFSZ))
+                .context("failed to watch SIGXFSZ")?,
         })
     }
 
