@@ -154,4 +154,6 @@ pub fn read_entry(number: u64, line: &str) -> Result<Entry, LineError> {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
