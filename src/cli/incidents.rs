@@ -17,11 +17,16 @@ const CLIENTS_EXPLAINED_MAX: usize = 12;
 /// Columns of a client's name where several stand in a row.
 const CLIENT_WIDTH_MAX: usize = 40;
 
-/// A list: a row an incident, its summary below.
+/// A list: a row an incident, its summary below; and how to learn more of one.
 pub(super) fn table(answer: &api::Incidents) -> String {
     if answer.incidents.is_empty() {
         return "no incident\n".to_owned();
     }
+    rows(answer) + "`+`: it goes on. `poolscope explain ID` says why, and what to do.\n"
+}
+
+/// The list itself.
+pub(super) fn rows(answer: &api::Incidents) -> String {
     let columns = [
         ("ID", Number),
         ("SEVERITY", Text),
@@ -70,7 +75,6 @@ pub(super) fn table(answer: &api::Incidents) -> String {
         let more = format!("the newest {shown} of {}\n", answer.matched);
         text.push_str(&more);
     }
-    text.push_str("`+`: it goes on. `poolscope explain ID` says why, and what to do.\n");
     text
 }
 

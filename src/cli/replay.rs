@@ -46,5 +46,5 @@ fn table(answer: &api::Incidents) -> String {
         return format!("no incident until {}\n", answer.at);
     }
     let explained: Vec<String> = answer.incidents.iter().map(incidents::explain).collect();
-    incidents::table(answer) + "\n" + &explained.join("\n")
+    incidents::rows(answer) + "\n" + &explained.join("\n")
 }
