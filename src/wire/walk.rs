@@ -159,7 +159,6 @@ impl Walk {
         }
     }
 
-    /// Whether the document ended.
     /// Bytes from position `pos` on that lie in a value of no interest.
     pub(super) fn skippable(&self, pos: usize) -> usize {
         match self.stage {
@@ -176,6 +175,7 @@ impl Walk {
         }
     }
 
+    /// Whether the document ended.
     pub(super) fn is_done(&self) -> bool {
         self.stage == Stage::Done
     }
