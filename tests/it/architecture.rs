@@ -68,8 +68,8 @@ fn has_word(code: &str, word: &str) -> bool {
     code.match_indices(word).any(|(at, _)| {
         let before = code[..at].chars().next_back();
         let after = code[at + word.len()..].chars().next();
-        // A word in quotes is data: a driver that calls itself "async", say.
-        let is_quoted = before == Some('"') && after == Some('"');
+        // What stands in quotes is data: a driver that calls itself "async", or code of an application.
+        let is_quoted = code[..at].matches('"').count() % 2 == 1;
         !is_quoted && !before.is_some_and(is_word) && !after.is_some_and(is_word)
     })
 }
