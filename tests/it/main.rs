@@ -18,6 +18,7 @@ mod drivers;
 mod exposition;
 mod hostile;
 mod incidents;
+mod journal;
 mod mongo_clients;
 mod parity;
 mod prometheus;

@@ -47,11 +47,14 @@ impl Poolscope {
     /// The same with a limit of open descriptors from its start.
     #[track_caller]
     pub(crate) fn start_limited(upstreams: &[SocketAddr], descriptors: u64, args: &[&str]) -> Self {
+        Self::start_under(&[&format!("--nofile={descriptors}")], upstreams, args)
+    }
+
+    /// The same with limits from its start, as `prlimit` takes them.
+    #[track_caller]
+    pub(crate) fn start_under(limits: &[&str], upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let mut command = Command::new("prlimit");
-        command.args([
-            &format!("--nofile={descriptors}"),
-            env!("CARGO_BIN_EXE_poolscope"),
-        ]);
+        command.args(limits).arg(env!("CARGO_BIN_EXE_poolscope"));
         Self::launch(command, upstreams, args)
     }
 
