@@ -7,17 +7,22 @@
 //!                              ▼
 //!                 tap ▶ wire (framer, sections, BSON walk) ▶ connection (tracker)
 //!                              │ per exchange: relaxed atomics of cells resolved beforehand
-//!                              │ per fact: the connection's record changes
-//!                              ▼
-//!                          clients ──picture──▶ metrics · admin ──HTTP──▶ Prometheus · CLI
+//!                              │ per fact: the connection's record changes, and an entry goes on
+//!                              ▼                                        │ bounded channel
+//!                          clients ──picture──▶ metrics · admin         ▼
+//!                              └──counters, once a second──▶ live: observer ──▶ journal
+//!                                                              │ pools ▶ detect ▶ diagnose
+//!                                                              ▼
+//!                                incidents, mongo clients ──▶ metrics · admin ──HTTP──▶ Prometheus · CLI
 //! ```
 //!
 //! Three rules carry the rest.
 //!
 //! 1. **Write first, look second, fail open.** The relay forwards a chunk before anyone decodes it. Looking that
 //!    fails or panics makes its connection opaque, is counted, and the bytes go on.
-//! 2. **The core is pure.** `time`, `wire`, `connection` and `clients` do no IO, read no clock and have no
-//!    globals: time comes in as a value.
+//! 2. **The core is pure.** `time`, `wire`, `connection`, `timeline`, `clients`, `pools`, `detect`, `diagnose` and
+//!    `observer` do no IO, read no clock and have no globals: time comes in as a value. So the same timeline gives
+//!    the same incidents, be it live traffic, a journal, a packet capture or a test.
 //! 3. **Cost is paid per connection, not per operation.** An exchange touches cells that were resolved at accept
 //!    or handshake: no look-up, no lock shared between connections, no queue, no allocation.
 //!
@@ -30,8 +35,14 @@
 //! | [`time`] | moments as plain integers |
 //! | [`wire`] | the protocol: chunks in, messages out |
 //! | [`connection`] | one connection's state machine: messages in, facts out |
+//! | [`timeline`] | entries: facts with their moments, also as text |
 //! | [`clients`] | who holds which connections: facts in, pictures out |
+//! | [`pools`] | which connections are whose pool, and what a pool goes through |
+//! | [`detect`] | what is off: entries and tables in, signals out |
+//! | [`diagnose`] | what it means: signals in, incidents out |
+//! | [`observer`] | the four above behind one door: entries in order and ticks in, incidents out |
 //! | [`clock`] [`telemetry`] [`config`] [`metrics`] | the only clock; logging; settings; the exposition |
+//! | [`journal`] [`live`] | the timeline in files, and read back; the thread that reasons about live traffic |
 //! | [`proxy`] [`admin`] | moving bytes; answering HTTP |
 //! | [`app`] | wiring, start order, drain |
 //! | [`cli`] | what people type |
@@ -44,7 +55,11 @@
 //! monitor, probe, tool, member). *Ending*: initiator × manner × phase. *Observation*: a fact that changes what
 //! is known about a connection. *Client instance*: one process of an application, as far as the wire tells.
 //! *Mongo client*: one `MongoClient` object; an instance may hold several. *Pool*: one mongo client's connections
-//! to one server. *Opaque*: forwarded, no longer decoded. *Tap*: what is shown the forwarded bytes.
+//! to one server. *Opaque*: forwarded, no longer decoded. *Tap*: what is shown the forwarded bytes. *Entry*: one
+//! fact about one connection with its moment. *Timeline*: entries in the order of their moments. *Sample*: the
+//! counters of a connection at one moment, told as an entry. *Tick*: time passing on a fixed grid. *Journal*: the
+//! timeline in files. *Signal*: a detector's finding. *Case*: signals that belong together. *Incident*: a case with a
+//! cause that is sure enough to be told. *Cause*: why, from a closed list, with evidence for and against.
 
 pub mod time;
 
