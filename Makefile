@@ -1,6 +1,6 @@
 # What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
 
-.PHONY: help test scenarios demo lint setup bench bench-instructions
+.PHONY: help test scenarios demo lint setup bench bench-instructions soak
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
@@ -10,6 +10,7 @@ help:
 	@echo "make setup   only install what tests and demo run on"
 	@echo
 	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 15 minutes (ROUNDS SECONDS ONLY SCENARIO)"
+	@echo "make soak                 5,000 connections of 500 instances for ten minutes, watched (MINUTES)"
 	@echo "make bench-instructions   what looking costs in instructions; fails when it is 5 % more than agreed"
 
 setup:
@@ -33,6 +34,9 @@ bench:
 	@tests/setup/install haproxy nginx envoy
 	@benches/compare/run $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(SCENARIO),--scenario '$(SCENARIO)')
+
+soak:
+	@benches/soak/run $(if $(MINUTES),--minutes $(MINUTES))
 
 bench-instructions:
 	@tests/setup/install valgrind

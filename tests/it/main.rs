@@ -27,6 +27,7 @@ mod relay;
 mod restart;
 mod scenarios;
 mod secrets;
+mod soak;
 #[expect(
     dead_code,
     reason = "the harness is one piece, whichever of it the tests use"

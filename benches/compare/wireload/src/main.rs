@@ -1,10 +1,12 @@
-//! wireload: load and a canned server in the MongoDB wire protocol, for comparing proxies that stand between them.
+//! wireload: load and servers in the MongoDB wire protocol, for measuring proxies that stand between them.
 //!
-//! Every mode but `canned` and `hello` ends by printing one JSON object. A wrong byte fails the run.
+//! The modes of a comparison, but for `canned` and `hello`, end by printing one JSON object. A wrong byte fails the
+//! run. `fleet` and `member` play hundreds of applications and their server for as long as they are let.
 
 mod canned;
 mod connections;
 mod exchanges;
+mod fleet;
 mod histogram;
 mod messages;
 mod usage;
@@ -23,6 +25,10 @@ const USAGE: &str = "usage: wireload MODE [--key value]...
   insert  --target ADDR --conns N --size B   inserts of about B bytes
   connect --target ADDR --conns WORKERS      connect, hello, close
   idle    --target ADDR --conns N            hold N connections; all have to answer at the end
+  member  --listen ADDR                      serve as a mongod would: streams of hellos, errors now and then
+  fleet   --target ADDR --instances I --conns N --ops RATE --start S --replaced RATE --rollouts RATE
+                                             I processes with N connections together, until killed; what comes
+                                             and goes does so for S + --secs
 further: --secs S (3)  --warmup S (0.5)  --pid PROXY  --server-pid SERVER";
 
 /// What follows the mode.
@@ -70,6 +76,24 @@ fn run(mode: &str, args: &Args) -> io::Result<()> {
                 .value("listen")?
                 .unwrap_or_else(|| "127.0.0.1:0".to_owned());
             return canned::run(&listen);
+        }
+        "member" => {
+            let listen: String = args
+                .value("listen")?
+                .unwrap_or_else(|| "127.0.0.1:0".to_owned());
+            return fleet::member::run(&listen);
+        }
+        "fleet" => {
+            return fleet::run(fleet::Plan {
+                target: args.target()?,
+                instances: args.value("instances")?.unwrap_or(1),
+                conns,
+                ops_per_sec: args.value("ops")?.unwrap_or(1.0),
+                start_secs: args.value("start")?.unwrap_or(0.0),
+                secs,
+                replaced_per_sec: args.value("replaced")?.unwrap_or(0.0),
+                rollouts_per_sec: args.value("rollouts")?.unwrap_or(0.0),
+            });
         }
         "hello" => {
             drop(exchanges::connect(args.target()?, 1)?);
