@@ -24,7 +24,7 @@ use crate::clients::Directory;
 use crate::clock::Clock;
 use crate::diagnose::{Incident, News};
 use crate::journal::Journal;
-use crate::observer::{Observer, Sequencer};
+use crate::observer::{Observer, Sequencer, TICK};
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
 use crate::timeline::{Entry, Witness};
@@ -202,8 +202,9 @@ impl Reasoning {
                     sequencer.push(*entry);
                 }
             } else if now.since(sampled_at) >= SAMPLE_EVERY {
+                let at = told_at(sampled_at + SAMPLE_EVERY, now);
                 sampled_at = now;
-                directory.sample(now, |entry| sequencer.push(entry));
+                directory.sample(at, |entry| sequencer.push(entry));
                 let lost = self.findings.lost();
                 reconciler.look(lost, directory, observer.pools(), now, |entry| {
                     sequencer.push(entry);
@@ -249,6 +250,14 @@ impl Reasoning {
             drop(self.findings.news.send(one));
         }
     }
+}
+
+/// The moment of counters that were due at `due` and are read at `now`.
+///
+/// When this thread was held up, the time that passed meanwhile is gone through afterwards, tick by tick. Whoever
+/// waits for a sign of life must know by then what the counters say, or would take our own pause for the server's.
+fn told_at(due: Timestamp, now: Timestamp) -> Timestamp {
+    if now.since(due) > TICK { due } else { now }
 }
 
 #[cfg(test)]

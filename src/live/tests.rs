@@ -1,10 +1,13 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::reconcile::Reconciler;
 use super::*;
 use crate::clients::{DirectoryLimits, Recorder, UpstreamSpec};
-use crate::connection::{Ending, Facts as _, Initiator, Manner, Observation, Phase, Role};
-use crate::timeline::{ConnectionId, UpstreamId};
+use crate::connection::{
+    ClientMetadata, Ending, Facts as _, Initiator, Manner, Observation, Phase, Role,
+};
+use crate::timeline::{ConnectionId, Fact, Opened, Sample, UpstreamId};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(1_000_000_000_000) + Duration::from_secs(seconds)
@@ -118,4 +121,64 @@ fn stopping_tells_what_there_is_and_closes_the_journal() {
     let has = |what: &str| text.lines().any(|line| line.contains(what));
     assert!(has("\"opened\"") && has("\"ended\""), "{text}");
     assert!(text.lines().next_back().unwrap().contains("\"mark\""));
+}
+
+/// What is found when this thread is held up for seconds while three connections work on, by what moment the late
+/// counters are told with.
+fn found_after_a_pause(moment: impl Fn(Timestamp, Timestamp) -> Timestamp) -> Vec<News> {
+    let (mut observer, mut sequencer, mut news) = (observer(), Sequencer::default(), Vec::new());
+    let tell = |at, connection: u64, fact| Entry {
+        at,
+        connection: ConnectionId(connection),
+        fact,
+    };
+    for connection in 1..=3 {
+        let opened = Opened {
+            upstream: UpstreamId(0),
+            peer: SocketAddr::from(([10, 0, 0, connection], 1)),
+        };
+        let client = Box::new(ClientMetadata::default());
+        for fact in [
+            Fact::Opened(opened),
+            Fact::Dialled(Duration::from_millis(1)),
+            Fact::Introduced {
+                client,
+                request_id: 1,
+            },
+            Fact::HelloAnswered(Duration::from_millis(1)),
+            Fact::Ready(Duration::from_millis(2)),
+            Fact::RoleFound(Role::Application),
+        ] {
+            sequencer.push(tell(at(0), connection.into(), fact));
+        }
+    }
+    let mut due = at(1);
+    for second in (1..20).chain([26, 27, 28]) {
+        let now = at(second);
+        for connection in 1..=3 {
+            // One operation of 10 ms after the other, the last under way.
+            let sample = Sample {
+                requests: second * 100 + 2,
+                operations: second * 100 + 1,
+                in_flight: 1,
+                busy_since: Some(now - Duration::from_millis(5)),
+                busy: Duration::from_secs(second),
+                from_client_at: now - Duration::from_millis(5),
+                from_server_at: now - Duration::from_millis(5),
+                ..Sample::default()
+            };
+            let entry = tell(moment(due, now), connection, Fact::Sampled(sample));
+            sequencer.push(entry);
+        }
+        due = now + SAMPLE_EVERY;
+        sequencer.advance(now, &mut observer, &mut news, |_| {});
+    }
+    news
+}
+
+#[test]
+fn a_pause_of_our_own_is_not_taken_for_the_servers() {
+    assert!(found_after_a_pause(told_at).is_empty());
+    // It would be, were the counters told when they were read.
+    assert!(!found_after_a_pause(|_, now| now).is_empty());
 }

@@ -73,8 +73,8 @@ pub struct Connection {
     pub last: Sample,
     /// How it ended.
     pub ended: Option<End>,
-    /// Its counters before those.
-    pub(super) before: Sample,
+    /// Some of its counters before those.
+    pub(super) before: Before,
     /// Its pool is cleared by failed authentications.
     pub(super) clears_on_failed_authentication: bool,
     /// Its pool is cleared by connections that break before their first hello is answered.
@@ -97,6 +97,24 @@ pub struct Connection {
     pub(super) circle: Option<CircleId>,
     /// Operations that its pool counts.
     pub(super) operations_counted: u64,
+}
+
+/// Counters that are compared with later ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Before {
+    pub(super) operations: u64,
+    pub(super) busy: Duration,
+    pub(super) from_server_at: Timestamp,
+}
+
+impl From<&Sample> for Before {
+    fn from(sample: &Sample) -> Self {
+        Self {
+            operations: sample.operations,
+            busy: sample.busy,
+            from_server_at: sample.from_server_at,
+        }
+    }
 }
 
 /// The end of a connection.
@@ -145,7 +163,7 @@ impl Connection {
                 ..Sample::default()
             },
             ended: None,
-            before: Sample::default(),
+            before: Before::default(),
             clears_on_failed_authentication: false,
             clears_on_failed_handshake: false,
             ignores_state_changes: false,
@@ -197,9 +215,12 @@ impl Connection {
                 self.transactions_open = self.transactions_open.saturating_sub(1);
             }
             Fact::TurnedOpaque(reason) => self.opaque = Some(*reason),
-            Fact::Sampled(sample) => self.before = std::mem::replace(&mut self.last, *sample),
+            Fact::Sampled(sample) => {
+                self.before = Before::from(&self.last);
+                self.last = *sample;
+            }
             Fact::Ended(end) => {
-                self.before = self.last;
+                self.before = Before::from(&self.last);
                 self.last = end.last;
                 self.ended = Some(End {
                     at,

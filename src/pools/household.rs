@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::sessions::{CircleId, Sessions};
-use super::{Connection, MongoClientId, RECENT};
+use super::{Connection, Connections, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
 use crate::connection::Role;
 use crate::time::Timestamp;
@@ -55,8 +55,6 @@ struct Neighbours {
     departed: Departed,
     heartbeat: Option<Duration>,
 }
-
-type Connections = BTreeMap<ConnectionId, Connection>;
 
 impl Household {
     /// One of its connections told something.
@@ -171,7 +169,7 @@ impl Neighbours {
         let open = ids.iter().filter_map(|id| connections.get(id));
         let siblings: Vec<Sibling> = open
             .filter(|connection| connection.is_open())
-            .map(Connection::sibling)
+            .map(|connection| connection.sibling())
             .collect();
         let roles = self.family(&siblings, at).roles();
         let mut is_open_question = false;
@@ -202,7 +200,7 @@ impl Neighbours {
         }
         let open = ids.iter().filter_map(|id| connections.get(id));
         let open = open.filter(|connection| connection.is_open());
-        let mut siblings: Vec<Sibling> = open.map(Connection::sibling).collect();
+        let mut siblings: Vec<Sibling> = open.map(|connection| connection.sibling()).collect();
         siblings.extend(ended.iter().map(|(sibling, _)| *sibling));
         siblings.sort_unstable_by_key(|sibling| (sibling.opened_at, sibling.id));
         if siblings.len() > SIBLINGS_MAX {

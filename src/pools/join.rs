@@ -25,7 +25,9 @@ use std::time::Duration;
 
 use super::household::Household;
 use super::sessions::CircleId;
-use super::{Connection, InstanceId, MongoClient, MongoClientId, Pool, RECENT, Upstream};
+use super::{
+    Connection, Connections, InstanceId, MongoClient, MongoClientId, Pool, RECENT, Upstream,
+};
 use crate::connection::{Role, ServerRole};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
@@ -100,7 +102,7 @@ impl Register {
 /// Joins the connections of one instance.
 pub(super) struct Joiner<'a> {
     pub(super) household: &'a mut Household,
-    pub(super) connections: &'a mut BTreeMap<ConnectionId, Connection>,
+    pub(super) connections: &'a mut Connections,
     pub(super) clients: &'a mut BTreeMap<MongoClientId, MongoClient>,
     pub(super) upstreams: &'a [Upstream],
     pub(super) instance: InstanceId,
@@ -610,6 +612,7 @@ impl Joiner<'_> {
             .members
             .iter()
             .filter_map(|id| self.connections.get(id))
+            .map(Box::as_ref)
     }
 
     fn open_clients(&self) -> impl Iterator<Item = &MongoClient> {

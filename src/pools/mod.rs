@@ -54,11 +54,14 @@ const INSTANCES_MAX: usize = 4096;
 /// Addresses of which failed dials are remembered.
 const ADDRESSES_MAX: usize = 4096;
 
+/// Numbers rise, so nodes of the table stay half empty: boxes keep them small.
+type Connections = BTreeMap<ConnectionId, Box<Connection>>;
+
 /// Everything inferred about who holds which pools.
 #[derive(Debug)]
 pub struct Pools {
     upstreams: Vec<Upstream>,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Connections,
     /// Those that ended, in the order of their ends.
     ended: VecDeque<(Timestamp, ConnectionId)>,
     instances: BTreeMap<InstanceId, Instance>,
@@ -100,7 +103,8 @@ impl Pools {
     pub fn record(&mut self, entry: &Entry) {
         if let Fact::Opened(opened) = &entry.fact {
             let connection = Connection::new(entry.connection, *opened, entry.at);
-            self.connections.insert(entry.connection, connection);
+            self.connections
+                .insert(entry.connection, Box::new(connection));
         }
         let Some(connection) = self.connections.get_mut(&entry.connection) else {
             return;
@@ -268,12 +272,12 @@ impl Pools {
 
     /// A connection that is open, or ended within [`RECENT`].
     pub fn connection(&self, id: ConnectionId) -> Option<&Connection> {
-        self.connections.get(&id)
+        self.connections.get(&id).map(Box::as_ref)
     }
 
     /// All of these, oldest first.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values()
+        self.connections.values().map(Box::as_ref)
     }
 
     /// A client instance.
