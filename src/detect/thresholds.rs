@@ -69,6 +69,10 @@ pub(super) const LOSS_WINDOW: Duration = Duration::from_secs(10);
 /// acknowledge late, and some segments are sent again for that.
 pub(super) const LOSS_MIN: u64 = 15;
 
+/// Requests in the window for each segment that was sent again, at most: 4 %. What busy networks lose anyway is far
+/// less, and hosts that are short of processor time stay below.
+pub(super) const LOSS_REQUESTS_MAX: u64 = 25;
+
 /// Different seconds of the window in which they happened: one lost burst is no lossy path.
 pub(super) const LOSS_SECONDS_MIN: usize = 3;
 

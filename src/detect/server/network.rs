@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::Detector;
 use super::thresholds::{
-    LOSS_MIN, LOSS_SECONDS_MIN, LOSS_WINDOW, ROUND_TRIP_FACTOR, ROUND_TRIP_MORE, ROUND_TRIP_SPREAD,
-    ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN, TOLD_EVERY,
+    LOSS_MIN, LOSS_REQUESTS_MAX, LOSS_SECONDS_MIN, LOSS_WINDOW, ROUND_TRIP_FACTOR, ROUND_TRIP_MORE,
+    ROUND_TRIP_SPREAD, ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN, TOLD_EVERY,
 };
 use super::{Signal, SignalKind, about_upstream};
 use crate::pools::{Connection, Pools};
@@ -42,6 +42,7 @@ enum Measure {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
     retransmits: [Option<u32>; 2],
+    requests: u64,
     /// Segments sent again after which nothing has arrived yet.
     pending: [(Timestamp, u32); 2],
     heard_at: [Timestamp; 2],
@@ -51,6 +52,8 @@ struct Counters {
 struct Losses {
     /// Segments sent again on connections that went on afterwards, oldest first.
     recent: VecDeque<(Timestamp, u32, ConnectionId)>,
+    /// Requests on all connections meanwhile.
+    requests: VecDeque<(Timestamp, u64)>,
     /// Since when, how many, on which.
     episode: Option<(Timestamp, u64, BTreeSet<ConnectionId>)>,
     is_news: bool,
@@ -119,9 +122,13 @@ impl Network {
         };
         let counters = self.connections.entry(connection.id).or_default();
         let heard = [sample.from_client_at, sample.from_server_at];
+        let requests = sample.requests.saturating_sub(counters.requests);
+        counters.requests = sample.requests;
         for (position, side) in [Side::Client, Side::Server].into_iter().enumerate() {
             let (state, heard_at) = (states[position], heard[position]);
             let has_moved = heard_at > counters.heard_at[position];
+            let losses = self.losses.entry((connection.upstream, side)).or_default();
+            losses.requested(at, requests);
             let before = counters.retransmits[position].replace(state.retransmits);
             counters.heard_at[position] = heard_at;
             if has_moved && state.rtt > Duration::ZERO {
@@ -148,6 +155,20 @@ impl Network {
 }
 
 impl Losses {
+    /// Requests were sent on a connection; those of one round of samples are counted together.
+    fn requested(&mut self, at: Timestamp, count: u64) {
+        if let Some((then, sum)) = self.requests.back_mut()
+            && *then == at
+        {
+            *sum += count;
+            return;
+        }
+        self.requests.push_back((at, count));
+        if self.requests.len() > KEPT_MAX {
+            self.requests.pop_front();
+        }
+    }
+
     fn survived(&mut self, at: Timestamp, count: u32, connection: ConnectionId) {
         self.recent.push_back((at, count, connection));
         if self.recent.len() > KEPT_MAX {
@@ -170,6 +191,13 @@ impl Losses {
         {
             self.recent.pop_front();
         }
+        while self
+            .requests
+            .front()
+            .is_some_and(|(then, _)| at.since(*then) > LOSS_WINDOW)
+        {
+            self.requests.pop_front();
+        }
         let Some(&(first, ..)) = self.recent.front() else {
             self.episode = None;
             return;
@@ -187,7 +215,9 @@ impl Losses {
                 .map(|(then, ..)| then.as_millis() / 1000)
                 .collect();
             let is_alone = connections.len() < 2;
+            let requests: u64 = self.requests.iter().map(|(_, count)| count).sum();
             if seconds.len() >= LOSS_SECONDS_MIN
+                && count * LOSS_REQUESTS_MAX >= requests
                 && count >= if is_alone { 2 * LOSS_MIN } else { LOSS_MIN }
             {
                 self.episode = Some((first, count, connections));
