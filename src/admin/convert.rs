@@ -46,7 +46,8 @@ pub(super) fn clients(
     }
 }
 
-pub(super) fn upstreams(snapshot: &Snapshot) -> api::Upstreams {
+/// The upstreams of a picture.
+pub fn upstreams(snapshot: &Snapshot) -> api::Upstreams {
     api::Upstreams {
         api_version: api::API_VERSION.to_owned(),
         at: snapshot.at.to_string(),
@@ -190,7 +191,8 @@ fn opaque(snapshot: &Snapshot) -> impl Iterator<Item = (OpaqueReason, u64)> {
         .filter(|(_, count)| *count > 0)
 }
 
-fn client(row: &ClientRow, picture: &PoolPicture) -> api::Client {
+/// The row of a client instance.
+pub fn client(row: &ClientRow, picture: &PoolPicture) -> api::Client {
     let mongo_clients = pools::mongo_clients(row, picture);
     let inferred = mongo_clients.iter().filter(|one| one.closed_at.is_none());
     let inferred = Some(number(inferred.count())).filter(|count| *count > 0);

@@ -31,6 +31,7 @@ use crate::live::PoolPicture;
 use crate::metrics::Cost;
 use crate::time::Timestamp;
 
+pub use convert::{client as client_row, upstreams as upstream_rows};
 pub use events::{EventKind, Events};
 pub use incidents::row as incident_row;
 pub use server::serve;

@@ -19,7 +19,7 @@ use crate::connection::{
     Observation, OpaqueReason, Phase, ReplyError, Role, ServerFacts, State,
 };
 use crate::time::Timestamp;
-use crate::timeline::{Ended, Entry, ErrorReply, Fact};
+use crate::timeline::{Ended, Entry, ErrorReply, Fact, TcpState};
 use crate::wire::{Command, Direction, matters_to_pools};
 
 /// Errors alike are told at most this often for one connection.
@@ -90,6 +90,11 @@ impl Recorder {
     pub fn dial_failed(&mut self, at: Timestamp, failure: DialFailure) {
         self.tell(at, Fact::DialFailed(failure));
         self.upstream.dial_failed(failure);
+    }
+
+    /// What the kernel tells of the client's socket and of the server's; told on with the next sample.
+    pub fn tcp_told(&self, states: [TcpState; 2]) {
+        *lock(&self.connection.tcp) = Some(states);
     }
 
     /// A chunk of `count` bytes was forwarded.

@@ -35,6 +35,17 @@ pub struct PoolPicture {
 }
 
 impl PoolPicture {
+    /// What an observer has inferred by `at`, when nobody looked before.
+    pub fn of(observer: &Observer, at: Timestamp) -> Self {
+        let mut counted = Counted::default();
+        counted.count(observer, at);
+        Self {
+            at,
+            mongo_clients: rows(observer.pools()),
+            counts: counted.by_client,
+        }
+    }
+
     /// The rows of each client instance.
     pub fn by_client(&self) -> BTreeMap<&ClientKey, Vec<&MongoClientRow>> {
         let mut by_client = BTreeMap::<_, Vec<_>>::new();
