@@ -43,6 +43,7 @@
 //! | [`observer`] | the four above behind one door: entries in order and ticks in, incidents out |
 //! | [`clock`] [`telemetry`] [`config`] [`metrics`] | the only clock; logging; settings; the exposition |
 //! | [`journal`] [`live`] | the timeline in files, and read back; the thread that reasons about live traffic |
+//! | [`capture`] | packet captures instead of live traffic |
 //! | [`proxy`] [`admin`] | moving bytes; answering HTTP |
 //! | [`app`] | wiring, start order, drain |
 //! | [`cli`] | what people type |
@@ -79,6 +80,7 @@ pub mod diagnose;
 
 pub mod observer;
 
+pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod journal;

@@ -2,6 +2,7 @@
 //!
 //! Everything but `serve` and `config check` asks a running instance over HTTP and knows no more than the API.
 
+mod analyze;
 mod check;
 mod client;
 mod flags;
@@ -84,6 +85,21 @@ enum Command {
     Upstreams {
         #[command(flatten)]
         asking: Asking,
+    },
+    /// Show what packet captures (pcap, pcapng) hold, parts of one capture in any order; asks no running instance
+    Analyze {
+        /// Files that tcpdump, dumpcap or Wireshark wrote
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Look only at connections to this server; may be repeated; found out when absent
+        #[arg(long = "server", value_name = "HOST:PORT")]
+        servers: Vec<String>,
+        /// A table for people, or JSON
+        #[arg(long, default_value = "table")]
+        output: Output,
+        /// The same as --output json
+        #[arg(long)]
+        json: bool,
     },
     /// Show the incidents that a journal holds, or several files of one, the oldest first; asks no running instance
     Replay {
@@ -229,6 +245,17 @@ impl Cli {
                 .show(&[client::path("upstreams", &[])], |[answer]| {
                     Ok(show::upstreams(&client::decode(answer)?))
                 }),
+            Command::Analyze {
+                files,
+                servers,
+                output,
+                json,
+            } => {
+                let servers = analyze::resolve(&servers).map_err(Failure::Usage)?;
+                let output = if json { Output::Json } else { output };
+                print(&analyze::analyze(&files, &servers, output)?)?;
+                Ok(())
+            }
             Command::Replay {
                 files,
                 output,

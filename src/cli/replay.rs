@@ -41,7 +41,8 @@ fn answer(replayed: &Replayed) -> api::Incidents {
     }
 }
 
-fn table(answer: &api::Incidents) -> String {
+/// Incidents as lines.
+pub(super) fn table(answer: &api::Incidents) -> String {
     if answer.incidents.is_empty() {
         return format!("no incident until {}\n", answer.at);
     }

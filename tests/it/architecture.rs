@@ -20,7 +20,15 @@ const PURE: [&str; 9] = [
 
 /// The shell above them, lowest first; modules of one group are neighbours.
 const SHELL: [&[&str]; 4] = [
-    &["clock", "live", "telemetry", "config", "metrics", "journal"],
+    &[
+        "clock",
+        "live",
+        "telemetry",
+        "config",
+        "metrics",
+        "journal",
+        "capture",
+    ],
     &["proxy", "admin", "export"],
     &["app"],
     &["cli"],
