@@ -1,0 +1,176 @@
+//! Captures of real drivers without a proxy give the figures that the drivers themselves report.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::support::{Agent, Driver, Mongod, Process, eventually, tool};
+
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// A running capture of the loopback.
+struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+}
+
+impl Capture {
+    #[expect(
+        clippy::print_stderr,
+        reason = "whoever reads the output of a test should know what it left out"
+    )]
+    /// `None` where this user must not capture, which is said; the committed captures are analysed everywhere.
+    fn start(directory: &Path, port: u16) -> Option<Self> {
+        let file = directory.join("loopback.pcap");
+        let mut command = Command::new(tool("tcpdump/tcpdump"));
+        command
+            .args(["-i", "lo", "-s", "0", "-U", "-B", "16384", "-w"])
+            .arg(&file)
+            .arg(format!("tcp port {port}"));
+        if rustix::process::getuid().is_root() {
+            command.args(["-Z", "root"]);
+        }
+        let mut tcpdump = Process::start(&mut command);
+        let is_listening = eventually(LIMIT, || {
+            let lines = tcpdump.lines().join("\n");
+            if lines.contains("listening on") {
+                return Ok(true);
+            }
+            if tcpdump.ended().is_some() && lines.contains("permission") {
+                return Ok(false);
+            }
+            Err(lines)
+        });
+        if !is_listening {
+            eprintln!("not tried: capturing needs CAP_NET_RAW");
+            return None;
+        }
+        Some(Self { tcpdump, file })
+    }
+
+    fn len(&self) -> u64 {
+        std::fs::metadata(&self.file).unwrap().len()
+    }
+
+    /// Ends it when everything up to now is in the file, and says what it shows.
+    fn analyze(mut self, server: &str) -> Value {
+        // Packets are handed over in batches; the file has all when it no longer grows.
+        let mut known = None;
+        eventually(LIMIT, || {
+            std::thread::sleep(Duration::from_millis(500));
+            let len = self.len();
+            let is_whole = known.replace(len) == Some(len);
+            if is_whole { Ok(()) } else { Err(len) }
+        });
+        self.tcpdump.signal(Signal::TERM);
+        self.tcpdump.wait(LIMIT);
+        let lines = self.tcpdump.lines();
+        let is_lossless = lines
+            .iter()
+            .any(|line| line.starts_with("0 packets dropped"));
+        assert!(is_lossless, "{lines:#?}");
+        let output = Command::new(env!("CARGO_BIN_EXE_poolscope"))
+            .args(["analyze", "--json", "--server", server])
+            .arg(&self.file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+fn number(value: &Value) -> u64 {
+    value
+        .as_u64()
+        .unwrap_or_else(|| panic!("no count: {value}"))
+}
+
+fn row<'a>(found: &'a Value, app: &str) -> &'a Value {
+    let rows = found["clients"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["app"] == app);
+    row.unwrap_or_else(|| panic!("no {app}: {found:#}"))
+}
+
+#[test]
+fn captured_pools_are_those_the_drivers_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Mongod::standalone();
+    let Some(capture) = Capture::start(directory.path(), server.addr().port()) else {
+        return;
+    };
+    let mut truth = Vec::new();
+    for driver in [
+        Driver::PyMongo4,
+        Driver::PyMongo3,
+        Driver::Node36Unified,
+        Driver::Node6,
+        Driver::Rust,
+    ] {
+        let app = format!("{driver:?}-captured");
+        let mut agent = Agent::spawn(driver);
+        let uri = format!("{}&appName={app}&heartbeatFrequencyMS=1000", server.uri());
+        agent.open(&app, &uri);
+        let ran = agent.request(json!({
+            "do": "run", "name": app, "operation": "find", "count": 40, "concurrency": 4,
+        }));
+        assert_eq!(ran["done"], 40, "{app}: {ran}");
+        let stats = agent.stats(&app);
+        agent.close(&app);
+        truth.push((app, number(&stats["created"])));
+    }
+    let found = capture.analyze(&server.addr().to_string());
+    assert_eq!(found["connections_with_holes"], 0, "{found:#}");
+    for (app, created) in truth {
+        let row = row(&found, &app);
+        assert_eq!(number(&row["pooled"]["opened"]), created, "{row:#}");
+        assert_eq!(number(&row["pooled"]["closed"]), created, "{row:#}");
+        assert_eq!(row["connections"]["open"], 0, "{row:#}");
+        let commands = row["requests_by_command"].as_array().unwrap();
+        let find = commands
+            .iter()
+            .find(|one| one["command"] == "find")
+            .unwrap();
+        assert!(number(&find["count"]) >= 40, "{row:#}");
+        let mut initiators = row["closed_by"].as_array().unwrap().iter();
+        assert!(
+            initiators.all(|one| one["initiator"] == "client"),
+            "{row:#}"
+        );
+    }
+    assert_eq!(found["incidents"], json!([]), "{found:#}");
+}
+
+#[test]
+fn a_server_killed_under_captured_drivers_is_the_cause() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Mongod::standalone();
+    let Some(capture) = Capture::start(directory.path(), server.addr().port()) else {
+        return;
+    };
+    let app = "orders";
+    let mut agents: Vec<Agent> = [Driver::PyMongo4, Driver::Node6].map(Agent::spawn).into();
+    for agent in &mut agents {
+        agent.open(
+            app,
+            &format!("{}&appName={app}&heartbeatFrequencyMS=1000", server.uri()),
+        );
+        agent.request(json!({
+            "do": "run", "name": app, "operation": "find", "count": 40, "concurrency": 4,
+        }));
+    }
+    let before = capture.len();
+    server.kill();
+    // Its own end takes some 1500 bytes; attempts to connect that are refused belong to the picture.
+    eventually(LIMIT, || {
+        let more = capture.len() - before;
+        if more > 4000 { Ok(()) } else { Err(more) }
+    });
+    drop(agents);
+    let found = capture.analyze(&server.addr().to_string());
+    let incidents = found["incidents"].as_array().unwrap();
+    assert_eq!(incidents.len(), 1, "{found:#}");
+    assert_eq!(incidents[0]["cause"], "server_crash", "{found:#}");
+}
