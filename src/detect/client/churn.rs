@@ -3,14 +3,19 @@
 //! A client has one streaming or polling monitor a server; where a driver has none, its sessions tell. A leak grows
 //! by a client a request, churn closes each again. Clients of a storm carry nothing at all, clients of new
 //! processes go on working.
+//!
+//! A driver without monitors (Node 3.x legacy) shows no clients of its own kind. There it tells that a pool uses the
+//! connections it has before it opens another: connections of one process that come while those before them lie idle,
+//! and that carry next to nothing, are of one client each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
-use crate::pools::{InstanceId, MongoClient, Pools};
+use super::lives::Numbering;
+use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
+use crate::pools::{Connection, InstanceId, MongoClient, Pools};
 use crate::time::Timestamp;
-use crate::timeline::Entry;
+use crate::timeline::{ConnectionId, Entry, Fact};
 
 /// Clients made within this are counted.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -33,9 +38,17 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// It is over when nothing was made for so long.
 const OVER_AFTER: Duration = Duration::from_secs(15);
 
+/// A connection of which nothing was heard for so long lies idle, and a pool would have used it.
+const IDLE: Duration = Duration::from_millis(50);
+
+/// Needless connections of one instance that are remembered: the newest.
+const NEEDLESS_MAX: usize = 256;
+
 #[derive(Debug, Default)]
 pub(super) struct Churn {
     episodes: BTreeMap<InstanceId, Episode>,
+    /// Connections that came while others of the same process lay idle.
+    needless: BTreeMap<InstanceId, VecDeque<ConnectionId>>,
 }
 
 #[derive(Debug)]
@@ -67,7 +80,26 @@ struct Count {
 }
 
 impl Detector for Churn {
-    fn record(&mut self, _: &Entry, _: &Pools, _: &mut Vec<Signal>) {}
+    fn record(&mut self, entry: &Entry, pools: &Pools, _: &mut Vec<Signal>) {
+        if !matches!(entry.fact, Fact::Introduced { .. }) {
+            return;
+        }
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
+        let Some(instance) = connection.instance else {
+            return;
+        };
+        if !is_of_a_client(connection) || !is_needless(connection, instance, pools) {
+            return;
+        }
+        make_room(&mut self.needless, instance);
+        let needless = self.needless.entry(instance).or_default();
+        if needless.len() >= NEEDLESS_MAX {
+            needless.pop_front();
+        }
+        needless.push_back(connection.id);
+    }
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         for (instance, count) in self.count(at, pools) {
@@ -116,6 +148,13 @@ impl Detector for Churn {
         }
         self.episodes
             .retain(|_, episode| at.since(episode.newest_at) < OVER_AFTER);
+        self.needless.retain(|_, needless| {
+            needless.retain(|id| {
+                let connection = pools.connection(*id);
+                connection.is_some_and(|connection| at.since(connection.opened_at) <= WINDOW)
+            });
+            !needless.is_empty()
+        });
     }
 }
 
@@ -127,38 +166,72 @@ impl Churn {
             if age > WINDOW || !is_of_applications(client, pools) {
                 continue;
             }
-            let operations: u64 = client.pools.values().map(|pool| pool.operations).sum();
-            let count = counts.entry(client.instance).or_default();
-            count.created += 1;
-            count.moments.push(client.created_at);
-            count.operations += operations;
-            count.closed += u64::from(client.closed_at.is_some());
-            count.first_at = Some(
-                count
-                    .first_at
-                    .map_or(client.created_at, |first| first.min(client.created_at)),
-            );
-            count.newest_at = count.newest_at.max(client.created_at);
-            let newest = self
-                .episodes
-                .get(&client.instance)
-                .map(|known| known.newest_at);
-            if newest.is_none_or(|newest| client.created_at > newest) {
-                count.since_told += 1;
-                count.closed_since_told += u64::from(client.closed_at.is_some());
+            let made = Made {
+                at: client.created_at,
+                operations: client.pools.values().map(|pool| pool.operations).sum(),
+                is_closed: client.closed_at.is_some(),
+                is_working: is_working(client, at, pools),
+            };
+            let newest = self.newest_of(client.instance);
+            counts
+                .entry(client.instance)
+                .or_default()
+                .add(&made, at, newest);
+        }
+        for (instance, needless) in &self.needless {
+            let mut count = Count::default();
+            for connection in needless.iter().filter_map(|id| pools.connection(*id)) {
+                let made = Made {
+                    at: connection.opened_at,
+                    operations: connection.last.operations,
+                    is_closed: connection.ended.is_some(),
+                    is_working: connection.last.in_flight > 0,
+                };
+                count.add(&made, at, self.newest_of(*instance));
             }
-            if age >= RIPE {
-                count.ripe += 1;
-                let is_brief =
-                    (1..=OPERATIONS_MAX).contains(&operations) && !is_working(client, at, pools);
-                count.brief += u64::from(is_brief);
+            let known = counts.entry(*instance).or_default();
+            if count.created > known.created {
+                *known = count;
             }
         }
         counts
     }
+
+    fn newest_of(&self, instance: InstanceId) -> Option<Timestamp> {
+        let episode = self.episodes.get(&instance)?;
+        Some(episode.newest_at)
+    }
+}
+
+/// A mongo client.
+#[derive(Debug)]
+struct Made {
+    at: Timestamp,
+    operations: u64,
+    is_closed: bool,
+    /// It carried something a moment ago.
+    is_working: bool,
 }
 
 impl Count {
+    fn add(&mut self, made: &Made, at: Timestamp, newest_counted: Option<Timestamp>) {
+        self.created += 1;
+        self.moments.push(made.at);
+        self.operations += made.operations;
+        self.closed += u64::from(made.is_closed);
+        self.first_at = Some(self.first_at.map_or(made.at, |first| first.min(made.at)));
+        self.newest_at = self.newest_at.max(made.at);
+        if newest_counted.is_none_or(|newest| made.at > newest) {
+            self.since_told += 1;
+            self.closed_since_told += u64::from(made.is_closed);
+        }
+        if at.since(made.at) >= RIPE {
+            self.ripe += 1;
+            let is_brief = (1..=OPERATIONS_MAX).contains(&made.operations) && !made.is_working;
+            self.brief += u64::from(is_brief);
+        }
+    }
+
     /// When the client was made that is one too many.
     fn evident_at(&self) -> Option<Timestamp> {
         let mut moments = self.moments.clone();
@@ -173,6 +246,32 @@ impl Count {
             && self.ripe >= CREATED_MIN / 2
             && self.brief as f64 >= self.ripe as f64 * SHARE_MIN
     }
+}
+
+/// It came while a connection of the same process had done its work and lay idle, and no monitor is there that would
+/// tell clients apart. A process counts its request ids through all of them.
+fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> bool {
+    let is_counted = pools
+        .instance(instance)
+        .is_some_and(|known| known.has_legacy_pool() && Numbering::of(known) == Numbering::Counted);
+    if !is_counted {
+        return false;
+    }
+    let since = connection.opened_at;
+    let mut has_idle = false;
+    for other in pools.connections() {
+        if other.id == connection.id || !is_own(other, instance) || !other.is_open() {
+            continue;
+        }
+        let is_older = other.first_request_id < connection.first_request_id;
+        if other.role.is_monitor() || !is_older {
+            return false;
+        }
+        has_idle |= other.last.operations > 0
+            && other.last.in_flight == 0
+            && since.since(other.last.from_server_at) >= IDLE;
+    }
+    has_idle
 }
 
 /// An open connection of it carried something a moment ago.

@@ -287,10 +287,21 @@ impl Burst {
             .into_iter()
             .map(|client| {
                 let is_of_it = |connection: &&&Connection| connection.mongo_client == client;
-                let (own, others) = left.iter().copied().partition(|left| is_of_it(&left));
+                let closed: Vec<&Connection> =
+                    closed.iter().filter(|c| is_of_it(c)).copied().collect();
+                // A client that ends its monitors with everything it had dials no more: what was dialled since is
+                // another's, even where the two cannot be told apart yet.
+                let is_over = closed.iter().any(|closed| is_monitor(closed))
+                    && !left
+                        .iter()
+                        .any(|left| is_of_it(&left) && left.opened_at <= self.began_at);
+                let (own, others) = left
+                    .iter()
+                    .copied()
+                    .partition(|left| is_of_it(&left) && !is_over);
                 Scope {
                     mongo_client: client,
-                    closed: closed.iter().filter(|c| is_of_it(c)).copied().collect(),
+                    closed,
                     left: own,
                     others,
                 }
