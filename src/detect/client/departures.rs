@@ -527,7 +527,22 @@ impl Scope<'_> {
         if others.is_empty() || self.is_closing() {
             return None;
         }
-        if Numbering::of(known) != Numbering::Counted {
+        let numbering = Numbering::of(known);
+        // What was dialled since tells by its first id: counters may be older than the burst.
+        let before = self
+            .closed
+            .iter()
+            .filter_map(|closed| closed.first_request_id)
+            .max();
+        let newer = others
+            .iter()
+            .find(|other| other.opened_at > burst.began_at && other.first_request_id.is_some());
+        if let Some(first_id) = newer.and_then(|newer| newer.first_request_id) {
+            return numbering
+                .is_new_process(first_id, before)
+                .map(|is_new| !is_new);
+        }
+        if numbering != Numbering::Counted {
             return None;
         }
         let highest = self

@@ -57,7 +57,8 @@ const MODERN: &[Driver] = &[
     Node7,
     Rust,
 ];
-/// Their `close` gives up operations that are under way; the others' waits for them.
+/// Their `close` gives up operations that are under way; the others' waits for them. Rust's immediate `shutdown` ends
+/// the monitors only: operations go on, and on the pool that is left.
 const INTERRUPTING: &[Driver] = &[
     PyMongo4Async,
     Node36Legacy,
@@ -65,7 +66,6 @@ const INTERRUPTING: &[Driver] = &[
     Node4,
     Node6,
     Node7,
-    Rust,
 ];
 /// The same for a `close` that is not told to do so.
 const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node36Unified, Node4, Node6, Node7];
