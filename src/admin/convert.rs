@@ -268,14 +268,15 @@ pub fn client(row: &ClientRow, picture: &PoolPicture) -> api::Client {
     }
 }
 
-/// What is inferred has more evidence than monitors; but it is cut where there are very many.
+/// What is inferred has more evidence than monitors; but it is cut where there are very many. Without monitors it is
+/// too weak for a figure that stands alone: clients that share nothing may be one, and are listed with that doubt.
 fn estimated(inferred: Option<u64>, by_monitors: Option<u64>) -> Option<u64> {
-    match (inferred, by_monitors) {
-        (Some(inferred), Some(by_monitors)) if inferred >= pools::MONGO_CLIENTS_MAX => {
-            Some(inferred.max(by_monitors))
-        }
-        (inferred, by_monitors) => inferred.or(by_monitors),
-    }
+    let by_monitors = by_monitors?;
+    Some(match inferred {
+        Some(inferred) if inferred >= pools::MONGO_CLIENTS_MAX => inferred.max(by_monitors),
+        Some(inferred) => inferred,
+        None => by_monitors,
+    })
 }
 
 pub(super) fn connection(row: &ConnectionRow, at: Timestamp) -> api::Connection {

@@ -28,12 +28,12 @@ pub(super) fn client(
         .copied()
         .filter(|row| row.closed_at.is_none())
         .collect();
-    let inferred = u64::try_from(mongo_clients.len()).ok();
-    // Without any evidence of their own, the count of the monitors has to do, and without that what connections
-    // there are belong to one. The series is there in any case: it comes and goes with those of the client.
-    let inferred = inferred.filter(|count| *count > 0);
-    let least = u64::from(row.pooled_active.saturating_add(row.pooled_idle) > 0);
-    let estimated = inferred.or(row.mongo_clients).unwrap_or(least);
+    let inferred = u64::try_from(mongo_clients.len()).unwrap_or(u64::MAX);
+    // The series is there in any case: it comes and goes with those of the client.
+    let estimated = match row.mongo_clients {
+        Some(_) if inferred > 0 => inferred,
+        by_monitors => by_monitors.unwrap_or(0),
+    };
     families.add(&c::MONGO_CLIENTS_ESTIMATED, &own, float(estimated));
     let counts = key.as_ref().and_then(|key| picture.counts.get(key));
     let counts = counts.copied().unwrap_or_default();
