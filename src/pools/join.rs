@@ -566,9 +566,11 @@ impl Joiner<'_> {
             let is_empty = client.monitors.is_empty();
             is_open_question |= is_empty || client.said_goodbye_at.is_some();
             let tried_at = self.tried_at.unwrap_or_default().max(ended_at);
+            // A check that succeeds after all was lost is its own, although the connection is not placed yet.
+            let is_coming_back = |pool: &Pool| pool.is_cleared() || pool.is_ready_again(ended_at);
             let is_gone = if client.said_goodbye_at.is_some() {
                 true
-            } else if is_empty && was_own_will && !client.pools.values().any(Pool::is_cleared) {
+            } else if is_empty && was_own_will && !client.pools.values().any(is_coming_back) {
                 self.at.since(ended_at) >= SETTLING && self.at.since(tried_at) >= SETTLING
             } else {
                 is_empty && self.at.since(tried_at) >= EXPECTED_BACK

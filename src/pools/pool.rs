@@ -159,6 +159,12 @@ impl Pool {
             .is_some_and(|clear| clear.ready_at.is_none())
     }
 
+    /// It was cleared, and works again since a moment after `at`.
+    pub(super) fn is_ready_again(&self, at: Timestamp) -> bool {
+        let ready_at = self.clears.last().and_then(|clear| clear.ready_at);
+        ready_at.is_some_and(|ready_at| ready_at > at)
+    }
+
     /// The connection accepted last, or one before it, is still open.
     pub(super) fn has_kept(&self, newest: ConnectionId) -> bool {
         self.open.first().is_some_and(|oldest| *oldest <= newest)
