@@ -17,6 +17,10 @@ use crate::timeline::lines::UpstreamName;
 use crate::timeline::{Entry, UpstreamId, Witness};
 use crate::wire::{Direction, Scratch};
 
+/// Time that passes after the last packet: what ended together in the last moments is judged once no more of it
+/// comes. Less than any silence that means something.
+const SETTLING: Duration = Duration::from_millis(500);
+
 /// Connections that are followed at once, the ones that ended a moment ago included.
 const FLOWS_MAX: usize = 100_000;
 
@@ -156,7 +160,7 @@ impl Analysis {
         self.collect();
         let mut news = Vec::new();
         self.sequencer
-            .tell_until(self.now, &mut self.observer, &mut news, |_| {});
+            .tell_until(self.now + SETTLING, &mut self.observer, &mut news, |_| {});
         let open = self.flows.values().filter_map(Flow::has_holes);
         let holes = u64::try_from(open.filter(|has_holes| *has_holes).count());
         self.counts.with_holes = self
