@@ -137,6 +137,11 @@ fn the_exposition_is_what_the_catalogue_says() {
             Err("nothing closed")
         }
     });
+    // The kernel is asked about sockets once a second.
+    eventually(LIMIT, || {
+        let known = proxy.sum("poolscope_tcp_rtt_seconds", &[("app", "orders")]) > 0.0;
+        known.then_some(()).ok_or("no round-trip time")
+    });
     let text = proxy.metrics();
     promtool(&["check", "metrics"], &text).unwrap();
     let families = parse_exposition(&text);
