@@ -441,13 +441,20 @@ impl Joiner<'_> {
                 .map(|watch| watch.since)
                 .min()
         };
+        // A monitor comes first. Only where there is none before may one have been accepted a moment too late.
+        let has_earlier = self
+            .open_clients()
+            .filter(|client| self.may_be_one(client, &unit.members))
+            .filter_map(born)
+            .any(|born| born <= unit.first && unit.first.since(born) <= SETTLING);
+        let late = if has_earlier { Duration::ZERO } else { JITTER };
         register
             .homeless
             .iter()
             .filter_map(|id| self.clients.get(id))
             .filter(|client| unit.circle.is_some() || !client.has_pooled())
             .filter_map(|client| Some((born(client)?, client)))
-            .filter(|(born, _)| *born <= unit.first + JITTER)
+            .filter(|(born, _)| *born <= unit.first + late)
             .filter(|(born, _)| unit.first.since(*born) <= SETTLING)
             .filter(|(_, client)| self.may_be_one(client, &unit.members))
             .min_by_key(|(born, client)| (*born, client.id))
