@@ -11,6 +11,7 @@ mod replay;
 mod report;
 mod scores;
 mod servers;
+mod shape;
 mod stage;
 mod table;
 
@@ -23,12 +24,49 @@ use std::sync::Mutex;
 
 use judge::{Verdict, judge};
 use report::{Outcome, Report};
+use shape::Shape;
+use stage::Stage;
 use table::{SCENARIOS, Scenario};
 
 use crate::support::{Driver, Network, now, root};
 
+/// A fault on a driver in some surroundings.
+#[derive(Clone, Copy, Debug)]
+struct CaseId {
+    scenario: &'static Scenario,
+    driver: Driver,
+    shape: Shape,
+}
+
+impl CaseId {
+    /// `failover/node-7`, or `failover/node-7/crowd` where the surroundings are not the usual ones.
+    fn name(self) -> String {
+        let name = format!("{}/{}", self.scenario.name, self.driver.label());
+        if self.shape == Shape::Usual {
+            return name;
+        }
+        format!("{name}/{}", self.shape.label())
+    }
+
+    fn is_asked_for(self) -> bool {
+        is_asked_for(&format!("{}/{}", self.scenario.name, self.driver.label()))
+    }
+
+    /// Where its files are kept, below the directory of all.
+    fn directory(self) -> PathBuf {
+        let usual = Path::new(self.scenario.name).join(self.driver.label());
+        if self.shape == Shape::Usual {
+            return usual;
+        }
+        Path::new(&format!("in-{}", self.shape.label())).join(usual)
+    }
+}
+
 /// What a case came to, and whether it was played to its end.
-fn play(scenario: &Scenario, driver: Driver, directory: &Path) -> Verdict {
+fn play(case: CaseId, directory: &Path) -> Verdict {
+    let CaseId {
+        scenario, driver, ..
+    } = case;
     fs::remove_dir_all(directory).ok();
     fs::create_dir_all(directory).unwrap();
     let not_played = |panic: Box<dyn Any + Send>| {
@@ -41,12 +79,15 @@ fn play(scenario: &Scenario, driver: Driver, directory: &Path) -> Verdict {
         (scenario.set)(driver, directory.to_owned())
     }));
     let mut stage = match set {
-        Ok(stage) => stage,
+        Ok(stage) => Stage {
+            shape: case.shape,
+            ..stage
+        },
         Err(panic) => return Verdict::not_played(not_played(panic)),
     };
     let played = catch_unwind(AssertUnwindSafe(|| (scenario.play)(&mut stage)));
     let judged = catch_unwind(AssertUnwindSafe(|| {
-        let truth = stage.truth(&format!("{}/{}", scenario.name, driver.label()));
+        let truth = stage.truth(&case.name());
         let incidents = stage.keep(&truth);
         judge(scenario, &truth, &incidents)
     }));
@@ -59,13 +100,6 @@ fn play(scenario: &Scenario, driver: Driver, directory: &Path) -> Verdict {
     verdict
 }
 
-fn directory_of(scenario: &Scenario, driver: Driver) -> PathBuf {
-    root()
-        .join("target/scenarios")
-        .join(scenario.name)
-        .join(driver.label())
-}
-
 /// A number in the environment, as `make scenarios RUNS=3` hands it over.
 fn setting(name: &str, otherwise: usize) -> usize {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -73,7 +107,8 @@ fn setting(name: &str, otherwise: usize) -> usize {
 }
 
 /// The cases that were asked for: `ONLY=failover,deploy/node-7` by parts of their names; all without it.
-fn cases() -> VecDeque<(&'static Scenario, Driver)> {
+fn cases() -> VecDeque<CaseId> {
+    let shapes = shapes();
     let runs = setting("RUNS", 1);
     let healthy = setting("HEALTHY_RUNS", runs);
     let mut cases = VecDeque::new();
@@ -86,15 +121,43 @@ fn cases() -> VecDeque<(&'static Scenario, Driver)> {
             if scenario.takes_root() && !Network::is_possible() {
                 continue;
             }
-            for &driver in scenario.drivers {
-                let name = format!("{}/{}", scenario.name, driver.label());
-                if is_asked_for(&name) {
-                    cases.push_back((scenario, driver));
-                }
-            }
+            cases.extend(cases_of(scenario, &shapes).filter(|case| case.is_asked_for()));
         }
     }
     cases
+}
+
+fn cases_of(scenario: &'static Scenario, shapes: &[Shape]) -> impl Iterator<Item = CaseId> {
+    let drivers = move |&shape: &Shape| {
+        let drivers = scenario.drivers.iter();
+        drivers.map(move |&driver| CaseId {
+            scenario,
+            driver,
+            shape,
+        })
+    };
+    shapes.iter().flat_map(drivers)
+}
+
+/// The cases that `ONLY` names, once each.
+fn asked_for(shapes: &[Shape]) -> impl Iterator<Item = CaseId> {
+    let all = SCENARIOS
+        .iter()
+        .flat_map(move |scenario| cases_of(scenario, shapes));
+    all.filter(|case| case.is_asked_for())
+}
+
+/// The surroundings that were asked for: `SHAPES=single,quiet` or `SHAPES=all`; the usual ones without it.
+fn shapes() -> Vec<Shape> {
+    let asked = std::env::var("SHAPES").unwrap_or_default();
+    match &*asked {
+        "" => vec![Shape::Usual],
+        "all" => Shape::ALL.to_vec(),
+        names => names
+            .split(',')
+            .map(|name| Shape::named(name).unwrap_or_else(|| panic!("no shape {name}")))
+            .collect(),
+    }
 }
 
 /// Whether `ONLY` names a case; all without it.
@@ -123,15 +186,15 @@ fn matrix() {
     let begin = now();
     let work = || {
         loop {
-            let Some((scenario, driver)) = waiting.lock().unwrap().pop_front() else {
+            let Some(case) = waiting.lock().unwrap().pop_front() else {
                 return;
             };
-            let directory = directory_of(scenario, driver);
+            let directory = root().join("target/scenarios").join(case.directory());
             let case_begin = now();
-            let verdict = play(scenario, driver, &directory);
-            let outcome = Outcome::new(scenario, driver, verdict, case_begin.elapsed());
+            let verdict = play(case, &directory);
+            let outcome = Outcome::new(case, verdict, case_begin.elapsed());
             if !outcome.is_good() {
-                let kept = directory.with_file_name(format!("{}.failed", driver.label()));
+                let kept = directory.with_file_name(format!("{}.failed", case.driver.label()));
                 fs::remove_dir_all(&kept).ok();
                 copy(&directory, &kept);
             }
@@ -176,7 +239,12 @@ fn check(name: &str, driver: Driver) {
         "{name} is not for {driver:?}"
     );
     let directory = tempfile::tempdir().unwrap();
-    let verdict = play(scenario, driver, &directory.path().join("case"));
+    let case = CaseId {
+        scenario,
+        driver,
+        shape: Shape::Usual,
+    };
+    let verdict = play(case, &directory.path().join("case"));
     let incidents = fs::read_to_string(directory.path().join("case/incidents.json"));
     assert!(
         verdict.faults.is_empty(),

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::judge::{judge, moment};
 use super::scores::{Scores, score};
+use super::shape::Shape;
 use super::stage::is_alarm;
-use super::table::SCENARIOS;
 use crate::support::root;
 
 /// A timeline that is kept with the sources is no longer than this.
@@ -96,42 +96,37 @@ fn rejudge() {
     let (mut count, mut right, mut good) = (0, 0, 0);
     let mut scores = Scores::default();
     let mut out = std::io::stdout().lock();
-    for scenario in SCENARIOS {
-        for driver in scenario.drivers {
-            let name = format!("{}/{}", scenario.name, driver.label());
-            let directory = recorded().join(&name);
-            let truth = read(&directory.join("truth.json"));
-            let journal = read(&directory.join("journal"));
-            let (Some(truth), Some(journal)) = (truth, journal) else {
-                continue;
-            };
-            if !super::is_asked_for(&name) {
-                continue;
-            }
-            let truth: Value = serde_json::from_str(&truth).unwrap();
-            let judged_at = truth["judged_at"].as_f64();
-            let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
-            let journal = until(&journal, judged_at);
-            let incidents = incidents(&journal);
-            let clients = read(&directory.join("clients.json")).unwrap();
-            let clients = serde_json::from_str(&clients).unwrap();
-            scores += score(&name, &truth, &journal, &clients);
-            let verdict = judge(scenario, &truth, &incidents);
-            count += 1;
-            right += u32::from(verdict.is_cause_right);
-            good += u32::from(verdict.faults.is_empty());
-            let text = serde_json::to_string_pretty(&incidents).unwrap();
-            fs::write(directory.join("replayed.json"), text).ok();
-            let delay = verdict
-                .delay
-                .map_or(String::new(), |delay| format!(" ({delay:.2} s)"));
-            let word = if verdict.faults.is_empty() {
-                "ok "
-            } else {
-                "BAD"
-            };
-            writeln!(out, "{word} {name}{delay}: {}", verdict.faults.join("; ")).unwrap();
-        }
+    for case in super::asked_for(&Shape::ALL) {
+        let (name, scenario) = (case.name(), case.scenario);
+        let directory = recorded().join(case.directory());
+        let truth = read(&directory.join("truth.json"));
+        let journal = read(&directory.join("journal"));
+        let (Some(truth), Some(journal)) = (truth, journal) else {
+            continue;
+        };
+        let truth: Value = serde_json::from_str(&truth).unwrap();
+        let judged_at = truth["judged_at"].as_f64();
+        let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
+        let journal = until(&journal, judged_at);
+        let incidents = incidents(&journal);
+        let clients = read(&directory.join("clients.json")).unwrap();
+        let clients = serde_json::from_str(&clients).unwrap();
+        scores += score(&name, &truth, &journal, &clients);
+        let verdict = judge(scenario, &truth, &incidents);
+        count += 1;
+        right += u32::from(verdict.is_cause_right);
+        good += u32::from(verdict.faults.is_empty());
+        let text = serde_json::to_string_pretty(&incidents).unwrap();
+        fs::write(directory.join("replayed.json"), text).ok();
+        let delay = verdict
+            .delay
+            .map_or(String::new(), |delay| format!(" ({delay:.2} s)"));
+        let word = if verdict.faults.is_empty() {
+            "ok "
+        } else {
+            "BAD"
+        };
+        writeln!(out, "{word} {name}{delay}: {}", verdict.faults.join("; ")).unwrap();
     }
     writeln!(
         out,
@@ -151,63 +146,58 @@ fn rejudge() {
 #[ignore = "writes into the checkout; needs recorded cases"]
 fn export() {
     let mut out = std::io::stdout().lock();
-    for scenario in SCENARIOS {
-        for driver in scenario.drivers {
-            let name = format!("{}/{}", scenario.name, driver.label());
-            let directory = recorded().join(&name);
-            let truth = read(&directory.join("truth.json"));
-            let journal = read(&directory.join("journal"));
-            let (Some(truth), Some(journal)) = (truth, journal) else {
-                continue;
-            };
-            if !super::is_asked_for(&name) {
-                continue;
-            }
-            let truth: Value = serde_json::from_str(&truth).unwrap();
-            let Some(judged_at) = truth["judged_at"].as_f64() else {
-                continue;
-            };
-            let whole = until(&journal, judged_at);
-            let found = incidents(&whole);
-            if !judge(scenario, &truth, &found).faults.is_empty() {
-                continue;
-            }
-            // What comes long after the last alarm tells nothing new.
-            let last = found
-                .iter()
-                .filter(|&incident| is_alarm(incident))
-                .map(|incident| moment(&incident["detected_at"]))
-                .fold(0.0, f64::max);
-            let cut = if last > 0.0 {
-                judged_at.min(last + 1.5)
-            } else {
-                judged_at
-            };
-            let timeline = without_members(&until(&journal, cut));
-            let told = incidents(&timeline);
-            let is_good = judge(scenario, &truth, &told).is_cause_right;
-            let length = timeline.len();
-            if length > TIMELINE_LEN_MAX || !is_good {
-                writeln!(out, "not {name}: {length} bytes, good: {is_good}").unwrap();
-                continue;
-            }
-            let expected: Vec<Value> = told
-                .iter()
-                .rev()
-                .filter(|&incident| is_alarm(incident))
-                .map(|incident| json!({ "cause": incident["cause"] }))
-                .collect();
-            let target = root().join("tests/scenarios").join(scenario.name);
-            fs::create_dir_all(&target).unwrap();
-            fs::write(target.join(format!("{}.jsonl", driver.label())), timeline).unwrap();
-            let expected = json!({ "incidents": expected });
-            fs::write(
-                target.join(format!("{}.expect.json", driver.label())),
-                format!("{expected}\n"),
-            )
-            .unwrap();
-            writeln!(out, "{name}: {length} bytes").unwrap();
+    for case in super::asked_for(&[Shape::Usual]) {
+        let (name, scenario, driver) = (case.name(), case.scenario, case.driver);
+        let directory = recorded().join(case.directory());
+        let truth = read(&directory.join("truth.json"));
+        let journal = read(&directory.join("journal"));
+        let (Some(truth), Some(journal)) = (truth, journal) else {
+            continue;
+        };
+        let truth: Value = serde_json::from_str(&truth).unwrap();
+        let Some(judged_at) = truth["judged_at"].as_f64() else {
+            continue;
+        };
+        let whole = until(&journal, judged_at);
+        let found = incidents(&whole);
+        if !judge(scenario, &truth, &found).faults.is_empty() {
+            continue;
         }
+        // What comes long after the last alarm tells nothing new.
+        let last = found
+            .iter()
+            .filter(|&incident| is_alarm(incident))
+            .map(|incident| moment(&incident["detected_at"]))
+            .fold(0.0, f64::max);
+        let cut = if last > 0.0 {
+            judged_at.min(last + 1.5)
+        } else {
+            judged_at
+        };
+        let timeline = without_members(&until(&journal, cut));
+        let told = incidents(&timeline);
+        let is_good = judge(scenario, &truth, &told).is_cause_right;
+        let length = timeline.len();
+        if length > TIMELINE_LEN_MAX || !is_good {
+            writeln!(out, "not {name}: {length} bytes, good: {is_good}").unwrap();
+            continue;
+        }
+        let expected: Vec<Value> = told
+            .iter()
+            .rev()
+            .filter(|&incident| is_alarm(incident))
+            .map(|incident| json!({ "cause": incident["cause"] }))
+            .collect();
+        let target = root().join("tests/scenarios").join(scenario.name);
+        fs::create_dir_all(&target).unwrap();
+        fs::write(target.join(format!("{}.jsonl", driver.label())), timeline).unwrap();
+        let expected = json!({ "incidents": expected });
+        fs::write(
+            target.join(format!("{}.expect.json", driver.label())),
+            format!("{expected}\n"),
+        )
+        .unwrap();
+        writeln!(out, "{name}: {length} bytes").unwrap();
     }
 }
 

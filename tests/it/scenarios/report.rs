@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::CaseId;
 use super::judge::Verdict;
+use super::shape::Shape;
 use super::table::{SCENARIOS, Scenario};
 use crate::support::{Driver, root};
 
@@ -19,6 +21,7 @@ use crate::support::{Driver, root};
 pub(super) struct Outcome {
     scenario: String,
     driver: String,
+    shape: String,
     faults: Vec<String>,
     is_cause_right: bool,
     delay: Option<f64>,
@@ -26,15 +29,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn new(
-        scenario: &Scenario,
-        driver: Driver,
-        verdict: Verdict,
-        took: Duration,
-    ) -> Self {
+    pub(super) fn new(case: CaseId, verdict: Verdict, took: Duration) -> Self {
         Self {
-            scenario: scenario.name.to_owned(),
-            driver: driver.label().to_owned(),
+            scenario: case.scenario.name.to_owned(),
+            driver: case.driver.label().to_owned(),
+            shape: case.shape.label().to_owned(),
             faults: verdict.faults,
             is_cause_right: verdict.is_cause_right,
             delay: verdict.delay,
@@ -53,9 +52,14 @@ impl Outcome {
         self.faults.is_empty()
     }
 
+    /// Which case it is of.
+    fn key(&self) -> (&str, &str, &str) {
+        (&self.scenario, &self.driver, &self.shape)
+    }
+
     fn to_json(&self, commit: &str) -> Value {
         json!({
-            "scenario": self.scenario, "driver": self.driver, "faults": self.faults,
+            "scenario": self.scenario, "driver": self.driver, "shape": self.shape, "faults": self.faults,
             "is_cause_right": self.is_cause_right, "delay": self.delay, "took": self.took,
             "commit": commit,
         })
@@ -65,7 +69,7 @@ impl Outcome {
 impl Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.is_good() { "ok  " } else { "BAD " };
-        write!(f, "{word} {}/{}", self.scenario, self.driver)?;
+        write!(f, "{word} {}/{}/{}", self.scenario, self.driver, self.shape)?;
         if let Some(delay) = self.delay {
             write!(f, ", told after {delay:.2} s")?;
         }
@@ -115,6 +119,7 @@ impl Report {
             let outcome = Outcome {
                 scenario: field("scenario"),
                 driver: field("driver"),
+                shape: field("shape"),
                 faults: faults
                     .iter()
                     .map(|fault| fault.as_str().unwrap().to_owned())
@@ -124,7 +129,7 @@ impl Report {
                 took: value["took"].as_f64().unwrap_or_default(),
             };
             let runs: &mut Vec<Outcome> = newest
-                .entry((field("scenario"), field("driver")))
+                .entry((field("scenario"), field("driver"), field("shape")))
                 .or_default();
             if !outcome.is_healthy() {
                 runs.clear();
@@ -145,10 +150,8 @@ impl Report {
         writeln!(file, "{}", outcome.to_json(&self.commit)).unwrap();
         // A case that is played again makes what was known of it before void.
         if std::env::var("KEEP").is_ok_and(|keep| !keep.is_empty()) {
-            self.outcomes.retain(|old| {
-                old.is_healthy()
-                    || (&old.scenario, &old.driver) != (&outcome.scenario, &outcome.driver)
-            });
+            self.outcomes
+                .retain(|old| old.is_healthy() || old.key() != outcome.key());
         }
         self.outcomes.push(outcome);
         fs::write(self.directory.join("summary.md"), self.summary()).unwrap();
@@ -174,13 +177,9 @@ impl Report {
             text.push_str("\nWhat is amiss:\n\n");
         }
         for outcome in bad {
-            let Outcome {
-                scenario,
-                driver,
-                faults,
-                ..
-            } = outcome;
-            writeln!(text, "- `{scenario}/{driver}`: {}", faults.join("; ")).unwrap();
+            let (scenario, driver, shape) = outcome.key();
+            let faults = outcome.faults.join("; ");
+            writeln!(text, "- `{scenario}/{driver}`, {shape}: {faults}").unwrap();
         }
         text
     }
@@ -194,8 +193,10 @@ impl Report {
             .count();
         let good = self.outcomes.iter().filter(|one| one.is_good()).count();
         let mut text = format!(
-            "{total} runs: the right cause at first rank in {right}, everything as it should be in {good}.\n\n| scenario |"
+            "{total} runs: the right cause at first rank in {right}, everything as it should be in {good}.\n\n"
         );
+        text.push_str(&self.shapes());
+        text.push_str("| scenario |");
         for driver in Driver::ALL {
             write!(text, " {} |", driver.label()).unwrap();
         }
@@ -219,6 +220,21 @@ impl Report {
             writeln!(text, " {delays} | {} |", of_scenario.len()).unwrap();
         }
         text
+    }
+
+    /// How it went in which surroundings, where there were several.
+    fn shapes(&self) -> String {
+        let told = Shape::ALL.into_iter().filter_map(|shape| {
+            let all = self.outcomes.iter();
+            let runs: Vec<_> = all.filter(|one| one.shape == shape.label()).collect();
+            let right = runs.iter().filter(|one| one.is_cause_right).count();
+            (!runs.is_empty()).then(|| format!("{} {right} of {}", shape.label(), runs.len()))
+        });
+        let told: Vec<String> = told.collect();
+        if told.len() < 2 {
+            return String::new();
+        }
+        format!("By surroundings: {}.\n\n", told.join(", "))
     }
 }
 

@@ -9,6 +9,7 @@ use bson::{Bson, Document, doc};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::shape::Shape;
 use crate::support::{
     Agent, Driver, FaultRelay, Mongod, MongodOptions, Network, Poolscope, ReplicaSet,
     epoch_seconds, now,
@@ -16,8 +17,10 @@ use crate::support::{
 
 /// What is waited for comes within this, be the machine as busy as it may.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Sockets of a pool under the usual load.
+/// Sockets of a pool whose size is a matter of the play.
 pub(super) const POOL: u64 = 4;
+/// Drivers of neighbours.
+const NEIGHBOURS: [Driver; 3] = [Driver::PyMongo4, Driver::Node6, Driver::PyMongo3];
 
 /// The servers.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(super) struct App {
 pub(super) struct Stage {
     /// The driver under test.
     pub(super) driver: Driver,
+    /// The surroundings.
+    pub(super) shape: Shape,
     /// The servers.
     pub(super) servers: Servers,
     /// What lies between poolscope and a server that is alone, where something does.
@@ -160,6 +165,7 @@ impl Stage {
         let poolscope = Poolscope::start_with(upstreams, args);
         Self {
             driver,
+            shape: Shape::Usual,
             servers,
             between,
             poolscope,
@@ -295,16 +301,28 @@ impl Stage {
         host: Option<IpAddr>,
     ) -> usize {
         let app = self.start(name, driver, host);
-        let options = [pool_option(driver, POOL).as_str(), options]
+        let shape = if name == "orders" {
+            self.shape
+        } else {
+            Shape::Usual
+        };
+        let options = [pool_option(driver, shape.pool()).as_str(), options]
             .into_iter()
             .filter(|option| !option.is_empty())
             .collect::<Vec<_>>()
             .join("&");
         self.open(app, &options);
-        self.warm_up(app, POOL);
-        self.load(app, "find", POOL, 25);
-        self.load(app, "insert", 1, 100);
+        self.warm_up(app, shape.pool());
+        self.read(app, shape);
+        if shape.writes() {
+            self.load(app, "insert", 1, 100);
+        }
         app
+    }
+
+    fn read(&mut self, app: usize, shape: Shape) {
+        let (readers, pause) = shape.readers();
+        self.load(app, "find", readers, pause);
     }
 
     /// Lets the pool grow to its usual size.
@@ -312,15 +330,18 @@ impl Stage {
         self.burst(app, 2 * size, size);
     }
 
-    /// The usual cast: the driver under test, and a neighbour on another one.
+    /// The usual cast: the driver under test, and its neighbour.
     pub(super) fn usual_apps(&mut self, options: &str) {
         self.busy("orders", self.driver, options);
         self.neighbour();
     }
 
-    /// Another application, which shares the server with the one under test.
-    pub(super) fn neighbour(&mut self) -> usize {
-        self.busy("billing", Driver::PyMongo4, "")
+    /// Another application, which shares the server with the one under test; as many instances as the surroundings
+    /// have.
+    pub(super) fn neighbour(&mut self) {
+        for driver in NEIGHBOURS.into_iter().take(self.shape.neighbours()) {
+            self.busy("billing", driver, "");
+        }
     }
 
     /// Time in which nothing happens but the load: what comes before a fault, so that there is a normal.
@@ -332,7 +353,12 @@ impl Stage {
     /// The fault happens now: call it right before what makes it.
     pub(super) fn fault(&mut self, what: &str, affected: &[&str]) {
         what.clone_into(&mut self.fault);
-        self.affected = affected.iter().map(|&name| name.to_owned()).collect();
+        // Some surroundings have no neighbour.
+        let has_neighbour = self.apps.iter().any(|app| app.name == "billing");
+        let names = affected.iter().map(|&name| name.to_owned());
+        self.affected = names
+            .filter(|name| has_neighbour || name != "billing")
+            .collect();
         self.fault_at = epoch_seconds();
         self.injected_at = self.fault_at;
     }
@@ -379,10 +405,10 @@ impl Stage {
     /// then nothing tells it from one that ended.
     pub(super) fn open_again(&mut self, app: usize) {
         self.steady(Duration::from_millis(500));
-        let request = self.open_request(app, &pool_option(self.driver, POOL));
+        let request = self.open_request(app, &pool_option(self.driver, self.shape.pool()));
         let opened = self.apps[app].agent.submit(request);
         self.apps[app].agent.answer_within(opened, LIMIT);
-        self.load(app, "find", POOL, 25);
+        self.read(app, self.shape);
         self.fault_at = epoch_seconds();
     }
 
