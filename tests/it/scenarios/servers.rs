@@ -28,7 +28,9 @@ pub(super) fn tight(driver: Driver) -> &'static str {
         | Driver::Node36Unified
         | Driver::Node4
         | Driver::Node6
-        | Driver::Node7 => TIGHT,
+        | Driver::Node7
+        | Driver::Go18
+        | Driver::Java36 => TIGHT,
     }
 }
 

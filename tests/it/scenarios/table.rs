@@ -6,7 +6,8 @@ use super::stage::Stage;
 use super::{applications, legacy, network, servers};
 use crate::support::Driver;
 use crate::support::Driver::{
-    Node4, Node6, Node7, Node36Legacy, Node36Unified, PyMongo3, PyMongo4, PyMongo4Async, Rust,
+    Go18, Java36, Node4, Node6, Node7, Node36Legacy, Node36Unified, PyMongo3, PyMongo4,
+    PyMongo4Async, Rust,
 };
 
 /// What has to be said.
@@ -56,6 +57,8 @@ const MODERN: &[Driver] = &[
     Node6,
     Node7,
     Rust,
+    Go18,
+    Java36,
 ];
 /// Their `close` gives up operations that are under way; the others' waits for them. Rust's immediate `shutdown` ends
 /// the monitors only: operations go on, and on the pool that is left.
@@ -66,12 +69,13 @@ const INTERRUPTING: &[Driver] = &[
     Node4,
     Node6,
     Node7,
+    Go18,
 ];
 /// The same for a `close` that is not told to do so.
 const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node36Unified, Node4, Node6, Node7];
 const LEGACY: &[Driver] = &[Node36Legacy];
 /// One of each way of keeping pools.
-const SOME: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust];
+const SOME: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust, Go18, Java36];
 const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,
@@ -81,6 +85,8 @@ const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     Node4,
     Node6,
     Node7,
+    Go18,
+    Java36,
 ];
 
 fn with_auth(driver: Driver, directory: PathBuf) -> Stage {

@@ -34,11 +34,15 @@ pub(crate) enum Driver {
     Node7,
     /// The crate `mongodb` 3.
     Rust,
+    /// Go 1.8.
+    Go18,
+    /// Java 3.6.
+    Java36,
 }
 
 impl Driver {
     /// Every driver.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::PyMongo4,
         Self::PyMongo4Async,
         Self::PyMongo3,
@@ -48,6 +52,22 @@ impl Driver {
         Self::Node6,
         Self::Node7,
         Self::Rust,
+        Self::Go18,
+        Self::Java36,
+    ];
+
+    /// Those whose agents know every operation of the protocol.
+    pub(crate) const ABLE: [Self; 10] = [
+        Self::PyMongo4,
+        Self::PyMongo4Async,
+        Self::PyMongo3,
+        Self::Node36Legacy,
+        Self::Node36Unified,
+        Self::Node4,
+        Self::Node6,
+        Self::Node7,
+        Self::Rust,
+        Self::Go18,
     ];
 
     /// Its name in tables and file names.
@@ -62,6 +82,8 @@ impl Driver {
             Self::Node6 => "node-6",
             Self::Node7 => "node-7",
             Self::Rust => "rust-3",
+            Self::Go18 => "go-1.8",
+            Self::Java36 => "java-3.6",
         }
     }
 
@@ -107,6 +129,8 @@ impl Driver {
                 );
                 Command::new(program)
             }
+            Self::Go18 => Command::new(tool("go-driver/agent")),
+            Self::Java36 => Command::new(tool("java-driver/agent")),
         }
     }
 }
