@@ -21,7 +21,12 @@ pub(super) struct Sender {
     /// Beyond those that are timed.
     more: u32,
     rtt: Option<Duration>,
+    segments: u32,
     retransmits: u32,
+    /// Of those, what the other side had acknowledged before.
+    duplicates: u32,
+    /// What comes before it is acknowledged.
+    acknowledged: Option<u32>,
     acknowledged_at: Timestamp,
 }
 
@@ -58,7 +63,10 @@ impl Sender {
         if is_keepalive || at.since(newest_at) < SAME_PACKET {
             return;
         }
+        self.segments = self.segments.saturating_add(1);
         self.retransmits = self.retransmits.saturating_add(1);
+        let is_there = self.acknowledged.is_some_and(|all| !is_after(end, all));
+        self.duplicates = self.duplicates.saturating_add(u32::from(is_there));
         for known in &mut self.under_way {
             if !is_after(sequence, known.end) {
                 known.is_clean = false;
@@ -69,6 +77,9 @@ impl Sender {
     /// The other side has received everything before `sequence`.
     pub(super) fn acknowledged(&mut self, at: Timestamp, sequence: u32) {
         self.acknowledged_at = at;
+        if self.acknowledged.is_none_or(|all| is_after(sequence, all)) {
+            self.acknowledged = Some(sequence);
+        }
         let mut measured = None;
         while let Some(first) = self.under_way.front() {
             if is_after(first.end, sequence) {
@@ -93,7 +104,9 @@ impl Sender {
         let unacked = timed.saturating_add(self.more);
         TcpState {
             rtt: self.rtt.unwrap_or_default(),
+            segments: self.segments,
             retransmits: self.retransmits,
+            duplicates: self.duplicates,
             unacked,
             // When nothing is under way it says nothing, and would only make every moment differ.
             since_ack: if unacked > 0 {
@@ -105,6 +118,7 @@ impl Sender {
     }
 
     fn add(&mut self, end: u32, at: Timestamp) {
+        self.segments = self.segments.saturating_add(1);
         if self.acknowledged_at == Timestamp::default() {
             self.acknowledged_at = at;
         }

@@ -207,8 +207,11 @@ pub enum SignalKind {
         connections: u64,
         /// Instances they belong to.
         instances: u64,
-        /// Connections that got replies meanwhile.
-        answered: u64,
+        /// Those that were in use until then, rather than at the end of a pause, and whose request was not
+        /// acknowledged.
+        in_use: u64,
+        /// Those that waited on for the same reply when the server was heard again.
+        still_waiting: u64,
         /// The longest wait so far.
         waited: Duration,
         /// The kernel says whether the server's host acknowledges what was sent; `None` when it was not asked.
@@ -226,6 +229,10 @@ pub enum SignalKind {
     Retransmits {
         /// Segments.
         count: u64,
+        /// Those that the other side did not have already.
+        lost: u64,
+        /// All that were sent meanwhile.
+        sent: u64,
         /// Sockets on which they were.
         connections: u64,
         /// On the client's side rather than on the server's.

@@ -61,20 +61,35 @@ pub(super) const HELLO_LATE: Duration = Duration::from_secs(1);
 
 // --- network ---
 
-/// Retransmissions are looked at over this long.
+/// Lost segments are compared with those sent over this long.
 pub(super) const LOSS_WINDOW: Duration = Duration::from_secs(10);
 
-/// Retransmissions within the window, on connections that went on afterwards, that are no accident. A healthy
-/// network inside a data centre loses less than one segment in 10,000; hosts that are short of processor time
-/// acknowledge late, and some segments are sent again for that.
-pub(super) const LOSS_MIN: u64 = 15;
+/// And, where little is sent, over this long.
+pub(super) const LOSS_WINDOW_LONG: Duration = Duration::from_mins(1);
 
-/// Requests in the window for each segment that was sent again, at most: 4 %. What busy networks lose anyway is far
-/// less, and hosts that are short of processor time stay below.
-pub(super) const LOSS_REQUESTS_MAX: u64 = 25;
+/// A share of lost segments that operations feel: each costs a time-out of at least 200 ms.
+pub(super) const LOSS_SHARE_MIN: f64 = 0.01;
 
-/// Different seconds of the window in which they happened: one lost burst is no lossy path.
+/// Networks lose so many segments without anybody calling them lossy; inside a data centre it is far less.
+pub(super) const LOSS_BY_CHANCE: f64 = 0.002;
+
+/// A share of segments sent again, whatever for, that no load of the hosts explains.
+pub(super) const RESENT_SHARE_MIN: f64 = 0.04;
+
+/// And so many at least.
+pub(super) const RESENT_MIN: u64 = 15;
+
+/// Hosts that are short of processor time acknowledge late, and so many segments are sent again for that.
+pub(super) const RESENT_BY_CHANCE: f64 = 0.01;
+
+/// What is less probable is no accident. Every path is looked at every second, about 10⁷ times a year.
+pub(super) const LOSS_CHANCE: f64 = 1e-7;
+
+/// Different seconds of the window in which segments were lost: one lost burst is no lossy path.
 pub(super) const LOSS_SECONDS_MIN: usize = 3;
+
+/// When nothing was lost for so long, it is over.
+pub(super) const LOSS_OVER: Duration = Duration::from_secs(15);
 
 /// Round-trip times within this are looked at.
 pub(super) const ROUND_TRIP_WINDOW: Duration = Duration::from_secs(4);

@@ -294,6 +294,20 @@ impl Connection {
         }
     }
 
+    /// How long nothing came from the server before the request was sent that is under way, or was when it ended.
+    pub fn pause(&self) -> Duration {
+        let last = &self.last;
+        last.busy_since
+            .map_or(Duration::ZERO, |since| since.since(last.from_server_at))
+    }
+
+    /// What was sent to the server is not acknowledged, and was sent again in vain; `None` where the kernel was not
+    /// asked. A segment that has just left, such as a FIN, was not sent again yet.
+    pub fn is_unacknowledged(&self) -> Option<bool> {
+        let [_, server] = self.last.tcp?;
+        Some(server.unacked > 0 && server.retransmits > 0)
+    }
+
     /// Time without a byte from the server, at `at` or when it ended.
     pub fn idle_age(&self, at: Timestamp) -> Duration {
         let until = self.ended.map_or(at, |end| end.at);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Shared;
 use super::budget::{Budget, thread_time};
 use super::relay::Watcher;
+use super::tcp_info;
 use crate::clients::{DialFailure, Recorder, TcpGauge};
 use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::metrics::Health;
@@ -160,6 +161,8 @@ impl Watcher for Tap {
             ending = Some(tracker.first_ended(initiator, manner, at, recorder));
         });
         if let Some(ending) = ending {
+            // A client that lost patience with a path and one that lost it with the server differ in nothing else.
+            tcp_info::refresh(self.recorder.id());
             self.recorder.first_ended(ending, at);
         }
     }

@@ -81,6 +81,15 @@ impl Drop for Watch<'_> {
     }
 }
 
+/// Samples the sockets of a connection that is being watched on this thread, out of turn.
+pub(super) fn refresh(id: ConnectionId) {
+    REGISTRY.with_borrow(|registry| {
+        if let Some(sockets) = registry.open.get(&id) {
+            sockets.sample();
+        }
+    });
+}
+
 /// Samples the sockets of this thread's connections, for ever.
 pub(super) async fn sample_forever() {
     let mut turn = tokio::time::interval(TURN);
@@ -122,9 +131,11 @@ impl Sockets {
     }
 }
 
-/// Words of `struct tcp_info` up to `tcpi_total_retrans`, in all kernels since 2.6.10; a newer kernel knows more and
-/// cuts its answer. The first two words are bytes and bits. Source: linux/tcp.h.
-const WORDS: usize = 26;
+/// Words of `struct tcp_info` up to `tcpi_dsack_dups`; a newer kernel knows more and cuts its answer. The first two
+/// words are bytes and bits. Source: linux/tcp.h.
+const WORDS: usize = 55;
+/// Words that are told by all kernels since 2.6.10, up to `tcpi_total_retrans`. The others stay 0 with an older one.
+const WORDS_MIN: usize = TOTAL_RETRANSMITS + 1;
 /// `tcpi_unacked`: segments.
 const UNACKED: usize = 6;
 /// `tcpi_last_ack_recv`: milliseconds.
@@ -133,6 +144,10 @@ const LAST_ACK_RECEIVED: usize = 14;
 const RTT: usize = 17;
 /// `tcpi_total_retrans`: segments.
 const TOTAL_RETRANSMITS: usize = 25;
+/// `tcpi_data_segs_out`: segments.
+const DATA_SEGMENTS_OUT: usize = 39;
+/// `tcpi_dsack_dups`: segments.
+const DUPLICATES: usize = 54;
 
 /// Asks the kernel; `None` when it does not tell.
 fn tcp_state(descriptor: RawFd) -> Option<TcpState> {
@@ -140,7 +155,9 @@ fn tcp_state(descriptor: RawFd) -> Option<TcpState> {
     let millis = u64::from(words[LAST_ACK_RECEIVED]);
     Some(TcpState {
         rtt: Duration::from_micros(u64::from(words[RTT])),
+        segments: words[DATA_SEGMENTS_OUT],
         retransmits: words[TOTAL_RETRANSMITS],
+        duplicates: words[DUPLICATES],
         unacked: words[UNACKED],
         since_ack: Duration::from_millis(millis),
     })
@@ -165,7 +182,7 @@ fn ask(descriptor: RawFd) -> Option<[u32; WORDS]> {
         )
     };
     let told = usize::try_from(len).ok()?;
-    (answer == 0 && told >= size_of_val(&words)).then_some(words)
+    (answer == 0 && told >= WORDS_MIN * size_of::<u32>()).then_some(words)
 }
 
 #[cfg(test)]
@@ -196,6 +213,9 @@ mod tests {
         assert!(state.rtt > Duration::ZERO, "{state:?}");
         assert!(state.rtt < Duration::from_secs(5), "{state:?}");
         assert!(state.since_ack < Duration::from_mins(1), "{state:?}");
+        // Each ping was written alone and answered before the next.
+        assert_eq!(state.segments - state.retransmits, 10, "{state:?}");
+        assert!(state.duplicates <= state.retransmits, "{state:?}");
 
         // What nobody reads stays unacknowledged beyond the window, or acknowledged: never more than was sent.
         assert!(state.unacked < 10, "{state:?}");

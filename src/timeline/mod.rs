@@ -118,8 +118,16 @@ pub struct Opened {
 pub struct TcpState {
     /// Smoothed round-trip time.
     pub rtt: Duration,
+    /// Segments with data sent since the connection was made, those sent again included; 0 where the kernel (before
+    /// Linux 4.6) does not tell.
+    #[serde(default)]
+    pub segments: u32,
     /// Segments retransmitted since the connection was made.
     pub retransmits: u32,
+    /// Those of them that the other side already had, as it said itself (RFC 2883): sent again because an
+    /// acknowledgement came late, not because a segment was lost. 0 where the kernel (before Linux 4.20) does not tell.
+    #[serde(default)]
+    pub duplicates: u32,
     /// Segments sent and not acknowledged.
     pub unacked: u32,
     /// Time since the last acknowledgement was received.

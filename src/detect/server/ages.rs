@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::Detector;
+use super::heard::Heard;
 use super::thresholds::{
     AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_LATE_MS, SETTING_STEP_MS,
     SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD, TOLD_EVERY,
@@ -33,8 +34,7 @@ pub(super) struct Ages {
     episodes: BTreeMap<Key, Episode>,
     is_news: bool,
     looked_at: Timestamp,
-    /// The last byte from each server.
-    heard_at: BTreeMap<UpstreamId, Timestamp>,
+    heard: Heard,
     /// Connections whose first request after a pause hangs.
     hung: BTreeSet<ConnectionId>,
 }
@@ -86,10 +86,7 @@ impl Detector for Ages {
         let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
-        if connection.hello_answered_at.is_some() {
-            let heard_at = self.heard_at.entry(connection.upstream).or_default();
-            *heard_at = connection.last.from_server_at.max(*heard_at);
-        }
+        self.heard.record(entry, connection);
         if let Fact::Ended(_) = &entry.fact {
             let was_hung = self.hung.remove(&connection.id);
             if let Some(aged) = aged(connection, pools)
@@ -138,13 +135,6 @@ fn times_out_when_idle(connection: &Connection, pools: &Pools) -> bool {
             .any(|other| other.instance == connection.instance && other.said_goodbye_at.is_some())
 }
 
-fn is_unacknowledged(connection: &Connection) -> bool {
-    connection
-        .last
-        .tcp
-        .is_some_and(|[_, server]| server.unacked > 0)
-}
-
 /// The age of a connection that ended, where it tells something.
 fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
     let end: End = connection.ended?;
@@ -152,9 +142,7 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
         return None;
     }
     let last = &connection.last;
-    let pause = last
-        .busy_since
-        .map_or(Duration::ZERO, |since| since.since(last.from_server_at));
+    let pause = connection.pause();
     let waited = last.busy_since.map_or(Duration::ZERO, |since| {
         end.at.since(since.max(last.from_server_at))
     });
@@ -167,7 +155,8 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
             (Way::CutAtUse, pause)
         }
         Initiator::Client if in_flight && waited >= TIMEOUT_MIN => {
-            if pause >= PAUSE_MIN {
+            // Where the host has the request, nothing between has forgotten the connection.
+            if pause >= PAUSE_MIN && connection.is_unacknowledged() != Some(false) {
                 (Way::Forgotten, waited)
             } else {
                 (Way::TimedOut, waited)
@@ -188,7 +177,7 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
         age,
         pause,
         in_flight,
-        is_unacknowledged: is_unacknowledged(connection),
+        is_unacknowledged: connection.is_unacknowledged() == Some(true),
         is_setting: in_flight && is_setting(age) && is_legacy(connection, pools),
     })
 }
@@ -230,14 +219,11 @@ impl Ages {
             let Some(since) = last.busy_since else {
                 continue;
             };
-            let pause = since.since(last.from_server_at);
-            let others_heard = self
-                .heard_at
-                .get(&connection.upstream)
-                .is_some_and(|heard_at| *heard_at > since + SILENCE);
+            let pause = connection.pause();
+            let others_heard = self.heard.last(connection.upstream) > since + SILENCE;
             if connection.is_open()
                 && carries_work(connection)
-                && is_unacknowledged(connection)
+                && connection.is_unacknowledged() == Some(true)
                 && pause >= PAUSE_MIN
                 && at.since(since) >= PAUSE_MIN
                 && others_heard

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::super::Detector;
+use super::heard::Heard;
 use super::thresholds::{
     BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, OCCUPIED_MIN,
     SLOW_ANYWAY, SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
@@ -28,6 +29,7 @@ pub(super) struct Load {
     connections: BTreeMap<ConnectionId, (u64, Duration)>,
     instances: BTreeMap<Key, State>,
     slow: BTreeMap<UpstreamId, Slow>,
+    heard: Heard,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +71,9 @@ struct Activity {
 
 impl Detector for Load {
     fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
+        if let Some(connection) = pools.connection(entry.connection) {
+            self.heard.record(entry, connection);
+        }
         let (sample, is_end) = if let Fact::Sampled(sample) = &entry.fact {
             (*sample, false)
         } else if let Fact::Ended(ended) = &entry.fact {
@@ -115,7 +120,11 @@ impl Detector for Load {
                 && is_pooled(connection)
             {
                 let key = (connection.upstream, instance);
-                activity.entry(key).or_default().add(connection, at);
+                let heard_at = self.heard.last(connection.upstream);
+                activity
+                    .entry(key)
+                    .or_default()
+                    .add(connection, heard_at, at);
             }
         }
         let mut slow: BTreeMap<UpstreamId, Vec<(InstanceId, Duration, Duration, u64)>> =
@@ -160,7 +169,7 @@ fn is_pooled(connection: &Connection) -> bool {
 }
 
 impl Activity {
-    fn add(&mut self, connection: &Connection, at: Timestamp) {
+    fn add(&mut self, connection: &Connection, heard_at: Timestamp, at: Timestamp) {
         let last = &connection.last;
         self.open += 1;
         self.in_flight += u64::from(last.in_flight);
@@ -170,9 +179,12 @@ impl Activity {
         self.active += 1;
         let done = last.operations.saturating_sub(u64::from(last.in_flight));
         let usual = last.busy / u32::try_from(done).unwrap_or(u32::MAX).max(1);
-        // Counters are known a second late; an operation that was quick is over by then.
-        let age = at.since(busy_since.max(last.from_server_at));
-        if age >= SLOW_ANYWAY * 2 && age >= usual * USUAL_FACTOR {
+        // Counters are known a second late; an operation that was quick is over by then. While nothing comes from the
+        // server at all, it is not known whether operations are slow or the server is gone.
+        let since = busy_since.max(last.from_server_at);
+        let age = at.since(since);
+        let is_server_there = heard_at > since + SLOW_ANYWAY;
+        if age >= SLOW_ANYWAY * 2 && age >= usual * USUAL_FACTOR && is_server_there {
             self.running += 1;
             self.oldest = self.oldest.max(age);
         }

@@ -6,14 +6,17 @@
 //! | [`dials`] | dials that fail, handshakes that are turned away or stay unanswered |
 //! | [`replies`] | error replies, refused credentials, other roles, other processes |
 //! | [`silence`] | a server of which no byte comes while requests wait |
-//! | [`network`] | lost segments, longer round-trip times |
+//! | [`loss`] | lost segments |
+//! | [`network`] | longer round-trip times |
 //! | [`load`] | slow operations, growing pools |
 //! | [`ages`] | connections that end at one age |
 
 mod ages;
 mod closes;
 mod dials;
+mod heard;
 mod load;
+mod loss;
 mod network;
 mod replies;
 mod silence;
@@ -28,10 +31,18 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<dials::Dials>::default(),
         Box::<replies::Replies>::default(),
         Box::<silence::Silences>::default(),
+        Box::<loss::Loss>::default(),
         Box::<network::Network>::default(),
         Box::<load::Load>::default(),
         Box::<ages::Ages>::default(),
     ]
+}
+
+/// A side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Client,
+    Server,
 }
 
 /// A finding about a whole upstream.

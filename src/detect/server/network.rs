@@ -1,19 +1,19 @@
-//! Lost segments and longer round-trip times, from what the kernel tells and from how long hellos take.
+//! Longer round-trip times, from what the kernel tells and from how long hellos take.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::Detector;
 use super::thresholds::{
-    LOSS_MIN, LOSS_REQUESTS_MAX, LOSS_SECONDS_MIN, LOSS_WINDOW, ROUND_TRIP_FACTOR, ROUND_TRIP_MORE,
-    ROUND_TRIP_SPREAD, ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN, TOLD_EVERY,
+    ROUND_TRIP_FACTOR, ROUND_TRIP_MORE, ROUND_TRIP_SPREAD, ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN,
+    TOLD_EVERY,
 };
-use super::{Signal, SignalKind, about_upstream};
+use super::{Side, Signal, SignalKind, about_upstream};
 use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
 
-/// Retransmissions and measurements that are kept for one side of one upstream.
+/// Measurements that are kept for one side of one upstream.
 const KEPT_MAX: usize = 4096;
 
 /// A hello that took longer was held up by more than the network.
@@ -21,15 +21,9 @@ const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Network {
-    connections: BTreeMap<ConnectionId, Counters>,
-    losses: BTreeMap<(UpstreamId, Side), Losses>,
+    /// When each connection's client and server were heard last.
+    heard_at: BTreeMap<ConnectionId, [Timestamp; 2]>,
     round_trips: BTreeMap<(UpstreamId, Measure), RoundTrips>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Side {
-    Client,
-    Server,
 }
 
 /// What a round-trip time was measured by. Their scales differ, so each has its own baseline.
@@ -37,26 +31,6 @@ enum Side {
 enum Measure {
     Kernel(Side),
     Hello,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counters {
-    retransmits: [Option<u32>; 2],
-    requests: u64,
-    /// Segments sent again after which nothing has arrived yet.
-    pending: [(Timestamp, u32); 2],
-    heard_at: [Timestamp; 2],
-}
-
-#[derive(Debug, Default)]
-struct Losses {
-    /// Segments sent again on connections that went on afterwards, oldest first.
-    recent: VecDeque<(Timestamp, u32, ConnectionId)>,
-    /// Requests on all connections meanwhile.
-    requests: VecDeque<(Timestamp, u64)>,
-    /// Since when, how many, on which.
-    episode: Option<(Timestamp, u64, BTreeSet<ConnectionId>)>,
-    is_news: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,14 +59,11 @@ impl Detector for Network {
         } else if let Fact::Sampled(sample) = &entry.fact {
             self.sampled(entry.at, connection, sample);
         } else if let Fact::Ended(_) = &entry.fact {
-            self.connections.remove(&entry.connection);
+            self.heard_at.remove(&entry.connection);
         }
     }
 
     fn tick(&mut self, at: Timestamp, _pools: &Pools, signals: &mut Vec<Signal>) {
-        for ((upstream, side), losses) in &mut self.losses {
-            losses.tell(*upstream, *side, at, signals);
-        }
         // Where the kernel measures and finds the network quick, late hellos are owed to whoever answers them.
         let mut quick = BTreeSet::new();
         for ((upstream, measure), trips) in &mut self.round_trips {
@@ -120,118 +91,17 @@ impl Network {
         let Some(states) = sample.tcp else {
             return;
         };
-        let counters = self.connections.entry(connection.id).or_default();
+        let known = self.heard_at.entry(connection.id).or_default();
         let heard = [sample.from_client_at, sample.from_server_at];
-        let requests = sample.requests.saturating_sub(counters.requests);
-        counters.requests = sample.requests;
         for (position, side) in [Side::Client, Side::Server].into_iter().enumerate() {
             let (state, heard_at) = (states[position], heard[position]);
-            let has_moved = heard_at > counters.heard_at[position];
-            let losses = self.losses.entry((connection.upstream, side)).or_default();
-            losses.requested(at, requests);
-            let before = counters.retransmits[position].replace(state.retransmits);
-            counters.heard_at[position] = heard_at;
-            if has_moved && state.rtt > Duration::ZERO {
+            let before = std::mem::replace(&mut known[position], heard_at);
+            if heard_at > before && state.rtt > Duration::ZERO {
                 self.round_trips
                     .entry((connection.upstream, Measure::Kernel(side)))
                     .or_default()
                     .measured(at, state.rtt);
             }
-            let (pending_at, pending) = counters.pending[position];
-            if pending > 0 && heard_at > pending_at {
-                counters.pending[position] = (at, 0);
-                self.losses
-                    .entry((connection.upstream, side))
-                    .or_default()
-                    .survived(at, pending, connection.id);
-            }
-            let more = before.map_or(0, |before| state.retransmits.saturating_sub(before));
-            if more > 0 {
-                let pending = counters.pending[position].1;
-                counters.pending[position] = (at, pending.saturating_add(more));
-            }
-        }
-    }
-}
-
-impl Losses {
-    /// Requests were sent on a connection; those of one round of samples are counted together.
-    fn requested(&mut self, at: Timestamp, count: u64) {
-        if let Some((then, sum)) = self.requests.back_mut()
-            && *then == at
-        {
-            *sum += count;
-            return;
-        }
-        self.requests.push_back((at, count));
-        if self.requests.len() > KEPT_MAX {
-            self.requests.pop_front();
-        }
-    }
-
-    fn survived(&mut self, at: Timestamp, count: u32, connection: ConnectionId) {
-        self.recent.push_back((at, count, connection));
-        if self.recent.len() > KEPT_MAX {
-            self.recent.pop_front();
-        }
-        if let Some((_, total, connections)) = &mut self.episode {
-            *total += u64::from(count);
-            if connections.len() < KEPT_MAX {
-                connections.insert(connection);
-            }
-        }
-        self.is_news = true;
-    }
-
-    fn tell(&mut self, upstream: UpstreamId, side: Side, at: Timestamp, signals: &mut Vec<Signal>) {
-        while self
-            .recent
-            .front()
-            .is_some_and(|(then, ..)| at.since(*then) > LOSS_WINDOW)
-        {
-            self.recent.pop_front();
-        }
-        while self
-            .requests
-            .front()
-            .is_some_and(|(then, _)| at.since(*then) > LOSS_WINDOW)
-        {
-            self.requests.pop_front();
-        }
-        let Some(&(first, ..)) = self.recent.front() else {
-            self.episode = None;
-            return;
-        };
-        if self.episode.is_none() {
-            let count: u64 = self
-                .recent
-                .iter()
-                .map(|(_, count, _)| u64::from(*count))
-                .sum();
-            let connections: BTreeSet<_> = self.recent.iter().map(|(.., id)| *id).collect();
-            let seconds: BTreeSet<u64> = self
-                .recent
-                .iter()
-                .map(|(then, ..)| then.as_millis() / 1000)
-                .collect();
-            let is_alone = connections.len() < 2;
-            let requests: u64 = self.requests.iter().map(|(_, count)| count).sum();
-            if seconds.len() >= LOSS_SECONDS_MIN
-                && count * LOSS_REQUESTS_MAX >= requests
-                && count >= if is_alone { 2 * LOSS_MIN } else { LOSS_MIN }
-            {
-                self.episode = Some((first, count, connections));
-            }
-        }
-        if let Some((began_at, count, connections)) = &self.episode
-            && std::mem::take(&mut self.is_news)
-        {
-            let kind = SignalKind::Retransmits {
-                count: *count,
-                connections: connections.len() as u64,
-                is_client_side: side == Side::Client,
-            };
-            signals.push(about_upstream(upstream, *began_at, at, kind));
         }
     }
 }

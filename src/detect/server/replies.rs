@@ -6,7 +6,7 @@ use super::super::Detector;
 use super::thresholds::{AUTHENTICATION_GAP, ERRORS_GAP};
 use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::{AuthenticationResult, ServerRole};
-use crate::pools::{Connection, InstanceId, Pools};
+use crate::pools::{Connection, InstanceId, Pools, Upstream};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact, UpstreamId};
 
@@ -17,6 +17,9 @@ const MEANINGLESS: [i32; 2] = [279, 352];
 /// `AuthenticationFailed` has a signal of its own.
 const AUTHENTICATION_FAILED: i32 = 18;
 
+/// `ShutdownInProgress` and `InterruptedAtShutdown`: the server speaks of itself, whoever asked.
+const SHUTDOWN: [i32; 2] = [91, 11600];
+
 /// Codes and instances that are told apart.
 const EPISODES_MAX: usize = 4096;
 
@@ -26,7 +29,15 @@ pub(super) struct Replies {
     refused: BTreeMap<(UpstreamId, Option<InstanceId>), Refused>,
     /// Instances that logged in before.
     authenticated: BTreeSet<(UpstreamId, InstanceId)>,
-    servers: BTreeMap<UpstreamId, (ServerRole, Option<[u8; 12]>)>,
+    servers: BTreeMap<UpstreamId, Server>,
+}
+
+/// What a server said of itself.
+#[derive(Clone, Copy, Debug)]
+struct Server {
+    role: ServerRole,
+    process: Option<[u8; 12]>,
+    has_led: bool,
 }
 
 #[derive(Debug)]
@@ -53,10 +64,13 @@ impl Detector for Replies {
             return;
         };
         if let Fact::Failed(error) = &entry.fact {
-            if is_of_a_client(connection)
-                && !MEANINGLESS.contains(&error.code)
-                && error.code != AUTHENTICATION_FAILED
-            {
+            let is_heard = if is_of_a_client(connection) {
+                !MEANINGLESS.contains(&error.code) && error.code != AUTHENTICATION_FAILED
+            } else {
+                // Members are told what clients of old drivers are not.
+                SHUTDOWN.contains(&error.code)
+            };
+            if is_heard {
                 self.failed(entry.at, error.code, error.count, connection);
             }
         } else if let Fact::Authenticated(authentication) = &entry.fact {
@@ -132,7 +146,7 @@ impl Replies {
         errors.last_at = at;
         errors.count += u64::from(count);
         errors.is_news = true;
-        if errors.instances.len() < EPISODES_MAX {
+        if errors.instances.len() < EPISODES_MAX && is_of_a_client(connection) {
             errors.instances.extend(connection.instance);
         }
     }
@@ -172,20 +186,36 @@ impl Replies {
         };
         let process = server.topology_version.map(|version| version.process_id);
         let known = self.servers.get(&id).copied();
-        let kept = process.or(known.and_then(|(_, process)| process));
-        self.servers.insert(id, (server.role, kept));
-        let Some((role, known)) = known else {
+        let is_leading = server.role == ServerRole::Primary;
+        let now = Server {
+            role: server.role,
+            process: process.or(known.and_then(|known| known.process)),
+            has_led: is_leading || known.is_some_and(|known| known.has_led),
+        };
+        self.servers.insert(id, now);
+        let Some(known) = known else {
             return;
         };
-        if known.is_some() && process.is_some() && process != known {
+        if known.process.is_some() && now.process != known.process {
             signals.push(about_upstream(id, at, at, SignalKind::ServerRestarted));
         }
-        if role != server.role && role != ServerRole::Unknown {
+        // A set that begins elects its first primary, and members that start become secondaries: nobody's trouble.
+        let has_changed = known.role != server.role && server.role != ServerRole::Unknown;
+        let moves =
+            known.role == ServerRole::Primary || is_leading && self.another_has_led(id, pools);
+        if has_changed && moves {
             let kind = SignalKind::RoleChanged {
-                from: role,
+                from: known.role,
                 to: server.role,
             };
             signals.push(about_upstream(id, at, at, kind));
         }
+    }
+
+    /// Whether another member of the server's set was primary before.
+    fn another_has_led(&self, id: UpstreamId, pools: &Pools) -> bool {
+        let set = |id| pools.upstream(id).and_then(Upstream::set_name);
+        let mut others = self.servers.iter().filter(|(other, _)| **other != id);
+        set(id).is_some() && others.any(|(other, server)| server.has_led && set(*other) == set(id))
     }
 }

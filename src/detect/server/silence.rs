@@ -4,16 +4,21 @@
 //! frozen process acknowledges what it is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::super::Detector;
+use super::heard::heard;
 use super::thresholds::{
-    HEARTBEAT_LATE, HELLO_LATE, SAMPLE_AGE, SILENCE, TOLD_EVERY, USUAL_FACTOR,
+    HEARTBEAT_LATE, HELLO_LATE, PAUSE_MIN, SAMPLE_AGE, SILENCE, TOLD_EVERY, USUAL_FACTOR,
 };
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Role};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+
+/// A process that goes on answers what has waited within this.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// Silent connections that are told apart.
 const CONNECTIONS_MAX: usize = 4096;
@@ -39,6 +44,8 @@ struct Episode {
     heard_at: Timestamp,
     connections: BTreeSet<ConnectionId>,
     monitors: BTreeSet<ConnectionId>,
+    /// Those whose request came while they were in use, rather than after a pause, and arrived nowhere.
+    in_use: BTreeSet<ConnectionId>,
     instances: BTreeSet<InstanceId>,
     /// Retransmissions of each connection when it was found silent, and since.
     retransmits: BTreeMap<ConnectionId, (u32, u32)>,
@@ -47,6 +54,8 @@ struct Episode {
     waited_from: Timestamp,
     late_hellos: u64,
     resumed_at: Option<Timestamp>,
+    /// Those that waited on when the server was heard again.
+    still_waiting: u64,
     seen_waiting_at: Timestamp,
     told_at: Timestamp,
     told: usize,
@@ -85,30 +94,14 @@ impl Detector for Silences {
                 state.look(*id, at, known_until, pools);
             }
             if let Some(episode) = &mut state.episode {
-                if episode.resumed_at.is_none() {
-                    episode.count_acknowledged(pools);
+                match episode.resumed_at {
+                    None => episode.count_acknowledged(pools),
+                    Some(resumed_at) => episode.count_waiting(resumed_at, known_until, pools),
                 }
                 episode.tell(*id, at, signals);
             }
         }
     }
-}
-
-/// When a byte of the server was heard, as far as the fact tells.
-fn heard(entry: &Entry, connection: &Connection) -> Option<Timestamp> {
-    let answered = connection.hello_answered_at.is_some();
-    if let Fact::HelloAnswered(_) | Fact::Described(_) | Fact::Failed(_) | Fact::Ready(_) =
-        &entry.fact
-    {
-        return Some(entry.at);
-    }
-    // Before there was any, the counters have the moment of accept.
-    if let Fact::Sampled(_) | Fact::Ended(_) = &entry.fact
-        && answered
-    {
-        return Some(connection.last.from_server_at);
-    }
-    None
 }
 
 /// Since when a connection waits for a byte of the server; `None` when it does not, or is used to it.
@@ -185,6 +178,7 @@ impl State {
                 heard_at,
                 connections: BTreeSet::new(),
                 monitors: BTreeSet::new(),
+                in_use: BTreeSet::new(),
                 instances: BTreeSet::new(),
                 retransmits: BTreeMap::new(),
                 acknowledged: 0,
@@ -192,6 +186,7 @@ impl State {
                 waited_from: since,
                 late_hellos: 0,
                 resumed_at: None,
+                still_waiting: 0,
                 seen_waiting_at: at,
                 told_at: Timestamp::default(),
                 told: 0,
@@ -218,9 +213,13 @@ impl Episode {
             self.monitors.insert(connection.id);
         }
         self.instances.extend(connection.instance);
+        let was_in_use = !connection.role.is_monitor() && connection.pause() < PAUSE_MIN;
         let Some([_, server]) = connection.last.tcp else {
             return;
         };
+        if was_in_use && connection.is_unacknowledged() == Some(true) {
+            self.in_use.insert(connection.id);
+        }
         let (first, newest) = self
             .retransmits
             .entry(connection.id)
@@ -236,13 +235,34 @@ impl Episode {
             .iter()
             .filter_map(|id| pools.connection(*id))
         {
-            if let Some([_, server]) = connection.last.tcp {
-                if server.unacked == 0 {
-                    self.acknowledged += 1;
-                } else {
-                    self.unacknowledged += 1;
-                }
+            match connection.is_unacknowledged() {
+                Some(true) => self.unacknowledged += 1,
+                Some(false) => self.acknowledged += 1,
+                None => {}
             }
+        }
+    }
+
+    /// Counts what waits for the same reply as before although the server was heard since.
+    fn count_waiting(&mut self, resumed_at: Timestamp, known_until: Timestamp, pools: &Pools) {
+        if known_until.since(resumed_at) < SETTLED {
+            return;
+        }
+        let waits = |connection: &&Connection| {
+            let since = connection.last.busy_since;
+            connection.is_open()
+                && !connection.role.is_monitor()
+                && since.is_some_and(|since| since < resumed_at)
+                && connection.last.from_server_at < resumed_at
+        };
+        let of_episode = self.connections.iter();
+        let still_waiting = of_episode
+            .filter_map(|id| pools.connection(*id))
+            .filter(waits)
+            .count() as u64;
+        if still_waiting > self.still_waiting {
+            self.still_waiting = still_waiting;
+            self.told = 0;
         }
     }
 
@@ -257,7 +277,8 @@ impl Episode {
         let kind = SignalKind::RepliesMissing {
             connections: self.connections.len() as u64,
             instances: self.instances.len() as u64,
-            answered: 0,
+            in_use: self.in_use.len() as u64,
+            still_waiting: self.still_waiting,
             waited: until.since(self.waited_from),
             is_acknowledged: match (self.acknowledged, self.unacknowledged) {
                 (0, 0) => None,

@@ -107,10 +107,12 @@ fn server() -> impl Strategy<Value = ServerFacts> {
 
 fn tcp() -> impl Strategy<Value = [TcpState; 2]> {
     let one = || {
-        (duration(), any::<[u32; 2]>(), duration()).prop_map(
-            |(rtt, [retransmits, unacked], since_ack)| TcpState {
+        (duration(), any::<[u32; 4]>(), duration()).prop_map(
+            |(rtt, [segments, retransmits, duplicates, unacked], since_ack)| TcpState {
                 rtt,
+                segments,
                 retransmits,
+                duplicates,
                 unacked,
                 since_ack,
             },

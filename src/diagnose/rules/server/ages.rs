@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{
-    Case, SignalKind, cuts, fact, heard_since, hello_since, note, refused, restarted, seconds,
+    Case, SignalKind, cuts, dialled_at_once, fact, heard_since, hello_since, note, refused,
+    restarted, seconds,
 };
 use crate::detect::Signal;
 use crate::pools::Pools;
@@ -105,25 +106,45 @@ fn everything_went(case: &Case) -> Option<Evidence> {
     })
 }
 
-fn whole_server_silent(case: &Case) -> Option<Evidence> {
-    case.find(|kind| match kind {
+/// No byte came from the whole server.
+#[derive(Clone, Copy, Debug)]
+struct Silent<'a> {
+    signal: &'a Signal,
+    connections: u64,
+    in_use: u64,
+    waited: Duration,
+}
+
+fn silent(case: &Case) -> Option<Silent<'_>> {
+    let all = case.all(|kind| match kind {
         SignalKind::RepliesMissing {
             connections,
+            in_use,
             waited,
             ..
-        } => Some((*connections, *waited)),
+        } => Some((*connections, *in_use, *waited)),
         _ => None,
+    });
+    let longest = all.max_by_key(|(_, (.., waited))| *waited);
+    longest.map(|(signal, (connections, in_use, waited))| Silent {
+        signal,
+        connections,
+        in_use,
+        waited,
     })
-    .map(|(signal, (connections, waited))| {
+}
+
+impl Silent<'_> {
+    fn told(&self) -> Evidence {
         fact(
-            signal.at,
-            connections,
+            self.signal.at,
+            self.connections,
             format!(
                 "no byte came from the server on any connection for {}",
-                seconds(waited)
+                seconds(self.waited)
             ),
         )
-    })
+    }
 }
 
 /// Something between ends connections that were idle for too long.
@@ -167,14 +188,22 @@ pub(super) fn idle_cutoff(case: &Case, pools: &Pools, _at: Timestamp) -> Option<
         confidence = confidence.min(0.15);
         against.push(evidence);
     }
-    // An application that is alone with its pause hears nothing while its requests hang, until it dials again.
-    let has_answered_new = hello_since(pools, upstream, first.signal.at).is_some();
-    if let Some(evidence) = whole_server_silent(case)
-        && !first.by_server
-        && !has_answered_new
-    {
-        confidence = confidence.min(0.3);
-        against.push(evidence);
+    if !first.by_server {
+        let silent = silent(case);
+        if let Some(silent) = silent.filter(|silent| silent.in_use > 0) {
+            confidence = confidence.min(0.2);
+            against.push(fact(
+                silent.signal.at,
+                silent.in_use,
+                "what was sent on connections in use was not acknowledged either",
+            ));
+        } else if let Some(silent) = silent
+            && !dialled_at_once(pools, upstream, first.signal.at)
+        {
+            // An application that is alone with its pause hears nothing while its requests hang, until it dials again.
+            confidence = confidence.min(0.3);
+            against.push(silent.told());
+        }
     }
     Some(Opinion {
         cause: Cause::IdleCutoff,
@@ -224,9 +253,9 @@ pub(super) fn socket_timeout(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
         confidence = confidence.min(0.2);
         against.push(evidence);
     }
-    if let Some(evidence) = whole_server_silent(case) {
+    if let Some(silent) = silent(case) {
         confidence = confidence.min(0.35);
-        against.push(evidence);
+        against.push(silent.told());
     }
     Some(Opinion {
         cause: Cause::SocketTimeout,

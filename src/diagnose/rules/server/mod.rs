@@ -57,6 +57,9 @@ const SHUTDOWN: [i32; 2] = [91, 11600];
 /// `NotPrimaryNoSecondaryOk`, and what servers before 4.4 said.
 const NOT_PRIMARY: [i32; 6] = [189, 11602, 13436, 10107, 13435, 10058];
 
+/// A dial that is sent again takes a second.
+const AT_ONCE: Duration = Duration::from_millis(800);
+
 /// A fact.
 fn fact(at: Timestamp, count: u64, text: impl Into<String>) -> Evidence {
     Evidence {
@@ -212,6 +215,19 @@ fn hello_since(pools: &Pools, upstream: UpstreamId, since: Timestamp) -> Option<
         .filter(|connection| connection.opened_at > since)
         .filter_map(|connection| connection.hello_answered_at)
         .min()
+}
+
+/// Whether a dial after `since` was answered as quickly as usual: the way to the server was open.
+fn dialled_at_once(pools: &Pools, upstream: UpstreamId, since: Timestamp) -> bool {
+    let first = connections_to(pools, upstream)
+        .filter(|connection| connection.opened_at > since)
+        .min_by_key(|connection| connection.opened_at);
+    first.is_some_and(|first| {
+        let dialled_at = first
+            .dialled_at
+            .filter(|at| at.since(first.opened_at) < AT_ONCE);
+        dialled_at.is_some() && first.hello_answered_at.is_some()
+    })
 }
 
 /// Connections on which the server was heard later than `since`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{
-    Case, Signal, SignalKind, cuts, fact, hello_since, note, refused, seconds, unreachable,
+    Case, Signal, SignalKind, cuts, dialled_at_once, fact, note, refused, seconds, unreachable,
 };
 use crate::pools::Pools;
 use crate::time::Timestamp;
@@ -15,6 +15,9 @@ const LONG_FOR_MANY: Duration = Duration::from_millis(2500);
 
 /// The same for one instance.
 const LONG_FOR_ONE: Duration = Duration::from_millis(4500);
+
+/// A path that loses every third segment may well lose one four times in a row, which takes so long.
+pub(super) const MANY_LOST_IN_A_ROW: Duration = Duration::from_secs(4);
 
 /// What is known of a silence.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,10 @@ struct Silence<'a> {
     retransmits: u64,
     /// Hellos that were not answered, or late.
     hellos: u64,
+    /// Those that had been in use, and whose request was not acknowledged.
+    in_use: u64,
+    /// Those that waited on when the server was heard again.
+    still_waiting: u64,
     resumed_at: Option<Timestamp>,
 }
 
@@ -50,8 +57,9 @@ fn silence(case: &Case) -> Option<Silence<'_>> {
                 monitors,
                 late_hellos,
                 retransmits,
+                in_use,
+                still_waiting,
                 resumed_at,
-                ..
             } => Some(Silence {
                 signal,
                 connections,
@@ -60,6 +68,8 @@ fn silence(case: &Case) -> Option<Silence<'_>> {
                 is_acknowledged,
                 retransmits,
                 hellos: monitors + late_hellos + handshakes.unwrap_or_default(),
+                in_use,
+                still_waiting,
                 resumed_at,
             }),
             _ => None,
@@ -134,7 +144,9 @@ fn other_beginning(case: &Case, silence: &Silence<'_>, pools: &Pools) -> Option<
             } => Some(*closed),
             _ => None,
         })
-        .filter(|(signal, _)| hello_since(pools, signal.subject.upstream, signal.at).is_some())
+        .filter(|(signal, _)| {
+            silence.in_use == 0 && dialled_at_once(pools, signal.subject.upstream, signal.at)
+        })
         .map(|(signal, count)| {
             fact(
                 signal.at,
@@ -197,6 +209,17 @@ pub(super) fn freeze(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opini
             "dials ran into their time-out; the host of a frozen process accepts them",
         ));
     }
+    if let Some(resumed_at) = silence.resumed_at
+        && silence.still_waiting > 0
+        && silence.is_acknowledged != Some(false)
+    {
+        confidence = confidence.min(0.3);
+        against.push(fact(
+            resumed_at,
+            silence.still_waiting,
+            "requests waited on when the server was heard again; a process that goes on answers them all",
+        ));
+    }
     if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.3);
         against.push(other);
@@ -233,6 +256,17 @@ pub(super) fn blackhole(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Op
     if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.2);
         against.push(other);
+    }
+    let lost = case.find(|kind| matches!(kind, SignalKind::Retransmits { .. }).then_some(()));
+    if let Some((signal, ())) = lost
+        && silence.resumed_at.is_some()
+        && silence.waited <= MANY_LOST_IN_A_ROW
+    {
+        confidence = confidence.min(0.4);
+        against.push(note(
+            signal.at,
+            "packets came through now and then: part of them was lost",
+        ));
     }
     Some(Opinion {
         cause: Cause::NetworkBlackhole,

@@ -1,17 +1,87 @@
 //! Everything works, but late: packets are lost, packets take longer, or operations do.
 
+use std::time::Duration;
+
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
-use super::{Case, SignalKind, cuts, fact, millis, note, refused};
+use super::silence::MANY_LOST_IN_A_ROW;
+use super::{Case, Signal, SignalKind, cuts, fact, millis, note, refused};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
-/// So many segments sent again leave no doubt.
-const MANY_RETRANSMITS: u64 = 20;
+/// A share of lost segments that leaves no doubt.
+const MUCH_LOST: f64 = 0.03;
 
-fn silent(case: &Case) -> Option<Evidence> {
+/// Segments that were sent again, as a signal has it.
+#[derive(Clone, Copy, Debug)]
+struct Resent<'a> {
+    signal: &'a Signal,
+    count: u64,
+    lost: u64,
+    sent: u64,
+    connections: u64,
+    is_client_side: bool,
+}
+
+fn losses(case: &Case) -> impl Iterator<Item = Resent<'_>> {
+    case.signals()
+        .iter()
+        .filter_map(|signal| match signal.kind {
+            SignalKind::Retransmits {
+                count,
+                lost,
+                sent,
+                connections,
+                is_client_side,
+            } => Some(Resent {
+                signal,
+                count,
+                lost,
+                sent,
+                connections,
+                is_client_side,
+            }),
+            _ => None,
+        })
+}
+
+impl Resent<'_> {
+    /// Of all segments sent.
+    #[expect(clippy::cast_precision_loss, reason = "counts of segments")]
+    fn share(&self) -> f64 {
+        self.count as f64 / self.sent.max(1) as f64
+    }
+
+    fn told(&self) -> Evidence {
+        let side = if self.is_client_side {
+            "clients"
+        } else {
+            "the server"
+        };
+        fact(
+            self.signal.at,
+            self.count,
+            format!(
+                "{} of {} segments to {side} ({:.1} %) were sent again on {} connections, which went on afterwards; the \
+                 other side had not got {} of them",
+                self.count,
+                self.sent,
+                self.share() * 100.0,
+                self.connections,
+                self.lost,
+            ),
+        )
+    }
+}
+
+/// No byte came from the server at all for longer than `most`.
+fn silent(case: &Case, most: Duration) -> Option<Evidence> {
     case.find(|kind| match kind {
-        SignalKind::RepliesMissing { connections, .. } => Some(*connections),
+        SignalKind::RepliesMissing {
+            connections,
+            waited,
+            ..
+        } if *waited > most => Some(*connections),
         _ => None,
     })
     .map(|(signal, count)| {
@@ -75,56 +145,30 @@ fn weigh(
 
 /// Part of the packets is lost.
 pub(super) fn loss(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
-    let all: Vec<_> = case
-        .all(|kind| match kind {
-            SignalKind::Retransmits {
-                count,
-                connections,
-                is_client_side,
-            } => Some((*count, *connections, *is_client_side)),
-            _ => None,
-        })
-        .collect();
-    let (first, _) = all.first()?;
-    let total: u64 = all.iter().map(|(_, (count, ..))| count).sum();
-    let evidence = all
-        .iter()
-        .map(|(signal, (count, connections, is_client_side))| {
-            let side = if *is_client_side {
-                "clients"
-            } else {
-                "the server"
-            };
-            fact(
-                signal.at,
-                *count,
-                format!(
-                    "{count} segments to {side} were sent again on {connections} connections, which went on \
-                     afterwards"
-                ),
-            )
-        })
-        .collect();
-    let mut confidence: f64 = if total >= MANY_RETRANSMITS {
+    let all: Vec<Resent<'_>> = losses(case).collect();
+    let first = all.first()?;
+    let evidence = all.iter().map(Resent::told).collect();
+    let mut confidence: f64 = if all.iter().any(|lost| lost.share() >= MUCH_LOST) {
         0.85
     } else {
-        0.72
+        0.75
     };
     let mut against = Vec::new();
     // What takes longer than expected is sent again, too.
+    let delayed = delayed(case).filter(|_| all.iter().all(|lost| lost.lost * 2 < lost.count));
     weigh(
         &mut confidence,
         &mut against,
         [
-            (delayed(case), 0.5),
-            (silent(case), 0.55),
+            (delayed, 0.45),
+            (silent(case, MANY_LOST_IN_A_ROW), 0.45),
             (broken(case), 0.3),
         ],
     );
     Some(Opinion {
         cause: Cause::NetworkLoss,
         confidence,
-        evident_at: first.seen_at,
+        evident_at: first.signal.seen_at,
         evidence,
         against,
     })
@@ -166,7 +210,7 @@ pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
     weigh(
         &mut confidence,
         &mut against,
-        [(silent(case), 0.4), (broken(case), 0.3)],
+        [(silent(case, Duration::ZERO), 0.4), (broken(case), 0.3)],
     );
     Some(Opinion {
         cause: Cause::NetworkLatency,
@@ -254,7 +298,7 @@ pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
         [
             (delayed(case), 0.35),
             (lost(case), 0.35),
-            (silent(case), 0.35),
+            (silent(case, Duration::ZERO), 0.35),
             (broken(case), 0.3),
             (timed_out, 0.48),
             (forgotten, 0.35),
