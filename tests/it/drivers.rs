@@ -125,6 +125,72 @@ fn check_driver(driver: Driver) {
     eventually_equal(LIMIT, &0, || server.connections());
 }
 
+/// Of a driver that is only there for the scenarios.
+fn check_plain_driver(driver: Driver) {
+    let server = Mongod::standalone();
+    eventually_equal(LIMIT, &0, || server.connections());
+    let mut agent = Agent::spawn(driver);
+    agent.open("app", &format!("{}&maxPoolSize={POOL_SIZE}", server.uri()));
+    agent.run("app", "ping", 3, &json!({}));
+    agent.run("app", "insert", 3, &json!({ "bytes": 10 }));
+    let all = json!({ "documents": 3, "bytes": 30 });
+    assert_eq!(agent.run("app", "find", 3, &json!({ "batch": 2 })), all);
+    let pair = agent.run("app", "find", 1, &json!({ "limit": 2 }));
+    assert_eq!(pair["documents"], 2);
+    let load = agent.submit(json!({
+        "do": "run", "name": "app", "operation": "sleep", "args": { "milliseconds": 5 },
+        "seconds": 600, "concurrency": POOL_SIZE,
+    }));
+    let stats = eventually(LIMIT, || {
+        let stats = agent.stats("app");
+        let clients = stats["clients"].as_u64().unwrap();
+        // A process has one of its own.
+        let expected = if driver == Driver::Php115 {
+            POOL_SIZE
+        } else {
+            1
+        };
+        let has_begun = stats["heartbeats"]["succeeded"].as_u64() >= Some(1);
+        if clients == expected && has_begun {
+            Ok(stats)
+        } else {
+            Err(stats)
+        }
+    });
+    assert_eq!(stats["heartbeats"]["failed"], 0, "{stats}");
+    if driver != Driver::Php115 {
+        agent.hold("app", 3);
+        assert_eq!(agent.release("app", &server)["held"], 3);
+    }
+    agent.request(json!({ "do": "stop", "run": load }));
+    let answer = agent.wait(load);
+    assert_eq!(answer["failed"], 0, "{answer}");
+    assert!(answer["done"].as_u64() >= Some(POOL_SIZE), "{answer}");
+    agent.close("app");
+    eventually_equal(LIMIT, &0, || server.connections());
+    let per_request =
+        json!({ "do": "per_request", "name": "brief", "uri": server.uri(), "count": 3 });
+    assert_eq!(agent.request(per_request)["clients"], 3);
+    assert!(server.connections() >= 3);
+    agent.process().kill();
+    eventually_equal(LIMIT, &0, || server.connections());
+}
+
+#[test]
+fn java_36_does_as_told() {
+    check_plain_driver(Driver::Java36);
+}
+
+#[test]
+fn mongoc_123_does_as_told() {
+    check_plain_driver(Driver::Mongoc123);
+}
+
+#[test]
+fn php_115_does_as_told() {
+    check_plain_driver(Driver::Php115);
+}
+
 #[test]
 fn pymongo_4_does_as_told() {
     check_driver(Driver::PyMongo4);
@@ -244,6 +310,8 @@ fn every_driver_is_what_it_says() {
             Driver::Node7 => "7.",
             Driver::Rust => "3.",
             Driver::Go18 => "1.8.",
+            Driver::Mongoc123 => "1.23.",
+            Driver::Php115 => "1.15.",
         };
         assert!(version.starts_with(expected), "{driver:?}: {started}");
     }

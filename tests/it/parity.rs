@@ -28,7 +28,7 @@ fn is_pymongo(driver: Driver) -> bool {
     )
 }
 
-/// Compressors that the driver can load. Driver 3.6 hands callbacks to `snappy`, whose version 7 returns promises, and
+/// Compressors that the driver can load, of drivers that are compared. Driver 3.6 hands callbacks to `snappy`, whose version 7 returns promises, and
 /// zstd for Node is not among what is installed.
 fn compressors(driver: Driver) -> &'static [&'static str] {
     match driver {
@@ -38,7 +38,8 @@ fn compressors(driver: Driver) -> &'static [&'static str] {
         | Driver::Rust
         | Driver::Go18 => &["snappy", "zlib", "zstd"],
         Driver::Node4 | Driver::Node6 | Driver::Node7 => &["snappy", "zlib"],
-        Driver::Node36Legacy | Driver::Node36Unified | Driver::Java36 => &["zlib"],
+        Driver::Node36Legacy | Driver::Node36Unified => &["zlib"],
+        Driver::Java36 | Driver::Mongoc123 | Driver::Php115 => &[],
     }
 }
 

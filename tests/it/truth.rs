@@ -300,7 +300,7 @@ fn same(found: f64, count: u64) -> bool {
 fn with_all(stage: Stage<'_>, scene: impl Fn(Actor<'_>) + Sync) {
     let scene = &scene;
     std::thread::scope(|scope| {
-        for driver in Driver::ALL {
+        for driver in Driver::ABLE {
             scope.spawn(move || scene(Actor::enter(stage, driver)));
         }
     });

@@ -16,8 +16,7 @@ final class Operations {
         "ping", Operations::ping,
         "insert", Operations::insert,
         "find", Operations::find,
-        "sleep", Operations::sleep,
-        "drop", Operations::drop);
+        "sleep", Operations::sleep);
 
     private Operations() {}
 
@@ -68,11 +67,6 @@ final class Operations {
             command.append("comment", args.getString("comment"));
         }
         client.getDatabase("admin").runCommand(command);
-        return new Document();
-    }
-
-    private static Document drop(MongoClient client, Document args, int number) {
-        collectionOf(client, args).drop();
         return new Document();
     }
 }

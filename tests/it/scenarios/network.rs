@@ -45,8 +45,8 @@ pub(super) fn reset_one_host(stage: &mut Stage) {
 }
 
 fn heartbeat(driver: Driver) -> &'static str {
-    // Its checks share sockets with operations, every ten seconds.
-    if driver == Driver::Node36Legacy {
+    // Their checks share sockets with operations.
+    if matches!(driver, Driver::Node36Legacy | Driver::Php115) {
         ""
     } else {
         "heartbeatFrequencyMS=1000"

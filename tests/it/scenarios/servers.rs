@@ -30,7 +30,9 @@ pub(super) fn tight(driver: Driver) -> &'static str {
         | Driver::Node6
         | Driver::Node7
         | Driver::Go18
-        | Driver::Java36 => TIGHT,
+        | Driver::Java36
+        | Driver::Mongoc123
+        | Driver::Php115 => TIGHT,
     }
 }
 

@@ -6,8 +6,8 @@ use super::stage::Stage;
 use super::{applications, legacy, network, servers};
 use crate::support::Driver;
 use crate::support::Driver::{
-    Go18, Java36, Node4, Node6, Node7, Node36Legacy, Node36Unified, PyMongo3, PyMongo4,
-    PyMongo4Async, Rust,
+    Go18, Java36, Mongoc123, Node4, Node6, Node7, Node36Legacy, Node36Unified, Php115, PyMongo3,
+    PyMongo4, PyMongo4Async, Rust,
 };
 
 /// What has to be said.
@@ -48,7 +48,8 @@ pub(super) struct Scenario {
     pub(super) play: fn(&mut Stage),
 }
 
-const MODERN: &[Driver] = &[
+/// They replace what was idle for too long.
+const RECYCLING: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,
     PyMongo3,
@@ -75,7 +76,16 @@ const INTERRUPTING: &[Driver] = &[
 const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node36Unified, Node4, Node6, Node7];
 const LEGACY: &[Driver] = &[Node36Legacy];
 /// One of each way of keeping pools.
-const SOME: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust, Go18, Java36];
+const SOME: &[Driver] = &[
+    PyMongo4,
+    Node36Legacy,
+    Node7,
+    Rust,
+    Go18,
+    Java36,
+    Mongoc123,
+    Php115,
+];
 const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,
@@ -87,6 +97,8 @@ const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     Node7,
     Go18,
     Java36,
+    Mongoc123,
+    Php115,
 ];
 
 fn with_auth(driver: Driver, directory: PathBuf) -> Stage {
@@ -468,7 +480,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     healthy(
         "idle_recycling",
         Expect::Info("idle_recycling"),
-        MODERN,
+        RECYCLING,
         Stage::alone,
         applications::idle_recycling,
     ),

@@ -38,11 +38,15 @@ pub(crate) enum Driver {
     Go18,
     /// Java 3.6.
     Java36,
+    /// libmongoc 1.23 with a pool.
+    Mongoc123,
+    /// PHP 1.15, a process for each operation at a time.
+    Php115,
 }
 
 impl Driver {
     /// Every driver.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::PyMongo4,
         Self::PyMongo4Async,
         Self::PyMongo3,
@@ -54,6 +58,8 @@ impl Driver {
         Self::Rust,
         Self::Go18,
         Self::Java36,
+        Self::Mongoc123,
+        Self::Php115,
     ];
 
     /// Those whose agents know every operation of the protocol.
@@ -84,12 +90,17 @@ impl Driver {
             Self::Rust => "rust-3",
             Self::Go18 => "go-1.8",
             Self::Java36 => "java-3.6",
+            Self::Mongoc123 => "mongoc-1.23",
+            Self::Php115 => "php-1.15",
         }
     }
 
     /// Whether its pools report CMAP events.
     pub(crate) fn has_cmap(self) -> bool {
-        self != Self::Node36Legacy
+        !matches!(
+            self,
+            Self::Node36Legacy | Self::Java36 | Self::Mongoc123 | Self::Php115
+        )
     }
 
     fn command(self) -> Command {
@@ -131,6 +142,12 @@ impl Driver {
             }
             Self::Go18 => Command::new(tool("go-driver/agent")),
             Self::Java36 => Command::new(tool("java-driver/agent")),
+            Self::Mongoc123 => Command::new(tool("mongoc-driver/agent")),
+            Self::Php115 => {
+                let mut command = Command::new(tool("php-driver/agent"));
+                command.arg(drivers.join("php/agent.php"));
+                command
+            }
         }
     }
 }
