@@ -52,18 +52,25 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
             .push(app);
     }
     for (key, apps) in by_key {
-        // Whoever did not answer, or has no pool events, is no reference.
-        let is_reference = |app: &&Value| {
-            app["stats"]["source"] == "cmap" && app["stats"]["ready"].as_u64() > Some(0)
+        // Whoever did not answer, or was never connected, is no reference.
+        let is_reference = |app: &&Value| match app["stats"]["source"].as_str() {
+            Some("cmap") => app["stats"]["ready"].as_u64() > Some(0),
+            Some("sdam") => app["stats"]["heartbeats"]["succeeded"].as_u64() > Some(0),
+            _ => false,
         };
-        let is_reference = apps.iter().all(is_reference);
-        if !is_reference {
+        if !apps.iter().all(is_reference) {
             continue;
         }
+        // Some drivers tell nothing of clears, others nothing of connections.
+        let all_tell = |what: &str| apps.iter().all(|app| app["stats"][what].is_u64());
         let name = format!("{case} {}@{}", key.1, key.0);
-        scores.score_clears(&name, &apps, inferred.clears.get(&key));
+        if all_tell("cleared") {
+            scores.score_clears(&name, &apps, inferred.clears.get(&key));
+        }
         scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
-        scores.score_pools(&name, &apps, &key, clients);
+        if all_tell("created") {
+            scores.score_pools(&name, &apps, &key, clients);
+        }
     }
     scores
 }
