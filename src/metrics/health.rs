@@ -185,7 +185,7 @@ impl Health {
             .map(|(direction, count)| (direction, count.load(Ordering::Relaxed)))
     }
 
-    pub(super) fn forward_delays(&self) -> impl Iterator<Item = (Direction, HistogramRow)> {
+    pub(crate) fn forward_delays(&self) -> impl Iterator<Item = (Direction, HistogramRow)> {
         Direction::ALL
             .into_iter()
             .zip(&self.forward_delays)

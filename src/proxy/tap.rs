@@ -19,8 +19,9 @@ use crate::metrics::Health;
 use crate::time::Timestamp;
 use crate::wire::{Direction, Scratch};
 
-/// One chunk in so many is measured for the forward delay and the cost of looking.
-const SAMPLE_EVERY: u32 = 16;
+/// One chunk in so many is measured for the forward delay and the cost of looking. An odd number: requests and replies
+/// take turns, and every second chunk would always be of the same direction.
+const SAMPLE_EVERY: u32 = 17;
 
 thread_local! {
     /// What opens compressed messages, lent to whichever connection of the thread is looked at. A panic leaves it
@@ -275,6 +276,22 @@ mod tests {
         tap.saw(Direction::ToClient, &[0x7f; 16], at, at);
         tap.skipped(Direction::ToServer, 60, at);
         assert_eq!(unobserved(), [60, 16]);
+    }
+
+    #[test]
+    fn the_delay_of_both_directions_is_sampled_where_they_take_turns() {
+        let health = Arc::new(Health::new());
+        let mut tap = tap(&health);
+        let at = Timestamp::from_nanos(2_000_000_000);
+        for _ in 0..4 * SAMPLE_EVERY {
+            tap.saw(Direction::ToServer, &[0; 4], at, at);
+            tap.saw(Direction::ToClient, &[0; 4], at, at);
+        }
+        let sampled: Vec<u64> = health
+            .forward_delays()
+            .map(|(_, delays)| delays.count)
+            .collect();
+        assert_eq!(sampled, [4, 4]);
     }
 
     #[test]
