@@ -209,7 +209,7 @@ struct Made {
     at: Timestamp,
     operations: u64,
     is_closed: bool,
-    /// It carried something a moment ago.
+    /// It carries something, or did a moment ago.
     is_working: bool,
 }
 
@@ -274,14 +274,16 @@ fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> 
     has_idle
 }
 
-/// An open connection of it carried something a moment ago.
+/// An open connection of it carries something, or did a moment ago.
 fn is_working(client: &MongoClient, at: Timestamp, pools: &Pools) -> bool {
     client
         .pools
         .values()
         .flat_map(|pool| &pool.open)
         .filter_map(|id| pools.connection(*id))
-        .any(|connection| at.since(connection.last.from_client_at) < RIPE)
+        .any(|connection| {
+            connection.last.in_flight > 0 || at.since(connection.last.from_client_at) < RIPE
+        })
 }
 
 fn is_of_applications(client: &MongoClient, pools: &Pools) -> bool {
