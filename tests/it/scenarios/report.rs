@@ -165,26 +165,12 @@ impl Report {
         let text = fs::read_to_string(&path).unwrap();
         let (before, rest) = text.split_once(BEGIN).unwrap();
         let (_, after) = rest.split_once(END).unwrap();
-        let table = self.table();
+        let table = self.summary();
         fs::write(path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
     }
 
-    /// The table, and what is amiss.
+    /// The table, and below it what is amiss.
     pub(super) fn summary(&self) -> String {
-        let mut text = self.table();
-        let bad: Vec<&Outcome> = self.outcomes.iter().filter(|one| !one.is_good()).collect();
-        if !bad.is_empty() {
-            text.push_str("\nWhat is amiss:\n\n");
-        }
-        for outcome in bad {
-            let (scenario, driver, shape) = outcome.key();
-            let faults = outcome.faults.join("; ");
-            writeln!(text, "- `{scenario}/{driver}`, {shape}: {faults}").unwrap();
-        }
-        text
-    }
-
-    fn table(&self) -> String {
         let total = self.outcomes.len();
         let right = self
             .outcomes
@@ -198,11 +184,13 @@ impl Report {
         text.push_str(&self.shapes());
         text.push_str("| scenario |");
         for driver in Driver::ALL {
-            write!(text, " {} |", driver.label()).unwrap();
+            // There are many of them: narrow columns.
+            write!(text, " {} |", driver.label().replacen('-', "<br>", 1)).unwrap();
         }
         text.push_str(" told after (median, most) | runs |\n|---|");
         text.push_str(&"---|".repeat(Driver::ALL.len() + 2));
         text.push('\n');
+        let mut notes = Vec::new();
         for scenario in SCENARIOS {
             let of_scenario: Vec<&Outcome> = self
                 .outcomes
@@ -214,10 +202,18 @@ impl Report {
             }
             write!(text, "| `{}` |", scenario.name).unwrap();
             for driver in Driver::ALL {
-                write!(text, " {} |", cell(&of_scenario, driver)).unwrap();
+                let runs = of_scenario
+                    .iter()
+                    .filter(|one| one.driver == driver.label());
+                let cell = cell(&runs.copied().collect::<Vec<_>>(), &mut notes);
+                write!(text, " {cell} |").unwrap();
             }
             let delays = delays(&of_scenario);
             writeln!(text, " {delays} | {} |", of_scenario.len()).unwrap();
+        }
+        for (number, note) in (1..).zip(&notes) {
+            let gap = if number == 1 { "\n" } else { "" };
+            writeln!(text, "{gap}{number}. {note}").unwrap();
         }
         text
     }
@@ -238,20 +234,39 @@ impl Report {
     }
 }
 
-fn cell(outcomes: &[&Outcome], driver: Driver) -> String {
-    let runs: Vec<&&Outcome> = outcomes
-        .iter()
-        .filter(|one| one.driver == driver.label())
+/// A check mark, or the number of a note that says what was amiss; nothing where nothing was played.
+fn cell(runs: &[&Outcome], notes: &mut Vec<String>) -> String {
+    let Some(first) = runs.first() else {
+        return String::new();
+    };
+    let bad = runs.iter().filter(|one| !one.is_good());
+    let faults: Vec<String> = bad
+        .map(|one| {
+            let faults = one.faults.join("; ");
+            if one.shape == Shape::Usual.label() {
+                faults
+            } else {
+                format!("{}: {faults}", one.shape)
+            }
+        })
         .collect();
-    let bad: Vec<&&&Outcome> = runs.iter().filter(|one| !one.is_good()).collect();
-    match (runs.len(), bad.last()) {
-        (0, _) => String::new(),
-        (_, None) => "✓".to_owned(),
-        (1, Some(bad)) => bad.faults[0].chars().take(60).collect(),
-        (count, Some(one)) => {
-            let fault: String = one.faults[0].chars().take(60).collect();
-            format!("{}/{count} {fault}", count - bad.len())
-        }
+    if faults.is_empty() {
+        return "✓".to_owned();
+    }
+    let good = runs.len() - faults.len();
+    let mut distinct = faults;
+    distinct.sort();
+    distinct.dedup();
+    notes.push(format!(
+        "`{}` on {}: {}",
+        first.scenario,
+        first.driver,
+        distinct.join(" / ")
+    ));
+    let note = notes.len();
+    match runs.len() {
+        1 => format!("✗ ({note})"),
+        count => format!("{good}/{count} ({note})"),
     }
 }
 
