@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::super::words::{counted, length, within};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -117,15 +118,32 @@ impl Farewell<'_> {
             at,
             *closed,
             format!(
-                "the client ended {closed} of its {of} connections within {} ms, {monitors} monitors among them",
-                span.as_millis()
+                "the client ended {}{}{}",
+                match (closed, of) {
+                    (1, 1) => "its only connection".to_owned(),
+                    (closed, of) if closed == of => format!("all its {of} connections"),
+                    (closed, of) => format!("{closed} of its {}", counted(*of, "connection")),
+                },
+                match closed {
+                    1 => String::new(),
+                    _ => format!(" within {}", within(*span)),
+                },
+                match monitors {
+                    0 => String::new(),
+                    1 => ", a monitor among them".to_owned(),
+                    some => format!(", {some} monitors among them"),
+                }
             ),
         )];
         if *in_flight > 0 {
             all.push(fact(
                 at,
                 *requests_lost,
-                format!("{requests_lost} requests were unanswered on {in_flight} of them"),
+                format!(
+                    "{} {} unanswered on {in_flight} of them",
+                    counted(*requests_lost, "request"),
+                    if *requests_lost == 1 { "was" } else { "were" }
+                ),
             ));
         }
         if self.still_busy > 0 {
@@ -214,7 +232,7 @@ pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
         confidence -= 0.2;
         against.push(note(
             at,
-            "its clients were made for a job: the process may go on",
+            "its clients were made for a single job: their end is no sign that the process ended",
         ));
     }
     Some(farewell.opinion(Cause::AppCrash, confidence, evidence, against))
@@ -260,7 +278,7 @@ pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
             confidence = 0.15;
             against.push(note(
                 at,
-                "the process ended: a new one came in its place, or its driver never cuts an operation",
+                "the process ended: a new one came in its place, or requests were cut that its driver's close waits for",
             ));
         }
         None => against.push(note(
@@ -322,8 +340,8 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
             at,
             farewell.times,
             format!(
-                "the client was {} ms old: made for a job and closed before it was done",
-                farewell.age.as_millis()
+                "the client was {} old: made for a job and closed before it was done",
+                length(farewell.age)
             ),
         ));
     }
