@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::format::{UNKNOWN, count, duration, plural, safe, shorten};
+use super::format::{UNKNOWN, duration, plural, safe, shorten};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
@@ -14,10 +14,6 @@ use crate::time::Timestamp;
 const CLIENTS_NAMED_MAX: usize = 2;
 /// Clients that an explanation names.
 const CLIENTS_EXPLAINED_MAX: usize = 12;
-/// Facts of a cause at a lower rank that are shown for it, and against it.
-const FACTS_MAX: usize = 3;
-/// What is less likely is not worth its own grounds: what speaks against it is enough.
-const LIKELY: f64 = 0.3;
 /// Columns of a client's name where several stand in a row.
 const CLIENT_WIDTH_MAX: usize = 40;
 
@@ -121,15 +117,13 @@ pub(super) fn explain(row: &api::Incident) -> String {
     if !others.is_empty() {
         section(
             &mut text,
-            "What else it could be, and what speaks against that",
+            "What it was taken for, and what speaks against it",
         );
     }
     for cause in others {
         text += &title(cause);
-        text += &few("    - ", &cause.against);
-        if cause.confidence >= LIKELY {
-            text += &few("    + ", &cause.evidence);
-        }
+        text += &facts("    - ", &cause.against);
+        text += &facts("    + ", &cause.evidence);
     }
     if !row.aggravations.is_empty() {
         section(&mut text, "What makes it worse");
@@ -144,15 +138,9 @@ pub(super) fn explain(row: &api::Incident) -> String {
     }
     for (number, advice) in (1..).zip(&row.advice) {
         text += &wrap(&format!("  {number}. "), &safe(&advice.text));
-        let command = advice.command.as_deref();
-        text += &command.map_or_else(String::new, |command| {
-            // On one line, however long: it is there to be copied.
-            format!(
-                "     {}{}\n",
-                prompt(advice.place.as_deref()),
-                safe(command)
-            )
-        });
+        // On one line, however long: it is there to be copied.
+        let command = advice.command.as_ref();
+        text += &command.map_or_else(String::new, |command| format!("       {}\n", safe(command)));
     }
     if !row.logged.is_empty() {
         section(&mut text, "What the logs of the applications say");
@@ -163,17 +151,6 @@ pub(super) fn explain(row: &api::Incident) -> String {
     text
 }
 
-/// Where a command belongs, as those who type it know the place.
-fn prompt(place: Option<&str>) -> &'static str {
-    match place {
-        Some("shell") => "$ ",
-        Some("mongosh") => "mongosh> ",
-        Some("connection_string") => "connection string: ",
-        Some("code") => "code: ",
-        Some(_) | None => "",
-    }
-}
-
 /// What it is, how sure, since when, and whom it concerns.
 fn heading(row: &api::Incident) -> String {
     let state = match &row.closed_at {
@@ -182,10 +159,7 @@ fn heading(row: &api::Incident) -> String {
             let lasted = between(&row.opened_at, closed).map_or_else(String::new, |seconds| {
                 format!(", after {}", duration(seconds))
             });
-            let merged = row
-                .merged_into
-                .map_or_else(String::new, |id| format!("; it is a part of #{id}"));
-            format!("over at {}{lasted}{merged}", clock(closed))
+            format!("over at {}{lasted}", clock(closed))
         }
     };
     let told = between(&row.opened_at, &row.detected_at).map_or_else(String::new, |seconds| {
@@ -257,10 +231,7 @@ fn title(cause: &api::RankedCause) -> String {
 /// Facts, each behind `mark`, with what they do not say themselves: how many, and when.
 fn facts(mark: &str, facts: &[api::Evidence]) -> String {
     let lines = facts.iter().map(|fact| {
-        // That there was one of it, or none, the sentence says itself.
-        let count = fact
-            .count
-            .filter(|count| *count > 1 && !says(&fact.fact, *count));
+        let count = fact.count.filter(|count| !says(&fact.fact, *count));
         let count = count.map(|count| format!("×{count}"));
         let at = fact.at.as_deref().map(clock);
         let beside: Vec<String> = [count, at].into_iter().flatten().collect();
@@ -271,17 +242,6 @@ fn facts(mark: &str, facts: &[api::Evidence]) -> String {
         wrap(mark, &format!("{}{beside}", safe(&fact.fact)))
     });
     lines.collect()
-}
-
-/// The first of many facts, and how many more there are.
-fn few(mark: &str, all: &[api::Evidence]) -> String {
-    let (shown, rest) = all.split_at(all.len().min(FACTS_MAX));
-    let rest = u64::try_from(rest.len()).unwrap_or(u64::MAX);
-    let mut text = facts(mark, shown);
-    if rest > 0 {
-        text += &wrap(mark, &format!("and {} more (--json has all)", count(rest)));
-    }
-    text
 }
 
 /// Whether a sentence holds a number.

@@ -57,6 +57,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::RoleChanged { .. }
         | SignalKind::ServerRestarted
         | SignalKind::RepliesMissing { .. }
+        | SignalKind::ClientsUnreached { .. }
         | SignalKind::Retransmits { .. }
         | SignalKind::RoundTripTime { .. }
         | SignalKind::SlowOperations { .. }
@@ -130,7 +131,7 @@ fn is_same_app(case: &Case, signal: &Signal, pools: &Pools) -> bool {
 }
 
 /// Trouble that goes on for as long as nobody does something about it, so that other trouble may begin meanwhile.
-pub(super) const fn is_lasting(cause: Cause) -> bool {
+const fn is_lasting(cause: Cause) -> bool {
     match cause {
         Cause::NetworkLoss
         | Cause::NetworkLatency
@@ -174,6 +175,7 @@ fn begins_something(case: &Case, kind: &SignalKind) -> bool {
                 | SignalKind::RoleChanged { .. }
                 | SignalKind::ServerRestarted
                 | SignalKind::RepliesMissing { .. }
+                | SignalKind::ClientsUnreached { .. }
                 | SignalKind::InstanceGone { .. }
                 | SignalKind::ErrorReplies { .. }
         )

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::super::words::{counted, length, within};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -118,32 +117,15 @@ impl Farewell<'_> {
             at,
             *closed,
             format!(
-                "the client ended {}{}{}",
-                match (closed, of) {
-                    (1, 1) => "its only connection".to_owned(),
-                    (closed, of) if closed == of => format!("all its {of} connections"),
-                    (closed, of) => format!("{closed} of its {}", counted(*of, "connection")),
-                },
-                match closed {
-                    1 => String::new(),
-                    _ => format!(" within {}", within(*span)),
-                },
-                match monitors {
-                    0 => String::new(),
-                    1 => ", a monitor among them".to_owned(),
-                    some => format!(", {some} monitors among them"),
-                }
+                "the client ended {closed} of its {of} connections within {} ms, {monitors} monitors among them",
+                span.as_millis()
             ),
         )];
         if *in_flight > 0 {
             all.push(fact(
                 at,
                 *requests_lost,
-                format!(
-                    "{} {} unanswered on {in_flight} of them",
-                    counted(*requests_lost, "request"),
-                    if *requests_lost == 1 { "was" } else { "were" }
-                ),
+                format!("{requests_lost} requests were unanswered on {in_flight} of them"),
             ));
         }
         if self.still_busy > 0 {
@@ -232,7 +214,7 @@ pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
         confidence -= 0.2;
         against.push(note(
             at,
-            "its clients were made for a single job: their end is no sign that the process ended",
+            "its clients were made for a job: the process may go on",
         ));
     }
     Some(farewell.opinion(Cause::AppCrash, confidence, evidence, against))
@@ -278,7 +260,7 @@ pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
             confidence = 0.15;
             against.push(note(
                 at,
-                "the process ended: a new one came in its place, or requests were cut that its driver's close waits for",
+                "the process ended: a new one came in its place, or its driver never cuts an operation",
             ));
         }
         None => against.push(note(
@@ -340,8 +322,8 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
             at,
             farewell.times,
             format!(
-                "the client was {} old: made for a job and closed before it was done",
-                length(farewell.age)
+                "the client was {} ms old: made for a job and closed before it was done",
+                farewell.age.as_millis()
             ),
         ));
     }

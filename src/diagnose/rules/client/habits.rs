@@ -1,6 +1,5 @@
 //! What clients do again and again, or never again.
 
-use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -39,19 +38,18 @@ pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) ->
     else {
         return None;
     };
-    let fate = match closed {
-        0 => "none of them was closed again".to_owned(),
-        1 => "only one of them was closed again".to_owned(),
-        _ if closed * 2 >= created => format!("{closed} of them were closed again"),
-        _ => format!("only {closed} of them were closed again"),
+    let fate = if closed * 2 >= created {
+        format!("{closed} of them were closed again")
+    } else {
+        format!("only {closed} of them were closed again")
     };
     let evidence = vec![
         fact(
             signal.at,
             created,
             format!(
-                "{created} mongo clients were made within {}",
-                length(window)
+                "{created} mongo clients were made within {:.1} s",
+                window.as_secs_f64()
             ),
         ),
         fact(signal.at, closed, fate),
@@ -88,25 +86,14 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             signal.at,
             opened,
             format!(
-                "{opened} connections that did not last were opened within {}, {rate:.0} a second; {} before",
-                length(lasted),
-                if baseline < 0.05 {
-                    "hardly any".to_owned()
-                } else {
-                    format!("{baseline:.1} a second")
-                }
+                "{opened} connections that did not last were opened within {:.1} s, {rate:.0} a second; {baseline:.1} a second were usual",
+                lasted.as_secs_f64()
             ),
         ),
         fact(
             signal.at,
             lost,
-            match lost {
-                0 => "no connection had been lost that these could replace".to_owned(),
-                _ => format!(
-                    "{} had been lost: {amplification:.0} were opened for each",
-                    counted(lost, "connection")
-                ),
-            },
+            format!("{lost} connections had been lost: {amplification:.0} were opened for each"),
         ),
     ];
     Some(opinion(Cause::ReconnectStorm, 0.85, signal.at, evidence))
@@ -125,8 +112,8 @@ pub(super) fn idle_recycling(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
         signal.at,
         closed,
         format!(
-            "{closed} idle connections were closed by their client after at least {} without a byte, and nothing failed",
-            length(age)
+            "{closed} idle connections were closed by their client after at least {:.1} s without a byte, and nothing failed",
+            age.as_secs_f64()
         ),
     )];
     Some(opinion(Cause::IdleRecycling, 0.9, signal.seen_at, evidence))
@@ -142,7 +129,7 @@ pub(super) fn health_checks(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
         return None;
     };
     let rhythm = every.map_or(String::new(), |every| {
-        format!(", one every {}", length(every))
+        format!(", one every {:.1} s", every.as_secs_f64())
     });
     let evidence = vec![fact(
         signal.at,
@@ -165,26 +152,23 @@ pub(super) fn wedged_client(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
     else {
         return None;
     };
-    let mut evidence = vec![note(
-        signal.at,
-        format!(
-            "the client lost every connection and has dialled no more for {}, without a goodbye",
-            length(silent)
+    let evidence = vec![
+        note(
+            signal.at,
+            format!(
+                "the client lost every connection and has dialled no more for {:.0} s, without a goodbye",
+                silent.as_secs_f64()
+            ),
         ),
-    )];
-    if others_back > 0 {
-        evidence.push(fact(
+        fact(
             signal.at,
             others_back,
-            format!(
-                "{} came back meanwhile",
-                counted(others_back, "other client")
-            ),
-        ));
-    }
-    evidence.push(note(
-        signal.at,
-        "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
-    ));
+            format!("{others_back} other clients came back meanwhile"),
+        ),
+        note(
+            signal.at,
+            "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
+        ),
+    ];
     Some(opinion(Cause::WedgedClient, 0.85, signal.seen_at, evidence))
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::super::Cause;
-use super::super::super::words::counted;
 use super::super::Opinion;
 use super::{
     Case, SHUTDOWN, SignalKind, cuts, fact, hello_since, note, refused, replied, restarted,
@@ -17,12 +16,6 @@ const NO_DIAL: Duration = Duration::from_millis(1200);
 /// Words before a death belong to it when they come no later than this after its first sign: what is read from
 /// different connections is read by different threads.
 const LAST_WORDS: Duration = Duration::from_millis(150);
-
-/// `18 dials were refused`.
-fn refused_dials(count: u64) -> String {
-    let were = if count == 1 { "was" } else { "were" };
-    format!("{} {were} refused", counted(count, "dial"))
-}
 
 /// The server's process ended without a word.
 pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion> {
@@ -40,7 +33,11 @@ pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     evidence.extend(cut.map(super::Cut::told));
     if let Some((signal, count)) = refused {
         evident_at = evident_at.max(signal.at);
-        evidence.push(fact(signal.at, count, refused_dials(count)));
+        evidence.push(fact(
+            signal.at,
+            count,
+            format!("{count} dials were refused"),
+        ));
     }
     if let Some(signal) = restarted {
         if refused.is_none() {
@@ -98,17 +95,18 @@ pub(super) fn shutdown(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Op
     let mut evidence = vec![fact(
         signal.at,
         count,
-        format!(
-            "{} said that the server is shutting down (error {code})",
-            counted(count, "reply")
-        ),
+        format!("{count} replies said that the server is shutting down (error {code})"),
     )];
     let cuts = cuts(case);
     let cut = cuts.iter().find(|cut| cut.is_total());
     evidence.extend(cut.map(super::Cut::told));
     let refused = refused(case);
     if let Some((signal, count)) = refused {
-        evidence.push(fact(signal.at, count, refused_dials(count)));
+        evidence.push(fact(
+            signal.at,
+            count,
+            format!("{count} dials were refused"),
+        ));
     }
     let first_cut = cuts.first().map(|cut| cut.signal.at);
     let is_after = first_cut.is_some_and(|cut_at| signal.at > cut_at + LAST_WORDS);
@@ -152,8 +150,7 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
     let mut evidence: Vec<_> = single.iter().take(5).map(|cut| cut.told()).collect();
     let mut against = Vec::new();
     let upstream = case.upstream();
-    let restarted = restarted(case);
-    let returned = hello_since(pools, upstream, first.signal.at).filter(|_| restarted.is_none());
+    let returned = hello_since(pools, upstream, first.signal.at);
     if let Some(returned_at) = returned {
         evidence.push(note(
             returned_at,
@@ -176,7 +173,7 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
             "the server refused dials afterwards",
         ));
     }
-    if let Some(signal) = restarted {
+    if let Some(signal) = restarted(case) {
         confidence = confidence.min(0.1);
         against.push(note(
             signal.at,
@@ -209,26 +206,24 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     let mut evidence: Vec<_> = resets.iter().take(5).map(|cut| cut.told()).collect();
     let mut against = Vec::new();
     let mut evident_at = first.signal.at;
-    let returned = match first.signal.subject.instance {
-        Some(instance) => super::connections_to(pools, upstream)
-            .filter(|one| one.instance == Some(instance) && one.opened_at > first.signal.at)
-            .filter_map(|one| one.hello_answered_at)
-            .min(),
-        None => hello_since(pools, upstream, first.signal.at),
-    };
+    let is_of_all = first.instances >= first.instances_before;
+    let returned = super::connections_to(pools, upstream)
+        .filter(|one| one.opened_at > first.signal.at)
+        .filter(|one| {
+            one.instance
+                .is_some_and(|instance| first.signal.concerns(instance))
+        })
+        .filter_map(|one| one.hello_answered_at)
+        .min();
     let mut confidence: f64 = if let Some(returned_at) = returned {
         evident_at = evident_at.max(returned_at);
         evidence.push(note(
             returned_at,
-            if restarted(case).is_some() {
-                "the next dial succeeded"
-            } else {
-                "the next dial succeeded, and the same server process answered"
-            },
+            "the next dial succeeded, and the same server process answered",
         ));
         if first.is_total() || first.is_client_side {
             0.9
-        } else if first.signal.subject.instance.is_some() && first.group.closed >= 2 {
+        } else if !is_of_all && first.group.closed >= 2 {
             0.85
         } else {
             0.6
@@ -238,11 +233,11 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     } else {
         0.45
     };
-    if first.signal.subject.instance.is_some() && first.instances_before > 1 {
+    if !is_of_all {
         evidence.push(fact(
             first.signal.at,
-            first.instances_before.saturating_sub(first.instances),
-            "the other instances lost nothing",
+            first.instances_before - first.instances,
+            "other instances lost nothing",
         ));
     }
     if let Some((signal, count)) = refused(case) {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::super::Cause;
-use super::super::super::words::counted;
 use super::super::Opinion;
 use super::{Case, NOT_PRIMARY, SHUTDOWN, SignalKind, cuts, fact, note, replied};
 use crate::connection::ServerRole;
@@ -33,43 +32,49 @@ pub(super) fn failover(case: &Case, _pools: &Pools, at: Timestamp) -> Option<Opi
         .all(|kind| match kind {
             SignalKind::RoleChanged {
                 from: ServerRole::Primary,
-                ..
-            } => Some(()),
+                to,
+            } => Some(*to),
             _ => None,
         })
-        .find(|(signal, ())| !has_restarted(signal));
+        .find(|(signal, _)| !has_restarted(signal));
+    let elected = case.find(|kind| match kind {
+        SignalKind::RoleChanged {
+            to: ServerRole::Primary,
+            ..
+        } => Some(()),
+        _ => None,
+    });
     let replies = replied(case, &NOT_PRIMARY);
     let first_at = match (&stepped_down, &replies) {
-        (Some((stepped, ())), Some((reply, ..))) => stepped.at.min(reply.at),
-        (Some((stepped, ())), None) => stepped.at,
+        (Some((stepped, _)), Some((reply, ..))) => stepped.at.min(reply.at),
+        (Some((stepped, _)), None) => stepped.at,
         (None, Some((reply, ..))) => reply.at,
         (None, None) => return None,
     };
     if at.since(first_at) < SETTLED {
         return None;
     }
-    let elected = elected_since(case, first_at);
     let mut evidence = Vec::new();
     let mut against = Vec::new();
     let mut confidence: f64 = 0.66;
-    if let Some((signal, ())) = stepped_down {
+    if let Some((signal, to)) = stepped_down {
         confidence = 0.9;
         evidence.push(note(
             signal.at,
-            "the primary announced that it is primary no longer",
+            format!(
+                "the primary announced that it is {} from then on",
+                to.label()
+            ),
         ));
     }
     if let Some((signal, code, count)) = replies {
         evidence.push(fact(
             signal.at,
             count,
-            format!(
-                "{} said that the server is not primary (error {code})",
-                counted(count, "reply")
-            ),
+            format!("{count} replies said that the server is not primary (error {code})"),
         ));
     }
-    if let Some(signal) = elected {
+    if let Some((signal, ())) = elected {
         confidence += 0.04;
         evidence.push(note(
             signal.at,
@@ -112,17 +117,4 @@ pub(super) fn failover(case: &Case, _pools: &Pools, at: Timestamp) -> Option<Opi
         evidence,
         against,
     })
-}
-
-/// The first member that announced from then on that it is primary; one before is the one that stepped down.
-fn elected_since(case: &Case, since: Timestamp) -> Option<&super::Signal> {
-    case.all(|kind| match kind {
-        SignalKind::RoleChanged {
-            to: ServerRole::Primary,
-            ..
-        } => Some(()),
-        _ => None,
-    })
-    .map(|(signal, ())| signal)
-    .find(|signal| signal.at >= since)
 }
