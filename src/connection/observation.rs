@@ -147,6 +147,17 @@ pub struct ClientMetadata {
     pub backpressure: bool,
 }
 
+impl ClientMetadata {
+    /// The driver is Node's with the pool that it had before the unified topology: up to 3.7, unless it says
+    /// otherwise. That pool can log "Pool was force destroyed", and has neither monitors nor clears.
+    pub fn has_legacy_pool(&self) -> bool {
+        let is_old = ["2.", "3."]
+            .iter()
+            .any(|major| self.driver_version.starts_with(major));
+        self.driver_name.starts_with("nodejs") && is_old && !self.platform.contains("(unified)")
+    }
+}
+
 /// What a server says of itself in a hello reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -57,7 +57,6 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::RoleChanged { .. }
         | SignalKind::ServerRestarted
         | SignalKind::RepliesMissing { .. }
-        | SignalKind::ClientsUnreached { .. }
         | SignalKind::Retransmits { .. }
         | SignalKind::RoundTripTime { .. }
         | SignalKind::SlowOperations { .. }
@@ -175,7 +174,6 @@ fn begins_something(case: &Case, kind: &SignalKind) -> bool {
                 | SignalKind::RoleChanged { .. }
                 | SignalKind::ServerRestarted
                 | SignalKind::RepliesMissing { .. }
-                | SignalKind::ClientsUnreached { .. }
                 | SignalKind::InstanceGone { .. }
                 | SignalKind::ErrorReplies { .. }
         )

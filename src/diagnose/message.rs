@@ -50,6 +50,7 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
     let SignalKind::ClientClosed {
         group,
         is_after_trouble: false,
+        is_legacy: true,
         ..
     } = &signal.kind
     else {
@@ -67,7 +68,7 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
         matches!(other.kind, SignalKind::PoolDestroyed(_))
             && other.subject.instance == signal.subject.instance
     });
-    if has_own_cause || !is_possible || !instance.has_legacy_pool() || group.has_said_goodbye {
+    if has_own_cause || !is_possible || group.has_said_goodbye {
         return None;
     }
     // A relayed connection ends when the server has noticed, too: the close may lie before it.

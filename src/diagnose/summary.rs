@@ -244,14 +244,6 @@ fn words(kind: &SignalKind, client: &str, server: &str) -> String {
             "replies of {server} were missing on {connections} connections of {client}, for {:.1} s",
             waited.as_secs_f64()
         ),
-        SignalKind::ClientsUnreached {
-            connections,
-            waited,
-            ..
-        } => format!(
-            "{client} acknowledged nothing on {connections} connections, for {:.1} s",
-            waited.as_secs_f64()
-        ),
         SignalKind::Retransmits { count, .. } => format!("{count} segments were sent again"),
         SignalKind::RoundTripTime { now, before, .. } => format!(
             "the round-trip time rose from {:.1} to {:.1} ms",

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::sessions::CircleId;
-use super::{InstanceId, MongoClientId};
+use super::{InstanceId, MongoClientId, Numbering};
 use crate::clients::roles::{Sibling, Traits};
 use crate::connection::{Authentication, ClientMetadata, Ending, OpaqueReason, Phase, Role};
 use crate::time::Timestamp;
@@ -12,16 +12,6 @@ use crate::timeline::{ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sampl
 
 /// An answer that is missing for longer is missed.
 const LATE_MIN: Duration = Duration::from_millis(300);
-
-/// Drivers that count request ids for the whole process. `PyMongo` draws them; `libmongoc` counts for each client.
-const COUNT_PROCESS_WIDE: [&str; 6] = [
-    "nodejs",
-    "mongo-rust-driver",
-    "mongo-go-driver",
-    "mongo-java-driver",
-    "mongo-csharp-driver",
-    "mongo-ruby-driver",
-];
 
 /// A connection that is open, or ended a moment ago.
 #[derive(Clone, Debug)]
@@ -57,6 +47,13 @@ pub struct Connection {
     pub heartbeat: Option<Duration>,
     /// `requestID` of its first message.
     pub first_request_id: Option<i32>,
+    /// How its driver chooses request ids.
+    pub numbering: Numbering,
+    /// Its driver is Node's with the legacy pool, which can log "Pool was force destroyed".
+    pub has_legacy_pool: bool,
+    /// Its driver never cuts an operation when its client is closed: what ends in the middle of a request was not
+    /// closed by the application.
+    pub never_cuts: bool,
     /// The server's number for it (`conn<N>` in the server's log).
     pub server_connection_id: Option<i64>,
     /// The newest authentication, and when it ended.
@@ -87,8 +84,6 @@ pub struct Connection {
     pub(super) traits: Traits,
     /// Its driver has one socket a process and server that does everything.
     pub(super) has_single_socket: bool,
-    /// Its driver counts request ids for the whole process.
-    pub(super) counts_requests_process_wide: bool,
     /// Found to be pooled; only its own traffic can prove otherwise.
     pub(super) was_found_pooled: bool,
     /// It ended, and `found` is final.
@@ -151,6 +146,9 @@ impl Connection {
             found: Role::Unknown,
             heartbeat: None,
             first_request_id: None,
+            numbering: Numbering::Unknown,
+            has_legacy_pool: false,
+            never_cuts: false,
             server_connection_id: None,
             authentication: None,
             last_error: None,
@@ -170,7 +168,6 @@ impl Connection {
             never_clears: false,
             traits: Traits::default(),
             has_single_socket: false,
-            counts_requests_process_wide: false,
             was_found_pooled: false,
             is_judged: false,
             circle: None,
@@ -237,10 +234,11 @@ impl Connection {
         let major = client.driver_version.split(['.', '|']).next();
         let major: u32 = major.and_then(|major| major.parse().ok()).unwrap_or(0);
         self.has_single_socket = driver.contains("ext-mongodb:PHP");
-        self.counts_requests_process_wide = is_one_of(&COUNT_PROCESS_WIDE);
-        // Node up to 3.7 has the legacy pool unless it says otherwise.
+        self.numbering = Numbering::of(client);
+        self.has_legacy_pool = client.has_legacy_pool();
+        self.never_cuts = is_one_of(&["PyMongo"]) && !driver.contains("async");
         let is_node = is_one_of(&["nodejs"]);
-        self.never_clears = is_node && major <= 3 && !client.platform.contains("(unified)");
+        self.never_clears = client.has_legacy_pool();
         self.ignores_state_changes = is_one_of(&["mongo-java-driver"]) && major <= 3;
         self.clears_on_failed_authentication =
             (is_node && major >= 4) || is_one_of(&["mongo-go-driver"]);
@@ -260,7 +258,7 @@ impl Connection {
     /// When it was introduced and with which request id, where its driver counts those for the whole process.
     pub(super) fn introduction(&self) -> Option<(Timestamp, i32)> {
         let request_id = self.first_request_id.filter(|id| *id >= 0)?;
-        let is_telling = self.counts_requests_process_wide;
+        let is_telling = self.numbering.is_counted();
         is_telling.then_some((self.introduced_at?, request_id))
     }
 

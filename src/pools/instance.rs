@@ -72,6 +72,6 @@ impl Instance {
 
     /// Its driver is Node's with the legacy pool, which can log "Pool was force destroyed".
     pub fn has_legacy_pool(&self) -> bool {
-        self.client.platform.contains("(legacy)")
+        self.client.has_legacy_pool()
     }
 }

@@ -15,6 +15,7 @@ mod idle_times;
 mod instance;
 mod join;
 mod mongo_client;
+mod numbering;
 mod pool;
 mod rates;
 mod sessions;
@@ -30,6 +31,7 @@ pub use clear::{Clear, ClearTrigger};
 pub use connection::{Connection, End};
 pub use instance::{Instance, InstanceId};
 pub use mongo_client::{Inferred, Joined, MongoClient, MongoClientId};
+pub use numbering::Numbering;
 pub use pool::{CloseReasons, Pool};
 pub use upstream::Upstream;
 

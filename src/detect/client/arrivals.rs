@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::lives::Numbering;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
-use crate::pools::{InstanceId, Pools};
+use crate::pools::{InstanceId, Numbering, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact};
 
@@ -17,14 +16,13 @@ const ROLLOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Arrivals {
-    instances: BTreeMap<InstanceId, Known>,
+    /// Drivers that number requests differently may share address and name.
+    instances: BTreeMap<InstanceId, BTreeMap<Numbering, Known>>,
 }
 
 #[derive(Debug)]
 struct Known {
     arrived_at: Timestamp,
-    /// First request id of the newest process's connections.
-    highest_first_id: i32,
     lowest_first_id: i32,
 }
 
@@ -43,25 +41,22 @@ impl Detector for Arrivals {
             return;
         }
         make_room(&mut self.instances, own.id);
-        let mut is_new_process = true;
-        if let Some(known) = self.instances.get_mut(&own.id) {
-            // Several processes behind one address count each for itself: only an id below all is certain.
-            let numbering = Numbering::of(own);
-            let lowest = Some(known.lowest_first_id);
-            is_new_process = entry.at.since(known.arrived_at) > START
-                && numbering.is_new_process(*request_id, lowest) == Some(true);
-            known.lowest_first_id = known.lowest_first_id.min(*request_id);
-            known.highest_first_id = known.highest_first_id.max(*request_id);
-        }
-        if !is_new_process {
-            return;
-        }
         let is_first = !self.instances.contains_key(&own.id);
-        self.instances.insert(
-            own.id,
+        let known = self.instances.entry(own.id).or_default();
+        let numbering = connection.numbering;
+        if let Some(known) = known.get_mut(&numbering) {
+            // Several processes behind one address count each for itself: only an id below all is certain.
+            let begins = numbering.begins_process(*request_id)
+                || numbering.is_counted() && *request_id <= known.lowest_first_id;
+            known.lowest_first_id = known.lowest_first_id.min(*request_id);
+            if !begins || entry.at.since(known.arrived_at) <= START {
+                return;
+            }
+        }
+        known.insert(
+            numbering,
             Known {
                 arrived_at: entry.at,
-                highest_first_id: *request_id,
                 lowest_first_id: *request_id,
             },
         );

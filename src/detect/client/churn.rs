@@ -11,9 +11,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::lives::Numbering;
+use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
-use crate::pools::{Connection, InstanceId, MongoClient, Pools};
+use crate::pools::{Connection, InstanceId, MongoClient, MongoClientId, Numbering, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact};
 
@@ -161,22 +161,32 @@ impl Detector for Churn {
 impl Churn {
     fn count(&self, at: Timestamp, pools: &Pools) -> BTreeMap<InstanceId, Count> {
         let mut counts: BTreeMap<InstanceId, Count> = BTreeMap::new();
-        for client in pools.mongo_clients() {
-            let age = at.since(client.created_at);
-            if age > WINDOW || !is_of_applications(client, pools) {
-                continue;
+        let made = || {
+            let all = pools.mongo_clients();
+            all.filter(|client| at.since(client.created_at) <= WINDOW)
+        };
+        if made().next().is_none() && self.needless.is_empty() {
+            return counts;
+        }
+        let ids = first_ids(pools);
+        let mut households: BTreeMap<InstanceId, Vec<&MongoClient>> = BTreeMap::new();
+        for client in made().filter(|client| is_of_applications(client, pools)) {
+            households.entry(client.instance).or_default().push(client);
+        }
+        for (instance, mut clients) in households {
+            // Processes that come and go have a client each; one process has many.
+            clients.sort_by_key(|client| (client.created_at, client.id));
+            let numbers: Vec<_> = clients
+                .iter()
+                .map(|one| ids.get(&one.id).copied())
+                .collect();
+            let newest = self.newest_of(instance);
+            let count = counts.entry(instance).or_default();
+            for (client, is_of_one) in clients.into_iter().zip(of_one_process(&numbers)) {
+                if is_of_one {
+                    count.add(&Made::of(client, at, pools), at, newest);
+                }
             }
-            let made = Made {
-                at: client.created_at,
-                operations: client.pools.values().map(|pool| pool.operations).sum(),
-                is_closed: client.closed_at.is_some(),
-                is_working: is_working(client, at, pools),
-            };
-            let newest = self.newest_of(client.instance);
-            counts
-                .entry(client.instance)
-                .or_default()
-                .add(&made, at, newest);
         }
         for (instance, needless) in &self.needless {
             let mut count = Count::default();
@@ -211,6 +221,17 @@ struct Made {
     is_closed: bool,
     /// It carries something, or did a moment ago.
     is_working: bool,
+}
+
+impl Made {
+    fn of(client: &MongoClient, at: Timestamp, pools: &Pools) -> Self {
+        Self {
+            at: client.created_at,
+            operations: client.pools.values().map(|pool| pool.operations).sum(),
+            is_closed: client.closed_at.is_some(),
+            is_working: is_working(client, at, pools),
+        }
+    }
 }
 
 impl Count {
@@ -251,16 +272,16 @@ impl Count {
 /// It came while a connection of the same process had done its work and lay idle, and no monitor is there that would
 /// tell clients apart. A process counts its request ids through all of them.
 fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> bool {
-    let is_counted = pools
-        .instance(instance)
-        .is_some_and(|known| known.has_legacy_pool() && Numbering::of(known) == Numbering::Counted);
-    if !is_counted {
+    if !connection.has_legacy_pool || !connection.numbering.is_counted() {
         return false;
     }
     let since = connection.opened_at;
     let mut has_idle = false;
     for other in pools.connections() {
         if other.id == connection.id || !is_own(other, instance) || !other.is_open() {
+            continue;
+        }
+        if other.numbering != connection.numbering {
             continue;
         }
         let is_older = other.first_request_id < connection.first_request_id;
@@ -272,6 +293,18 @@ fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> 
             && since.since(other.last.from_server_at) >= IDLE;
     }
     has_idle
+}
+
+/// How the clients of each instance are numbered: by the lowest id that a connection of theirs began with.
+fn first_ids(pools: &Pools) -> BTreeMap<MongoClientId, (Numbering, i32)> {
+    let mut ids: BTreeMap<MongoClientId, (Numbering, i32)> = BTreeMap::new();
+    for connection in pools.connections() {
+        if let (Some(client), Some(id)) = (connection.mongo_client, connection.first_request_id) {
+            let known = ids.entry(client).or_insert((connection.numbering, id));
+            known.1 = known.1.min(id);
+        }
+    }
+    ids
 }
 
 /// An open connection of it carries something, or did a moment ago.

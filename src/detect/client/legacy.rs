@@ -81,7 +81,7 @@ impl Detector for Legacy {
         let Some(own) = connection.instance.and_then(|id| pools.instance(id)) else {
             return;
         };
-        if !own.has_legacy_pool() {
+        if !connection.has_legacy_pool {
             return;
         }
         make_room(&mut self.instances, own.id);

@@ -64,7 +64,6 @@ const fn about(
             instance: Some(instance),
             mongo_client: None,
         },
-        among: Vec::new(),
         kind,
     }
 }

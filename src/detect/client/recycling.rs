@@ -102,9 +102,6 @@ fn is_idle_close(connection: &Connection) -> bool {
 
 impl Recycling {
     fn judge(&mut self, close: &Close, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
-        let Some(instance) = pools.instance(close.instance) else {
-            return;
-        };
         let Some(connection) = pools.connection(close.connection) else {
             return;
         };
@@ -123,7 +120,7 @@ impl Recycling {
         });
         if !is_client_there
             || is_farewell
-            || instance.has_legacy_pool()
+            || connection.has_legacy_pool
             || was_troubled(pools, close.instance, close.at)
             || was_troubled(pools, close.instance, at)
         {

@@ -216,7 +216,6 @@ impl Source {
                 instance,
                 mongo_client: None,
             },
-            among: Vec::new(),
             kind: SignalKind::ReconnectBurst {
                 opened: storm.opened,
                 lost: storm.lost,

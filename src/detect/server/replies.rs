@@ -117,7 +117,6 @@ impl Detector for Replies {
                         instance: *instance,
                         mongo_client: None,
                     },
-                    among: Vec::new(),
                     kind: SignalKind::AuthenticationFails {
                         count: refused.count,
                         user: refused.user.clone(),

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::network::host;
 use super::stage::{POOL, Stage, pool_option};
 use crate::support::{Driver, MongodOptions, epoch_seconds, now, raw};
 
@@ -158,10 +157,11 @@ pub(super) fn unawaited(stage: &mut Stage) {
     for job in 0..3 {
         stage.open(app, &pool_option(stage.driver, POOL));
         stage.warm_up(app, POOL);
+        let count = under_way_at_a_close(stage.driver, 6 * POOL);
         let agent = &mut stage.apps[app].agent;
         agent.submit(json!({
             "do": "run", "name": "app", "operation": "sleep", "args": { "milliseconds": 400 },
-            "count": 24, "concurrency": 24,
+            "count": count, "concurrency": count,
         }));
         stage.steady(Duration::from_millis(100));
         if job == 0 {
@@ -188,76 +188,5 @@ pub(super) fn app_crash(stage: &mut Stage) {
     stage.fault("the application was killed", &["orders"]);
     stage.kill_app(app);
     stage.await_alarm(ALARM);
-    stage.steady(AFTER);
-}
-
-// --- healthy ---
-
-pub(super) fn steady(stage: &mut Stage) {
-    stage.usual_apps("");
-    stage.steady(Duration::from_secs(12));
-}
-
-pub(super) fn graceful_close(stage: &mut Stage) {
-    let app = stage.busy("orders", stage.driver, "");
-    stage.neighbour();
-    stage.steady(BEFORE);
-    stage.fault("the application was stopped in good order", &[]);
-    stage.stop_app(app);
-    stage.steady(Duration::from_secs(6));
-}
-
-pub(super) fn deploy(stage: &mut Stage) {
-    let driver = stage.driver;
-    let mut old = Vec::new();
-    for number in 0..2 {
-        old.push(stage.busy_at("orders", driver, "", Some(host(10 + number))));
-    }
-    stage.steady(BEFORE);
-    stage.fault(
-        "two instances were replaced one after the other",
-        &["orders"],
-    );
-    for (number, app) in (0..).zip(old) {
-        stage.busy_at("orders", driver, "", Some(host(20 + number)));
-        stage.stop_app(app);
-        stage.steady(Duration::from_secs(1));
-    }
-    stage.steady(Duration::from_secs(6));
-}
-
-pub(super) fn scale_out(stage: &mut Stage) {
-    let driver = stage.driver;
-    stage.busy_at("orders", driver, "", Some(host(10)));
-    stage.steady(BEFORE);
-    stage.fault("two instances were added", &["orders"]);
-    for number in 0..2 {
-        stage.busy_at("orders", driver, "", Some(host(20 + number)));
-    }
-    stage.steady(Duration::from_secs(6));
-}
-
-pub(super) fn idle_recycling(stage: &mut Stage) {
-    let app = stage.start("orders", stage.driver, None);
-    let options = format!("{}&maxIdleTimeMS=1500", pool_option(stage.driver, POOL));
-    stage.open(app, &options);
-    stage.warm_up(app, POOL);
-    stage.neighbour();
-    stage.fault("sockets idle for 1.5 s are replaced", &[]);
-    for _ in 0..5 {
-        stage.steady(Duration::from_millis(2500));
-        stage.burst(app, 2 * POOL, POOL);
-    }
-    stage.steady(AFTER);
-}
-
-pub(super) fn health_checks(stage: &mut Stage) {
-    stage.usual_apps("");
-    stage.steady(Duration::from_secs(2));
-    stage.fault("bare connections come every 200 ms", &[]);
-    for _ in 0..40 {
-        stage.probe();
-        stage.steady(Duration::from_millis(200));
-    }
     stage.steady(AFTER);
 }

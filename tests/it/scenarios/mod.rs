@@ -4,6 +4,7 @@
 //! journal, what poolscope said, and the truth. A representative part of it is played as ordinary tests.
 
 mod applications;
+mod healthy;
 mod judge;
 mod legacy;
 mod network;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::stage::Stage;
-use super::{applications, legacy, network, servers};
+use super::{applications, healthy as fine, legacy, network, servers};
 use crate::support::Driver;
 use crate::support::Driver::{
     Go18, Java36, Mongoc123, Node4, Node6, Node7, Node36Legacy, Node36Unified, Php115, PyMongo3,
@@ -153,12 +153,7 @@ impl Scenario {
 
     /// Whether it is about what only the kernel can do to packets.
     pub(super) fn takes_root(&self) -> bool {
-        [
-            Stage::behind_wire as Set,
-            Stage::with_remote_application as Set,
-        ]
-        .iter()
-        .any(|set| std::ptr::fn_addr_eq(self.set, *set))
+        std::ptr::fn_addr_eq(self.set, Stage::behind_wire as Set)
     }
 
     const fn slowly_evident(self) -> Self {
@@ -314,43 +309,11 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     )
     .slowly_evident(),
     alarm(
-        "network_loss_slight",
-        &["network_loss"],
-        SOME,
-        Stage::behind_wire,
-        network::slight_loss,
-    )
-    .slowly_evident(),
-    alarm(
         "network_latency",
         &["network_latency"],
         SOME,
         Stage::behind_wire,
         network::latency,
-    )
-    .slowly_evident(),
-    alarm(
-        "network_blackhole_of_application",
-        &["network_blackhole"],
-        SOME,
-        Stage::with_remote_application,
-        network::remote_blackhole,
-    )
-    .slowly_evident(),
-    alarm(
-        "network_loss_of_application",
-        &["network_loss"],
-        SOME,
-        Stage::with_remote_application,
-        network::remote_loss,
-    )
-    .slowly_evident(),
-    alarm(
-        "network_latency_of_application",
-        &["network_latency"],
-        SOME,
-        Stage::with_remote_application,
-        network::remote_latency,
     )
     .slowly_evident(),
     alarm(
@@ -491,41 +454,77 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Expect::Quiet,
         &Driver::ALL,
         Stage::alone,
-        applications::steady,
+        fine::steady,
     ),
     healthy(
         "graceful_close",
         Expect::Quiet,
         &Driver::ALL,
         Stage::alone,
-        applications::graceful_close,
+        fine::graceful_close,
     ),
     healthy(
         "deploy",
         Expect::Info("deploy"),
         &Driver::ALL,
         Stage::alone,
-        applications::deploy,
+        fine::deploy,
     ),
     healthy(
         "scale_out",
         Expect::Info("scale_out"),
         &Driver::ALL,
         Stage::alone,
-        applications::scale_out,
+        fine::scale_out,
     ),
     healthy(
         "idle_recycling",
         Expect::Info("idle_recycling"),
         RECYCLING,
         Stage::alone,
-        applications::idle_recycling,
+        fine::idle_recycling,
     ),
     healthy(
         "health_checks",
         Expect::Info("health_checks"),
         &Driver::ALL,
         Stage::alone,
-        applications::health_checks,
+        fine::health_checks,
+    ),
+    healthy(
+        "deploy_at_one_address",
+        Expect::Info("deploy"),
+        SOME,
+        Stage::alone,
+        fine::deploy_at_one_address,
+    ),
+    healthy(
+        "scale_in",
+        Expect::Quiet,
+        SOME,
+        Stage::alone,
+        fine::scale_in,
+    ),
+    healthy(
+        "batch_job",
+        Expect::Quiet,
+        SOME,
+        Stage::alone,
+        fine::batch_job,
+    ),
+    healthy(
+        "start_of_many",
+        Expect::Quiet,
+        SOME,
+        Stage::alone,
+        fine::start_of_many,
+    ),
+    healthy("reload", Expect::Quiet, SOME, Stage::alone, fine::reload),
+    healthy(
+        "short_processes",
+        Expect::Quiet,
+        SOME,
+        Stage::alone,
+        fine::short_processes,
     ),
 ];

@@ -1,6 +1,6 @@
 //! The real binary before real servers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,9 +15,7 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Poolscope {
     process: Process,
-    listeners: Vec<SocketAddr>,
-    /// Reserves their numbers.
-    _ports: Vec<Port>,
+    listeners: Vec<Port>,
     web: Port,
     upstreams: Vec<SocketAddr>,
     args: Vec<String>,
@@ -33,14 +31,8 @@ impl Poolscope {
     /// The same with further arguments.
     #[track_caller]
     pub(crate) fn start_with(upstreams: &[SocketAddr], args: &[&str]) -> Self {
-        Self::start_at(Ipv4Addr::LOCALHOST.into(), upstreams, args)
-    }
-
-    /// The same with listeners on another address of this host.
-    #[track_caller]
-    pub(crate) fn start_at(host: IpAddr, upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
-        Self::launch(command, host, upstreams, args)
+        Self::launch(command, upstreams, args)
     }
 
     /// Whether `serve` takes an argument.
@@ -63,22 +55,17 @@ impl Poolscope {
     pub(crate) fn start_under(limits: &[&str], upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let mut command = Command::new("prlimit");
         command.args(limits).arg(env!("CARGO_BIN_EXE_poolscope"));
-        Self::launch(command, Ipv4Addr::LOCALHOST.into(), upstreams, args)
+        Self::launch(command, upstreams, args)
     }
 
     #[track_caller]
-    fn launch(command: Command, host: IpAddr, upstreams: &[SocketAddr], args: &[&str]) -> Self {
-        let ports: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
-        let listeners: Vec<SocketAddr> = ports
-            .iter()
-            .map(|port| SocketAddr::new(host, port.number()))
-            .collect();
+    fn launch(command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        let listeners: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
         let web = Port::reserve();
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         Self {
             process: Self::run(command, &listeners, &web, upstreams, &args),
             listeners,
-            _ports: ports,
             web,
             upstreams: upstreams.to_vec(),
             args,
@@ -89,7 +76,7 @@ impl Poolscope {
     #[track_caller]
     fn run(
         mut command: Command,
-        listeners: &[SocketAddr],
+        listeners: &[Port],
         web: &Port,
         upstreams: &[SocketAddr],
         args: &[String],
@@ -97,7 +84,7 @@ impl Poolscope {
         command.arg("serve");
         for (listener, upstream) in listeners.iter().zip(upstreams) {
             command
-                .args(["--listen", &listener.to_string()])
+                .args(["--listen", &listener.addr().to_string()])
                 .args(["--upstream", &upstream.to_string()]);
         }
         command
@@ -128,12 +115,12 @@ impl Poolscope {
 
     /// Where clients connect to the first upstream.
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.listeners[0]
+        self.listeners[0].addr()
     }
 
     /// Where clients connect, in the order of the upstreams.
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.clone()
+        self.listeners.iter().map(Port::addr).collect()
     }
 
     /// The same as `host:port`, as replica set members are advertised.

@@ -28,6 +28,7 @@ struct Farewell<'a> {
     is_after_trouble: bool,
     is_replaced: bool,
     is_alive: Option<bool>,
+    is_legacy: bool,
     /// Clients that ended alike, this one included.
     times: u64,
 }
@@ -47,6 +48,7 @@ fn farewell(case: &Case) -> Option<Farewell<'_>> {
                 is_after_trouble,
                 is_replaced,
                 is_alive,
+                is_legacy,
             } = &signal.kind
             else {
                 return None;
@@ -62,6 +64,7 @@ fn farewell(case: &Case) -> Option<Farewell<'_>> {
                 is_after_trouble: *is_after_trouble,
                 is_replaced: *is_replaced,
                 is_alive: *is_alive,
+                is_legacy: *is_legacy,
                 times: 1,
             })
         })
@@ -221,17 +224,11 @@ pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
 }
 
 /// A process tore its pool down.
-pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
     let at = farewell.signal.at;
-    let instance = farewell
-        .signal
-        .subject
-        .instance
-        .and_then(|id| pools.instance(id));
-    let is_legacy = instance.is_some_and(crate::pools::Instance::has_legacy_pool);
     let is_sudden = !farewell.group.has_said_goodbye && farewell.is_whole;
-    if !(farewell.left_work() || is_legacy && is_sudden && farewell.load > 0) {
+    if !(farewell.left_work() || farewell.is_legacy && is_sudden && farewell.load > 0) {
         return None;
     }
     let mut evidence = farewell.evidence();
@@ -268,7 +265,7 @@ pub(super) fn pool_destroyed(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
             "nothing came from the process afterwards, as if it had ended",
         )),
     }
-    if is_legacy {
+    if farewell.is_legacy {
         evidence.push(note(
             at,
             "its driver has the legacy pool, which `close(true)` ends in this way",

@@ -1,0 +1,131 @@
+//! What was told of a burst, until it is known what became of the process.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::super::lives::Trail;
+use super::super::{Signal, SignalKind};
+use super::{ROLLOUT, is_own, was_troubled};
+use crate::pools::{Connection, InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::ConnectionId;
+
+/// A finding that may have to be told again.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) last_at: Timestamp,
+    pub(super) signal: Signal,
+    /// How far its process had counted.
+    pub(super) trail: Option<Trail>,
+    pub(super) closed: BTreeSet<ConnectionId>,
+    /// Whether its process goes on is known from what was opened since.
+    pub(super) is_followed: bool,
+}
+
+impl Told {
+    pub(super) fn tell_again(&mut self, at: Timestamp, signals: &mut Vec<Signal>) {
+        self.signal.seen_at = at;
+        signals.push(self.signal.clone());
+    }
+
+    /// It was busy while the rest of its client was being closed, and ends now.
+    pub(super) fn is_awaiting(&mut self, connection: &Connection) -> bool {
+        let SignalKind::ClientClosed {
+            group, still_busy, ..
+        } = &mut self.signal.kind
+        else {
+            return false;
+        };
+        let is_of_it = self.signal.subject.instance == connection.instance
+            && (self.signal.subject.mongo_client.is_none()
+                || self.signal.subject.mongo_client == connection.mongo_client);
+        let is_late = *still_busy > 0 && is_of_it && connection.opened_at <= self.last_at;
+        if is_late && self.closed.insert(connection.id) {
+            group.closed += 1;
+            group.span = connection
+                .ended
+                .map_or(group.span, |end| end.at.since(self.signal.at));
+        }
+        is_late
+    }
+
+    /// A connection that was opened since tells whether the process goes on. True when it does tell.
+    pub(super) fn follow(&mut self, fresh: &Connection, pools: &Pools) -> bool {
+        let began_at = self.signal.at;
+        let SignalKind::ClientClosed {
+            is_replaced,
+            is_alive,
+            ..
+        } = &mut self.signal.kind
+        else {
+            return false;
+        };
+        let Some(trail) = self.trail else {
+            return false;
+        };
+        if self.is_followed || fresh.opened_at < began_at || self.closed.contains(&fresh.id) {
+            return false;
+        }
+        let others = pools.connections().filter(|other| {
+            other.instance == fresh.instance
+                && other.is_open()
+                && other.opened_at < began_at
+                && !self.closed.contains(&other.id)
+        });
+        let Some(goes_on) = trail.goes_on(fresh, others) else {
+            return false;
+        };
+        self.is_followed = true;
+        *is_replaced |= !goes_on;
+        *is_alive = Some(goes_on);
+        true
+    }
+
+    /// Whether another process replaced it, which instances of the same application tell.
+    pub(super) fn look_again(
+        &mut self,
+        at: Timestamp,
+        instance: InstanceId,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        let began_at = self.signal.at;
+        let Some(own) = pools.instance(instance) else {
+            return;
+        };
+        let is_news = {
+            let SignalKind::ClientClosed {
+                is_replaced,
+                is_after_trouble,
+                ..
+            } = &mut self.signal.kind
+            else {
+                return;
+            };
+            let mut is_news = false;
+            if !*is_replaced {
+                *is_replaced = pools.instances().any(|other| {
+                    other.id != instance
+                        && other.app == own.app
+                        && other.first_seen + ROLLOUT > began_at
+                });
+                is_news |= *is_replaced;
+            }
+            if !*is_after_trouble && at.since(began_at) < Duration::from_secs(3) {
+                *is_after_trouble = was_troubled(pools, instance, began_at);
+                is_news |= *is_after_trouble;
+            }
+            is_news
+        };
+        let is_followed = !self.is_followed && {
+            // Connections that came between the closes and their telling.
+            let mut since = pools
+                .connections()
+                .filter(|fresh| is_own(fresh, instance) && fresh.opened_at >= began_at);
+            since.any(|fresh| self.follow(fresh, pools))
+        };
+        if is_news || is_followed {
+            self.tell_again(at, signals);
+        }
+    }
+}
