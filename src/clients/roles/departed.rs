@@ -1,0 +1,92 @@
+//! Monitors that ended a moment ago.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Sibling;
+use crate::connection::Role;
+use crate::time::Timestamp;
+
+/// A closing client has closed everything within this time (PyMongo's monitor follows half a second later).
+const DEPARTURE: Duration = Duration::from_secs(5);
+
+/// Departed connections remembered for one client.
+const DEPARTED_MAX: usize = 256;
+
+/// Monitors that ended a moment ago and were not paired off yet. Bounded; entries expire.
+#[derive(Debug, Default)]
+pub(crate) struct Departed {
+    /// When each ended, and when it was opened.
+    pub(super) streaming: VecDeque<(Timestamp, Timestamp)>,
+    pub(super) round_trip: VecDeque<Timestamp>,
+    pub(super) polling: VecDeque<Timestamp>,
+    /// When the last streaming monitor ended, paired off or not.
+    pub(super) streamed_at: Option<Timestamp>,
+    /// Opening times of ended connections that had carried `endSessions`.
+    pub(super) goodbyes: VecDeque<Timestamp>,
+    /// Opening times of connections that ended silent and were counted as monitors under rule 7.
+    pub(super) silent_monitors: VecDeque<Timestamp>,
+    /// When the newest entry of the two above was made.
+    newest: Timestamp,
+}
+
+impl Departed {
+    /// Forgets what ended too long ago.
+    pub(crate) fn expire(&mut self, at: Timestamp) {
+        let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
+        while self
+            .streaming
+            .front()
+            .is_some_and(|(ended, _)| is_over(ended))
+        {
+            self.streaming.pop_front();
+        }
+        for ended in [&mut self.round_trip, &mut self.polling] {
+            while ended.front().is_some_and(is_over) {
+                ended.pop_front();
+            }
+        }
+        if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
+            self.streamed_at = None;
+        }
+        if at.since(self.newest) > DEPARTURE {
+            self.goodbyes.clear();
+            self.silent_monitors.clear();
+        }
+    }
+
+    /// A connection with this final role ended.
+    pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
+        self.expire(at);
+        match role {
+            Role::Monitor if connection.is_streaming() => {
+                self.streamed_at = Some(at);
+                if self.round_trip.pop_front().is_none() {
+                    remember(&mut self.streaming, (at, connection.opened_at));
+                }
+            }
+            Role::Monitor if connection.told == Role::Unknown => {
+                remember(&mut self.silent_monitors, connection.opened_at);
+                self.newest = at;
+            }
+            Role::Monitor => remember(&mut self.polling, at),
+            Role::RoundTripMonitor => {
+                if self.streaming.pop_front().is_none() {
+                    remember(&mut self.round_trip, at);
+                }
+            }
+            Role::Application if connection.has_said_goodbye => {
+                remember(&mut self.goodbyes, connection.opened_at);
+                self.newest = at;
+            }
+            Role::Unknown | Role::Application | Role::Probe | Role::Tool | Role::Member => {}
+        }
+    }
+}
+
+fn remember<T>(entries: &mut VecDeque<T>, entry: T) {
+    if entries.len() >= DEPARTED_MAX {
+        entries.pop_front();
+    }
+    entries.push_back(entry);
+}

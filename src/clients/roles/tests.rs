@@ -1,0 +1,377 @@
+use super::*;
+use crate::connection::ClientMetadata;
+use crate::wire::Compressor;
+
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+fn milli(millis: u64) -> Timestamp {
+    Timestamp::default() + Duration::from_millis(millis)
+}
+
+fn metadata(driver: &str) -> ClientMetadata {
+    let (name, version, platform) = match driver {
+        "node6" => ("nodejs", "6.22.0", "Node.js v18, LE"),
+        "node36" => (
+            "nodejs|Mongoose",
+            "3.6.12|5.13",
+            "'Node.js v18, LE (unified)",
+        ),
+        "legacy" => ("nodejs", "3.6.12", "'Node.js v18, LE (legacy)"),
+        "rust" => ("mongo-rust-driver", "3.9.1", "rustc 1.90"),
+        "pymongo" => ("PyMongo|c", "4.20.0|", "CPython 3.11"),
+        "async" => ("PyMongo|c|async", "4.20.0||", "CPython 3.11"),
+        "php" => ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15", "PHP 8.2"),
+        "ruby-pool" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, A"),
+        "ruby-push" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, P"),
+        _ => ("", "", ""),
+    };
+    ClientMetadata {
+        driver_name: name.to_owned(),
+        driver_version: version.to_owned(),
+        platform: platform.to_owned(),
+        ..ClientMetadata::default()
+    }
+}
+
+fn sibling(driver: &str, id: u64, opened_ms: u64, told: Role) -> Sibling {
+    Sibling {
+        id: ConnectionId(id),
+        opened_at: milli(opened_ms),
+        told,
+        is_answered: true,
+        was_found_pooled: false,
+        has_worked: told == Application,
+        has_said_goodbye: false,
+        heartbeat: None,
+        traits: Traits::of(&metadata(driver)),
+    }
+}
+
+/// Connections of one driver, opened at these milliseconds, with these told roles.
+fn siblings(driver: &str, members: &[(u64, Role)]) -> Vec<Sibling> {
+    let members = members.iter().zip(1..);
+    members
+        .map(|((opened_ms, told), id)| sibling(driver, id, *opened_ms, *told))
+        .collect()
+}
+
+fn family(siblings: &[Sibling], at: Timestamp) -> Family<'_> {
+    let mut hints = Hints::default();
+    let pooled = siblings.iter().filter(|one| one.told == Application);
+    pooled.for_each(|one| hints.pooled(one.traits));
+    Family {
+        siblings,
+        hints,
+        heartbeat: HEARTBEAT,
+        at,
+    }
+}
+
+use Role::{Application, Monitor, RoundTripMonitor as RoundTrip, Unknown};
+
+fn check_live(driver: &str, at_ms: u64, members: &[(u64, Role)], expected: &[Role]) {
+    let siblings = siblings(driver, members);
+    assert_eq!(
+        family(&siblings, milli(at_ms)).roles(),
+        expected,
+        "{driver}"
+    );
+}
+
+/// All members end at `at_ms`, in every rotation of their order and backwards; the number counted as
+/// pooled must not depend on it.
+fn check_closed(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
+    check_ended(driver, at_ms, &siblings(driver, members), pooled);
+}
+
+/// The same with a goodbye on each used connection.
+fn check_left(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) {
+    let mut all = siblings(driver, members);
+    for one in &mut all {
+        one.has_said_goodbye = one.told == Application;
+    }
+    check_ended(driver, at_ms, &all, pooled);
+}
+
+fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
+    let hints = family(all, milli(at_ms)).hints;
+    for start in 0..all.len() {
+        for is_backwards in [false, true] {
+            let mut open = all.to_vec();
+            open.rotate_left(start);
+            if is_backwards {
+                open.reverse();
+            }
+            let mut departed = Departed::default();
+            let mut counted = 0;
+            while let Some(ending) = open.first().copied() {
+                let family = Family {
+                    siblings: &open,
+                    hints,
+                    heartbeat: HEARTBEAT,
+                    at: milli(at_ms),
+                };
+                let role = family.final_role(&ending, &departed);
+                departed.ended(&ending, role, milli(at_ms));
+                counted += usize::from(ending.is_pooled(role));
+                open.remove(0);
+            }
+            assert_eq!(counted, pooled, "{driver} from {start}, {is_backwards}");
+        }
+    }
+}
+
+#[test]
+fn connections_opened_in_advance_are_pooled_after_a_silent_heartbeat() {
+    let members = [(0, Monitor), (50, Unknown), (90, Unknown), (95, Unknown)];
+    check_live(
+        "rust",
+        5000,
+        &members,
+        &[Monitor, Unknown, Unknown, Unknown],
+    );
+    let members = [(0, Monitor), (50, RoundTrip), (90, Unknown), (95, Unknown)];
+    check_live(
+        "rust",
+        10_100,
+        &members,
+        &[Monitor, RoundTrip, Unknown, Unknown],
+    );
+    check_live(
+        "rust",
+        12_096,
+        &members,
+        &[Monitor, RoundTrip, Application, Application],
+    );
+}
+
+#[test]
+fn node_opens_its_round_trip_connection_one_heartbeat_later() {
+    let members = [(0, Monitor), (60, Unknown), (9990, Unknown)];
+    check_live("node6", 5000, &members[..2], &[Monitor, Unknown]);
+    check_live("node6", 12_100, &members, &[Monitor, Application, Unknown]);
+    check_closed("node6", 5000, &members[..2], 1);
+    check_closed("node6", 11_000, &members, 1);
+    check_closed("node36", 11_000, &members, 1);
+    // Its own monitor speaks half a second after its handshake.
+    check_live("node6", 400, &[(0, Unknown)], &[Unknown]);
+}
+
+#[test]
+fn a_pool_closed_before_anyone_spoke_is_counted_whatever_the_order() {
+    let with_pool = [(0, Monitor), (40, Unknown), (80, Unknown), (81, Unknown)];
+    check_closed("rust", 3000, &with_pool, 2);
+    let used = [
+        (0, Monitor),
+        (40, Unknown),
+        (80, Application),
+        (81, Unknown),
+    ];
+    check_closed("rust", 3000, &used, 2);
+    let two_clients = [
+        (0, Monitor),
+        (1, Unknown),
+        (100, Monitor),
+        (101, Unknown),
+        (200, Application),
+        (201, Application),
+    ];
+    check_closed("rust", 3000, &two_clients, 2);
+    let told = [(0, Monitor), (40, RoundTrip), (80, Unknown), (81, Unknown)];
+    check_closed("rust", 3000, &told, 2);
+}
+
+#[test]
+fn clients_closed_before_their_monitor_spoke_have_one_monitor_each() {
+    check_closed("node6", 300, &[(0, Unknown), (20, Application)], 1);
+    let concurrent = [
+        (0, Unknown),
+        (1, Unknown),
+        (20, Application),
+        (21, Application),
+    ];
+    // One client whose process was killed: what its pool opened in advance is no monitor.
+    check_closed("node6", 300, &concurrent, 3);
+    // Two clients, each of which said goodbye.
+    check_left("node6", 300, &concurrent, 2);
+    let with_pool = [
+        (0, Unknown),
+        (20, Application),
+        (21, Unknown),
+        (22, Unknown),
+    ];
+    check_closed("node6", 300, &with_pool, 3);
+}
+
+#[test]
+fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
+    let open = [
+        sibling("node6", 1, 0, Monitor),
+        sibling("node6", 2, 60, Application),
+        sibling("node6", 3, 10_000, RoundTrip),
+        sibling("node6", 4, 60_000, Unknown),
+        sibling("node6", 5, 60_020, Application),
+    ];
+    let family = family(&open, milli(60_300));
+    assert_eq!(family.final_role(&open[3], &Departed::default()), Monitor);
+}
+
+#[test]
+fn clients_one_after_the_other_have_one_monitor_each() {
+    let mut departed = Departed::default();
+    for round in 0..50 {
+        let start = round * 400;
+        let mut open = [
+            sibling("node6", 2 * round, start, Unknown),
+            sibling("node6", 2 * round + 1, start + 20, Application),
+        ];
+        open[1].has_said_goodbye = true;
+        let at = milli(start + 300);
+        let monitor = family(&open, at).final_role(&open[0], &departed);
+        departed.ended(&open[0], monitor, at);
+        assert_eq!(monitor, Monitor, "round {round}");
+        departed.ended(&open[1], Application, at);
+    }
+}
+
+#[test]
+fn some_monitors_speak_before_their_client_is_closed_and_some_do_not() {
+    let mut departed = Departed::default();
+    for round in 0..20 {
+        let start = round * 700;
+        let spoke = if round % 2 == 0 { Monitor } else { Unknown };
+        let mut open = [
+            sibling("node6", 2 * round, start, spoke),
+            sibling("node6", 2 * round + 1, start + 20, Application),
+        ];
+        open[1].has_said_goodbye = true;
+        let at = milli(start + 600);
+        let monitor = family(&open, at).final_role(&open[0], &departed);
+        departed.ended(&open[0], monitor, at);
+        assert_eq!(monitor, Monitor, "round {round}");
+        departed.ended(&open[1], Application, at);
+    }
+}
+
+#[test]
+fn drivers_without_monitors_have_pooled_connections_only() {
+    let members = [(0, RoundTrip), (10, Unknown)];
+    check_live("legacy", 50, &members, &[Application, Application]);
+    check_live("php", 50, &members, &[Application, Application]);
+    check_closed("legacy", 50, &members, 2);
+    let balanced = ClientMetadata {
+        load_balanced: true,
+        ..metadata("node6")
+    };
+    assert!(Traits::of(&balanced).lacks_monitors());
+    assert!(!Traits::of(&metadata("node36")).lacks_monitors());
+    let old = ClientMetadata {
+        driver_version: "3.3.5".to_owned(),
+        ..metadata("node6")
+    };
+    assert!(Traits::of(&old).lacks_monitors());
+}
+
+#[test]
+fn a_lone_plain_hello_is_a_polling_monitor() {
+    let members = [(0, RoundTrip), (30, Application), (40, Unknown)];
+    check_live("rust", 5000, &members, &[Monitor, Application, Unknown]);
+    check_closed("rust", 5000, &members, 2);
+}
+
+#[test]
+fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
+    // The pool of asynchronous PyMongo has another name than its monitors.
+    let mut members = vec![
+        sibling("pymongo", 1, 0, Monitor),
+        sibling("pymongo", 2, 5, Unknown),
+        sibling("async", 3, 9, Unknown),
+        sibling("async", 4, 10, Application),
+    ];
+    let roles = family(&members, milli(100)).roles();
+    assert_eq!(roles, [Monitor, RoundTrip, Application, Application]);
+
+    // PyMongo's pool offers compressors, its monitors do not.
+    let mut offering = metadata("pymongo");
+    offering.compressors_offered = vec![Compressor::Zstd];
+    members.truncate(2);
+    members.push(Sibling {
+        traits: Traits::of(&offering),
+        ..sibling("pymongo", 3, 9, Unknown)
+    });
+    let roles = family(&members, milli(100)).roles();
+    assert_eq!(roles, [Monitor, Unknown, Application]);
+    members[2].told = Application;
+    let roles = family(&members, milli(100)).roles();
+    assert_eq!(roles, [Monitor, RoundTrip, Application]);
+
+    // Monitors never authenticate.
+    let mut members = siblings("rust", &[(0, Monitor), (5, Unknown), (9, Application)]);
+    members[2].traits.has_authenticated = true;
+    let roles = family(&members, milli(3000)).roles();
+    assert_eq!(roles, [Monitor, RoundTrip, Application]);
+
+    let members = [
+        sibling("ruby-pool", 1, 0, Unknown),
+        sibling("ruby-push", 2, 0, Unknown),
+    ];
+    let roles = family(&members, milli(1)).roles();
+    assert_eq!(roles, [Application, Monitor]);
+}
+
+#[test]
+fn the_slowest_monitor_says_how_long_silence_may_last() {
+    let told = |id, seconds| Sibling {
+        heartbeat: Some(Duration::from_secs(seconds)),
+        ..sibling("rust", id, 0, Monitor)
+    };
+    let members = [
+        told(1, 60),
+        told(2, 10),
+        sibling("rust", 3, 0, Unknown),
+        sibling("rust", 4, 0, RoundTrip),
+        sibling("rust", 5, 0, RoundTrip),
+    ];
+    assert_eq!(heartbeat(&members, HEARTBEAT), Duration::from_mins(1));
+    assert_eq!(heartbeat(&members[2..], HEARTBEAT), HEARTBEAT);
+    let mut family = family(&members, milli(15_000));
+    assert_eq!(family.roles()[2], Application);
+    family.heartbeat = heartbeat(&members, HEARTBEAT);
+    assert_eq!(family.roles()[2], Unknown);
+    family.at = milli(72_001);
+    assert_eq!(family.roles()[2], Application);
+}
+
+#[test]
+fn a_late_round_trip_monitor_is_not_taken_for_pooled() {
+    // Nobody measured round trips yet: either silent one may be about to.
+    let members = [(0, Monitor), (50, Unknown), (90, Unknown)];
+    check_live("rust", 29_000, &members, &[Monitor, Unknown, Unknown]);
+    check_live(
+        "rust",
+        30_100,
+        &members,
+        &[Monitor, Application, Application],
+    );
+    // Once found to be pooled it stays that, whoever comes later.
+    let mut members = siblings("rust", &[(0, Monitor), (50, RoundTrip), (90, Unknown)]);
+    assert_eq!(family(&members, milli(12_100)).roles()[2], Application);
+    members[2].was_found_pooled = true;
+    members.push(sibling("rust", 4, 12_200, Monitor));
+    assert_eq!(family(&members, milli(12_300)).roles()[2], Application);
+}
+
+#[test]
+fn a_tool_is_pooled_when_it_works() {
+    let mut tool = sibling("node6", 1, 0, Role::Tool);
+    assert!(!tool.is_pooled(Role::Tool));
+    tool.has_worked = true;
+    assert!(tool.is_pooled(Role::Tool));
+    assert!(!tool.is_pooled(RoundTrip));
+}
+
+#[test]
+fn a_handshake_without_metadata_is_nobodys_pool() {
+    check_live("raw", 60_000, &[(0, Unknown)], &[Unknown]);
+    check_closed("raw", 60_000, &[(0, Unknown), (1, Unknown)], 0);
+}
