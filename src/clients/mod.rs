@@ -17,6 +17,8 @@ mod client;
 mod connection;
 mod cursors;
 mod directory;
+#[cfg(test)]
+pub(crate) mod fixtures;
 mod latency;
 mod picture;
 mod recorder;

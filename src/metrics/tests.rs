@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::catalogue::{CATALOGUE, Kind};
 use super::*;
-use crate::clients::{DialFailure, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
+use crate::clients::fixtures::{clean, directory};
+use crate::clients::{DialFailure, Recorder, UpstreamId};
 use crate::connection::{
     Authentication, AuthenticationResult, ClientMetadata, CursorEffect, Ending, ErrorKind,
-    Exchange, Facts, Initiator, Manner, Mechanism, Observation, OpaqueReason, Phase, ReplyError,
-    Role, ServerFacts, ServerRole, State,
+    Exchange, Facts, Manner, Mechanism, Observation, OpaqueReason, Phase, ReplyError, Role,
+    ServerFacts, ServerRole, State,
 };
 use crate::diagnose::{Cause, ClientName, IncidentId, RankedCause, Severity};
 use crate::live::{ClientCounts, ClientKey, MongoClientRow};
@@ -18,20 +19,6 @@ use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
 
 fn second(seconds: u64) -> Timestamp {
     Timestamp::default() + Duration::from_secs(1_700_000_000 + seconds)
-}
-
-fn directory(clients_max: usize) -> Arc<Directory> {
-    let limits = DirectoryLimits {
-        clients_max,
-        client_ttl: Duration::from_mins(15),
-    };
-    let spec = UpstreamSpec {
-        name: "db".to_owned(),
-        listen: "127.0.0.1:27018".to_owned(),
-        address: "127.0.0.1:27017".to_owned(),
-        advertised: Vec::new(),
-    };
-    Arc::new(Directory::new(limits, vec![spec]))
 }
 
 /// What is inferred, made by hand.
@@ -278,15 +265,6 @@ fn round_trips_and_retransmits_are_told_by_side() {
     recorder.ended(clean(), second(3));
     let text = exposition.render(second(4));
     assert!(text.contains("side=\"server\"} 3\n"), "{text}");
-}
-
-fn clean() -> Ending {
-    Ending {
-        initiator: Initiator::Client,
-        manner: Manner::Fin,
-        phase: Phase::Idle,
-        after_failed_authentication: false,
-    }
 }
 
 /// A directory in which everything there is a family for has happened; the recorders keep it so.
