@@ -1,0 +1,115 @@
+//! Whose monitors are whose.
+
+use super::{JITTER, Joiner, SETTLING, distance};
+use crate::connection::Role;
+use crate::pools::{Connection, MongoClientId, Pool};
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, UpstreamId};
+
+impl Joiner<'_> {
+    pub(super) fn place_monitors(&mut self) {
+        self.correct_round_trips();
+        let mut homeless: Vec<(Timestamp, ConnectionId)> = self
+            .members()
+            .filter(|one| one.found == Role::Monitor && one.mongo_client.is_none())
+            // One that ended without having shown itself does not prove a mongo client of its own.
+            .filter(|one| one.is_open() || one.role != Role::Unknown)
+            .map(|one| (one.opened_at, one.id))
+            .collect();
+        homeless.sort_unstable();
+        for (_, id) in homeless {
+            let Some(monitor) = self.connections.get(&id) else {
+                continue;
+            };
+            let opened_at = monitor.opened_at;
+            let owner = self
+                .lacking_monitor(monitor)
+                .unwrap_or_else(|| self.start(opened_at));
+            self.give(id, owner);
+        }
+    }
+
+    /// What was taken for a polling monitor is a round-trip monitor once a streaming one is beside it.
+    fn correct_round_trips(&mut self) {
+        let corrected: Vec<ConnectionId> = self
+            .members()
+            .filter(|one| one.is_open() && one.found == Role::RoundTripMonitor)
+            .filter(|one| one.mongo_client.is_some())
+            .map(|one| one.id)
+            .collect();
+        for id in corrected {
+            if let Some(connection) = self.connections.get_mut(&id)
+                && let Some(client) = connection.mongo_client
+                && let Some(client) = self.clients.get_mut(&client)
+                && let Some(watch) = client.watches.get_mut(&connection.upstream)
+                && watch.monitor == Some(id)
+            {
+                watch.monitor = None;
+                watch.round_trip.get_or_insert(id);
+            }
+        }
+    }
+
+    /// The mongo client that lacks just this monitor.
+    fn lacking_monitor(&self, monitor: &Connection) -> Option<MongoClientId> {
+        let upstream = monitor.upstream;
+        let lacking = || {
+            self.open_clients()
+                .filter(move |client| !client.is_watching(upstream))
+                .filter(|client| client.said_goodbye_at.is_none())
+        };
+        let returning = lacking().find(|client| {
+            let lost_at = client
+                .watches
+                .get(&upstream)
+                .and_then(|watch| watch.lost_at);
+            // In trouble the old one may linger while the new one is already there.
+            let is_in_trouble = client.pools.values().any(Pool::is_cleared);
+            lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)
+                && self.may_be_one(client, &[monitor.id])
+        });
+        if let Some(client) = returning {
+            return Some(client.id);
+        }
+        let discovering = lacking().find(|client| {
+            !client.watches.contains_key(&upstream)
+                && client
+                    .watches
+                    .keys()
+                    .any(|other| self.are_kin(*other, upstream))
+                && self.may_be_one(client, &[monitor.id])
+        });
+        if let Some(client) = discovering {
+            return Some(client.id);
+        }
+        lacking()
+            .filter(|client| client.watches.is_empty() && !self.lacks_monitors(client))
+            .filter(|client| self.may_be_one(client, &[monitor.id]))
+            .min_by_key(|client| (distance(client.created_at, monitor.opened_at), client.id))
+            .map(|client| client.id)
+    }
+
+    pub(super) fn place_round_trips(&mut self) {
+        let mut homeless: Vec<(Timestamp, ConnectionId, UpstreamId)> = self
+            .members()
+            .filter(|one| one.found == Role::RoundTripMonitor && one.mongo_client.is_none())
+            .map(|one| (one.opened_at, one.id, one.upstream))
+            .collect();
+        homeless.sort_unstable();
+        for (opened_at, id, upstream) in homeless {
+            let owner = self
+                .household
+                .clients
+                .iter()
+                .filter_map(|id| self.clients.get(id))
+                .filter_map(|client| Some((client.watches.get(&upstream)?, client)))
+                .filter(|(watch, _)| watch.round_trip.is_none())
+                .filter(|(watch, _)| watch.since <= opened_at + SETTLING)
+                .min_by_key(|(watch, client)| (watch.since, client.id))
+                .map(|(_, client)| client.id);
+            if let Some(owner) = owner {
+                self.give(id, owner);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Which mongo client a unit of pooled connections belongs to.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::units::{Register, Unit};
+use super::{JITTER, Joiner, SETTLING, distance};
+use crate::connection::Role;
+use crate::pools::{MongoClient, MongoClientId};
+use crate::timeline::UpstreamId;
+
+/// Operations after which two circles of one session pool would have met.
+const SEPARATE_OPERATIONS: u64 = 30;
+
+/// The same for circles that began in one burst: its workers may keep to a session each for long.
+const SEPARATE_OPERATIONS_IN_BURST: u64 = 300;
+
+/// A pool that grows opens its connections at shorter distances.
+const BURST: Duration = Duration::from_millis(300);
+
+impl Joiner<'_> {
+    /// Whose it is; `None` when it is nobody's that is known.
+    pub(super) fn owner(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
+        if let Some(circle) = unit.circle
+            && let Some(client) = register.homes.get(&circle)
+        {
+            return Some(*client);
+        }
+        if !unit.lacks_monitors
+            && let Some(founder) = self.founder(unit, register)
+        {
+            return Some(founder);
+        }
+        let known = unit.circle.and_then(|circle| register.circles.get(&circle));
+        let held_by = unit.held_by.or(known.copied());
+        let held_by = held_by.and_then(|id| self.clients.get(&id));
+        if let Some(holder) = held_by
+            && holder.is_open()
+            && !self.is_separate(unit, holder, register)
+            && !(unit.lacks_monitors && self.is_of_other_burst(unit, holder, register))
+        {
+            return Some(holder.id);
+        }
+        if self.is_undecided(unit) {
+            return None;
+        }
+        let candidates = self
+            .open_clients()
+            .filter(|client| client.said_goodbye_at.is_none_or(|at| at >= unit.first))
+            .filter(|client| client.created_at <= unit.first + JITTER)
+            .filter(|client| self.is_near(unit, client))
+            .filter(|client| !self.is_separate(unit, client, register))
+            .filter(|client| self.may_be_one(client, &unit.members));
+        // Connections opened together belong together; otherwise a pool that is all in use grows.
+        candidates
+            .min_by_key(|client| {
+                let gap = register.gap(unit, client).filter(|gap| *gap < SETTLING);
+                let is_busy = unit.upstreams.iter().any(|upstream| {
+                    let pool = client.pools.get(upstream);
+                    pool.is_some_and(|pool| pool.busy.len() == pool.open.len())
+                });
+                let is_at_rest = !is_busy;
+                (
+                    gap.is_none(),
+                    gap,
+                    is_at_rest,
+                    Reverse(client.created_at),
+                    client.id,
+                )
+            })
+            .map(|client| client.id)
+    }
+
+    /// The mongo client without sessions whose monitor was opened just before.
+    fn founder(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
+        let born = |client: &MongoClient| {
+            unit.upstreams
+                .iter()
+                .filter_map(|upstream| client.watches.get(upstream))
+                .map(|watch| watch.since)
+                .min()
+        };
+        // A monitor comes first. Only where there is none before may one have been accepted a moment too late.
+        let has_earlier = self
+            .open_clients()
+            .filter(|client| self.may_be_one(client, &unit.members))
+            .filter_map(born)
+            .any(|born| born <= unit.first && unit.first.since(born) <= SETTLING);
+        let late = if has_earlier { Duration::ZERO } else { JITTER };
+        register
+            .homeless
+            .iter()
+            .filter_map(|id| self.clients.get(id))
+            .filter(|client| unit.circle.is_some() || !client.has_pooled())
+            .filter_map(|client| Some((born(client)?, client)))
+            .filter(|(born, _)| *born <= unit.first + late)
+            .filter(|(born, _)| unit.first.since(*born) <= SETTLING)
+            .filter(|(_, client)| self.may_be_one(client, &unit.members))
+            .min_by_key(|(born, client)| (*born, client.id))
+            .map(|(_, client)| client.id)
+    }
+
+    /// Its sessions are certainly not those of `client`.
+    fn is_separate(&self, unit: &Unit, client: &MongoClient, register: &Register) -> bool {
+        let Some(home) = client.home else {
+            return false;
+        };
+        if unit.circle == Some(self.household.sessions.root(home)) {
+            return false;
+        }
+        // `endSessions` lists all sessions of a client, which has no use for others afterwards.
+        if unit.has_said_goodbye || unit.has_single_socket {
+            return true;
+        }
+        let carried: u64 = client.pools.values().map(|pool| pool.operations).sum();
+        let own = if unit.held_by == Some(client.id) {
+            carried.saturating_sub(unit.operations)
+        } else {
+            carried
+        };
+        let gap = register.gap(unit, client);
+        // Sessions went round within each, and not from one to the other.
+        let home = self.household.sessions.root(home);
+        let are_round = unit.members.len() > 1 && register.is_round(home);
+        let enough = if are_round || gap.is_none_or(|gap| gap > BURST) {
+            SEPARATE_OPERATIONS
+        } else {
+            SEPARATE_OPERATIONS_IN_BURST
+        };
+        let has_worked = unit.circle.is_some() && unit.operations >= enough;
+        unit.lacks_monitors && has_worked && own >= enough
+    }
+
+    /// It was opened long after `holder` grew, and while another mongo client did.
+    fn is_of_other_burst(&self, unit: &Unit, holder: &MongoClient, register: &Register) -> bool {
+        let is_near = |client: &MongoClient| {
+            let gap = register.gap(unit, client);
+            gap.is_some_and(|gap| gap < BURST)
+        };
+        !is_near(holder) && self.open_clients().any(is_near)
+    }
+
+    /// It has to do with the same servers.
+    fn is_near(&self, unit: &Unit, client: &MongoClient) -> bool {
+        let known: BTreeSet<UpstreamId> = client
+            .pools
+            .keys()
+            .chain(client.watches.keys())
+            .copied()
+            .collect();
+        unit.upstreams
+            .iter()
+            .any(|upstream| known.iter().any(|other| self.are_kin(*other, *upstream)))
+    }
+
+    /// A monitor that has not shown itself yet may have been opened with it.
+    pub(super) fn is_undecided(&self, unit: &Unit) -> bool {
+        !unit.lacks_monitors
+            && self.at.since(unit.first) < SETTLING
+            && self.members().any(|one| {
+                one.found == Role::Unknown
+                    && !one.traits.lacks_monitors()
+                    && distance(one.opened_at, unit.first) < SETTLING
+            })
+    }
+}

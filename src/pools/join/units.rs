@@ -1,0 +1,69 @@
+//! What certainly belongs together, and what is known while it is placed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::JITTER;
+use crate::pools::sessions::CircleId;
+use crate::pools::{Connection, MongoClient, MongoClientId};
+use crate::time::Timestamp;
+use crate::timeline::{ConnectionId, UpstreamId};
+
+/// Pooled connections that certainly belong together.
+pub(super) struct Unit {
+    pub(super) circle: Option<CircleId>,
+    pub(super) members: Vec<ConnectionId>,
+    pub(super) first: Timestamp,
+    /// When each was opened.
+    pub(super) births: Vec<Timestamp>,
+    pub(super) upstreams: BTreeSet<UpstreamId>,
+    pub(super) operations: u64,
+    /// All ended, after `endSessions`.
+    pub(super) has_said_goodbye: bool,
+    pub(super) lacks_monitors: bool,
+    pub(super) has_single_socket: bool,
+    /// Whose it was found to be before.
+    pub(super) held_by: Option<MongoClientId>,
+}
+
+/// What is known while pooled connections are placed.
+#[derive(Default)]
+pub(super) struct Register {
+    /// Whose circles these are for certain.
+    pub(super) homes: BTreeMap<CircleId, MongoClientId>,
+    /// Whose they were found to be.
+    pub(super) circles: BTreeMap<CircleId, MongoClientId>,
+    /// Mongo clients with monitors and without sessions.
+    pub(super) homeless: Vec<MongoClientId>,
+    /// How many connections carried each.
+    pub(super) widths: BTreeMap<CircleId, usize>,
+    /// When the newest connection of each was opened, up to the moment that is looked at.
+    pub(super) newest: BTreeMap<MongoClientId, Timestamp>,
+}
+
+impl Register {
+    /// Several connections carried sessions of this circle.
+    pub(super) fn is_round(&self, circle: CircleId) -> bool {
+        self.widths.get(&circle).is_some_and(|width| *width > 1)
+    }
+
+    /// Time from the newest connection of `client` to the first of `unit`.
+    pub(super) fn gap(&self, unit: &Unit, client: &MongoClient) -> Option<Duration> {
+        let newest = self.newest.get(&client.id)?;
+        (*newest <= unit.first + JITTER).then(|| unit.first.since(*newest))
+    }
+}
+
+impl Unit {
+    pub(super) fn add(&mut self, connection: &Connection) {
+        if connection.opened_at < self.first || self.members.is_empty() {
+            self.first = connection.opened_at;
+            self.held_by = connection.mongo_client;
+        }
+        self.members.push(connection.id);
+        self.births.push(connection.opened_at);
+        self.upstreams.insert(connection.upstream);
+        self.operations = self.operations.saturating_add(connection.last.operations);
+        self.has_said_goodbye |= connection.said_goodbye_at.is_some();
+    }
+}
