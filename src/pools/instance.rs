@@ -74,4 +74,10 @@ impl Instance {
     pub fn has_legacy_pool(&self) -> bool {
         self.client.has_legacy_pool()
     }
+
+    /// Its driver is PHP's: a process has one connection to each server and no monitors, and a service is a number of
+    /// processes.
+    pub fn is_php(&self) -> bool {
+        self.client.driver_name.contains("ext-mongodb:PHP")
+    }
 }

@@ -7,13 +7,18 @@
 //! A driver without monitors (Node 3.x legacy) shows no clients of its own kind. There it tells that a pool uses the
 //! connections it has before it opens another: connections of one process that come while those before them lie idle,
 //! and that carry next to nothing, are of one client each.
+//!
+//! PHP has no monitors either, and a process for each thing it does at a time. When much is to be done at once, many
+//! processes make a client each; one that comes while others of its service lie idle is another matter.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
-use crate::pools::{Connection, InstanceId, MongoClient, MongoClientId, Numbering, Pools};
+use crate::pools::{
+    Connection, Instance, InstanceId, MongoClient, MongoClientId, Numbering, Pools,
+};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact};
 
@@ -170,7 +175,10 @@ impl Churn {
         }
         let ids = first_ids(pools);
         let mut households: BTreeMap<InstanceId, Vec<&MongoClient>> = BTreeMap::new();
-        for client in made().filter(|client| is_of_applications(client, pools)) {
+        let counts_for_one = |client: &&MongoClient| {
+            is_of_applications(client, pools) && !self.may_be_needed(client, pools)
+        };
+        for client in made().filter(counts_for_one) {
             households.entry(client.instance).or_default().push(client);
         }
         for (instance, mut clients) in households {
@@ -205,6 +213,18 @@ impl Churn {
             }
         }
         counts
+    }
+
+    /// It is of a process of its own that came when all others had something to do, and it stays.
+    fn may_be_needed(&self, client: &MongoClient, pools: &Pools) -> bool {
+        let is_php = pools
+            .instance(client.instance)
+            .is_some_and(Instance::is_php);
+        let needless = self.needless.get(&client.instance);
+        let mut connections = client.pools.values().flat_map(|pool| &pool.open);
+        is_php
+            && client.closed_at.is_none()
+            && !connections.any(|id| needless.is_some_and(|needless| needless.contains(id)))
     }
 
     fn newest_of(&self, instance: InstanceId) -> Option<Timestamp> {
@@ -270,12 +290,16 @@ impl Count {
 }
 
 /// It came while a connection of the same process had done its work and lay idle, and no monitor is there that would
-/// tell clients apart. A process counts its request ids through all of them.
+/// tell clients apart. A process counts its request ids through all of them; those of PHP have one each.
 fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> bool {
-    if !connection.has_legacy_pool || !connection.numbering.is_counted() {
+    let is_php = pools.instance(instance).is_some_and(Instance::is_php);
+    let is_counted = connection.has_legacy_pool && connection.numbering.is_counted();
+    if !is_counted && !is_php {
         return false;
     }
     let since = connection.opened_at;
+    // A process takes its time to start.
+    let idle = if is_php { RIPE } else { IDLE };
     let mut has_idle = false;
     for other in pools.connections() {
         if other.id == connection.id || !is_own(other, instance) || !other.is_open() {
@@ -284,13 +308,13 @@ fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> 
         if other.numbering != connection.numbering {
             continue;
         }
-        let is_older = other.first_request_id < connection.first_request_id;
+        let is_older = !is_counted || other.first_request_id < connection.first_request_id;
         if other.role.is_monitor() || !is_older {
             return false;
         }
         has_idle |= other.last.operations > 0
             && other.last.in_flight == 0
-            && since.since(other.last.from_server_at) >= IDLE;
+            && since.since(other.last.from_server_at) >= idle;
     }
     has_idle
 }
