@@ -16,8 +16,8 @@
 //! 2. The driver says so: Ruby from 2.15 ends `platform` with `A`, `M` or `P`. Drivers without monitors
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
-//!    asynchronous PyMongo is named `…|async` and its monitors are not; monitors never authenticate where the
-//!    pool does. The habits of the pool are remembered from the connections that were used.
+//!    asynchronous PyMongo is named `…|async` and its monitors are not; what does not authenticate where the pool
+//!    does is a monitor (those of Java 3.x do, too). The habits of the pool are remembered from the connections that were used.
 //! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
 //!    told another interval): pooled. A monitor would have spoken.
 //!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that
@@ -265,7 +265,9 @@ impl Family<'_> {
         }
         let is_unlike_pool = (self.hints.offers_compressor && traits.hides_compressors_on_monitors)
             || (self.hints.is_async && traits.is_pymongo)
-            || (self.hints.authenticates && silent.age(self.at) >= SETTLING);
+            || (self.hints.authenticates
+                && !traits.has_authenticated
+                && silent.age(self.at) >= SETTLING);
         if is_unlike_pool {
             return Some(if streaming.is_empty() {
                 Role::Monitor

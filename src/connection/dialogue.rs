@@ -282,7 +282,7 @@ impl Dialogue {
             self.hello_sent(message.header.request_id, request, at, facts)
         } else if command.is_authentication() {
             self.auth.command_sent(command, request.document);
-            Self::tell_role(self.evidence.work_seen(), at, facts);
+            Self::tell_role(self.evidence.credentials_seen(), at, facts);
             Purpose::Authentication
         } else {
             self.command_sent(request, at, facts);
@@ -340,8 +340,10 @@ impl Dialogue {
             .filter(|_| fields.has_topology_version);
         let found = if credentials.is_member {
             self.evidence.member_named()
-        } else if credentials.is_speculative || credentials.names_user || fields.lsid.is_some() {
+        } else if fields.lsid.is_some() {
             self.evidence.work_seen()
+        } else if credentials.is_speculative || credentials.names_user {
+            self.evidence.credentials_seen()
         } else if wait_ms.is_some() {
             self.evidence.streaming_seen()
         } else if self.is_handshaken {

@@ -9,13 +9,15 @@
 //! any but Member ── credentials, a session or an ordinary command ──▶ Application (Tool for a tool), for good
 //! ```
 //!
-//! Monitors never authenticate and never send ordinary commands, so these decide against any hello. Whether a
+//! Monitors never authenticate and never send ordinary commands, so these decide against any hello; those of Java 3.x
+//! do authenticate, and there credentials decide nothing. Whether a
 //! connection that only says hello again and again measures round trips beside a streaming monitor or is itself
 //! a polling one, its siblings tell: that is decided above.
 //!
 //! Sources: Server Monitoring specification § Multi-threaded or asynchronous monitoring, § Measuring RTT; load
 //! balancer specification § Server Discovery Logging and Monitoring. Which drivers have no dedicated monitors was
-//! observed: Node up to 3.4, Node 3.5 to 3.7 with the legacy topology, and PHP.
+//! observed: Node up to 3.4, Node 3.5 to 3.7 with the legacy topology, and PHP. So was that monitors of Java 3.6
+//! authenticate.
 
 use super::{ClientMetadata, Role};
 use crate::wire::Command;
@@ -45,6 +47,8 @@ pub(super) struct Evidence {
     is_tool: bool,
     /// Its driver has no connections that only watch the server.
     has_no_monitors: bool,
+    /// Those that only watch the server present credentials, too.
+    monitors_authenticate: bool,
     /// It carried what no monitor carries.
     has_worked: bool,
 }
@@ -62,6 +66,7 @@ impl Evidence {
     ) -> Option<Role> {
         self.is_tool = is_tool(&metadata.application);
         self.has_no_monitors = has_no_monitors(metadata);
+        self.monitors_authenticate = monitors_authenticate(metadata);
         // The legacy shell announces the same driver as the members of a cluster.
         if !self.is_tool && (is_internal || is_member(metadata)) {
             return self.change(Role::Member);
@@ -103,7 +108,15 @@ impl Evidence {
         }
     }
 
-    /// Credentials, a session or an ordinary command.
+    /// Credentials.
+    pub(super) fn credentials_seen(&mut self) -> Option<Role> {
+        if self.monitors_authenticate {
+            return None;
+        }
+        self.work_seen()
+    }
+
+    /// A session or an ordinary command.
     pub(super) fn work_seen(&mut self) -> Option<Role> {
         self.has_worked = true;
         self.change(if self.is_tool {
@@ -161,6 +174,15 @@ fn has_no_monitors(metadata: &ClientMetadata) -> bool {
         || is_old_node(metadata)
 }
 
+/// Java before 4.
+fn monitors_authenticate(metadata: &ClientMetadata) -> bool {
+    let major = metadata.driver_version.split('.').next();
+    metadata.driver_name.starts_with("mongo-java-driver")
+        && major
+            .and_then(|major| major.parse().ok())
+            .is_some_and(|major: u32| major < 4)
+}
+
 /// Node before 3.5 checks its servers on pooled connections whatever its options say.
 fn is_old_node(metadata: &ClientMetadata) -> bool {
     let name = metadata.driver_name.split('|').next().unwrap_or_default();
@@ -198,6 +220,24 @@ mod tests {
         assert_eq!(evidence.role(), at_handshake, "{metadata:?}");
         evidence.polling_seen();
         assert_eq!(evidence.role(), after_polling, "{metadata:?}");
+    }
+
+    #[test]
+    fn credentials_decide_but_where_monitors_have_some() {
+        for (version, role) in [
+            ("3.6.2", Role::RoundTripMonitor),
+            ("3.12.14|2.4", Role::RoundTripMonitor),
+            ("4.0.0", Role::Application),
+            ("unknown", Role::Application),
+        ] {
+            let mut evidence = Evidence::default();
+            evidence.introduced(&client("shop", "mongo-java-driver", version, "Java"), false);
+            evidence.credentials_seen();
+            evidence.polling_seen();
+            assert_eq!(evidence.role(), role, "{version}");
+            evidence.work_seen();
+            assert_eq!(evidence.role(), Role::Application, "{version}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The numbers of pools agree with those of the drivers' own monitoring events.
 //!
 //! A driver reports its pools as CMAP says (Connection Monitoring and Pooling specification § Events); those reports
-//! are the reference here, for each driver and on both kinds of server. Node 3.6 with the legacy topology has no
-//! such events: there the sockets that its own server objects list are the reference for what is open.
+//! are the reference here, for each driver and on both kinds of server; Java 3.6 has older ones that tell the same
+//! counts. Node 3.6 with the legacy topology has none: there the sockets that its own server objects list are the
+//! reference for what is open.
 
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ impl<'a> Actor<'a> {
         let stats = self.agent.stats(app);
         let clients = number(&stats["clients"]);
         let open = number(&stats["open"]);
-        if !self.driver.has_cmap() {
+        if !self.driver.counts_connections() {
             let pool = Pool {
                 idle: open,
                 ..Pool::default()
@@ -129,7 +130,7 @@ impl<'a> Actor<'a> {
         eventually(LIMIT, || {
             let (said, _) = self.said(app);
             let seen = self.seen(app);
-            let is_equal = if self.driver.has_cmap() {
+            let is_equal = if self.driver.counts_connections() {
                 said == seen
             } else {
                 // Its own account has neither what is over nor what is in use.
@@ -150,14 +151,15 @@ impl<'a> Actor<'a> {
         eventually(LIMIT, || {
             let (_, clients) = self.said(app);
             let row = self.row(app).unwrap();
-            let monitors = if self.driver.has_cmap() { clients } else { 0 };
+            let [monitors, round_trip_monitors] = self.driver.monitors().map(|each| each * clients);
             let found = [
                 number(&row["roles"]["monitor"]),
                 number(&row["roles"]["round_trip_monitor"]),
                 number(&row["monitors"]),
                 number(&row["undecided"]),
             ];
-            if found == [monitors, monitors, 2 * monitors, 0] {
+            let all = monitors + round_trip_monitors;
+            if found == [monitors, round_trip_monitors, all, 0] {
                 Ok(())
             } else {
                 Err(format!("{app}: {clients} clients, {row:#?}"))
@@ -174,7 +176,7 @@ impl<'a> Actor<'a> {
     #[track_caller]
     fn check_clients(&mut self, app: &str) {
         let (_, clients) = self.said(app);
-        let expected = self.driver.has_cmap().then_some(clients);
+        let expected = self.driver.counts_connections().then_some(clients);
         eventually(LIMIT, || {
             let row = self.row(app).unwrap();
             let found = row["mongo_clients_estimated"].as_u64();
@@ -286,7 +288,7 @@ impl<'a> Actor<'a> {
 
     /// Whether a pool can be filled in advance; the legacy topology has no option for it.
     fn has_min_pool_size(&self) -> bool {
-        self.driver.has_cmap()
+        self.driver.counts_connections()
     }
 }
 
@@ -300,7 +302,8 @@ fn same(found: f64, count: u64) -> bool {
 fn with_all(stage: Stage<'_>, scene: impl Fn(Actor<'_>) + Sync) {
     let scene = &scene;
     std::thread::scope(|scope| {
-        for driver in Driver::ABLE {
+        let counting = Driver::ABLE.into_iter().chain([Driver::Java36]);
+        for driver in counting {
             scope.spawn(move || scene(Actor::enter(stage, driver)));
         }
     });
@@ -313,7 +316,7 @@ fn used(actor: &mut Actor<'_>) {
     actor.agree(&app);
     actor.agent.hold(&app, 3);
     let held = actor.agree(&app);
-    if actor.driver.has_cmap() {
+    if actor.driver.counts_connections() {
         assert_eq!(held.active, 3, "{app}");
     } else {
         // Its pool sends several operations into one socket.
@@ -352,7 +355,7 @@ fn recycled(actor: &mut Actor<'_>) {
     actor.run(&app, 1, 1);
     let pool = actor.agree(&app);
     // The legacy topology has no such option.
-    let is_recycled = pool.closed > 0 || !actor.driver.has_cmap();
+    let is_recycled = pool.closed > 0 || !actor.driver.counts_connections();
     assert!(is_recycled, "{app}: {pool:?}");
 }
 
@@ -395,7 +398,7 @@ fn killed(mut actor: Actor<'_>) {
         row if row["connections"]["open"] == 0 => Ok(()),
         row => Err(format!("{row:#}")),
     });
-    let opened = if actor.driver.has_cmap() {
+    let opened = if actor.driver.counts_connections() {
         said.opened
     } else {
         actor.seen(&app).opened
@@ -525,10 +528,13 @@ fn authenticated(actor: &mut Actor<'_>) {
         .as_array()
         .unwrap()
     {
-        assert_eq!(
-            connection["auth_mechanism"], "SCRAM-SHA-256",
-            "{connection:#}"
-        );
+        // Java 3.6 is older than the other mechanism.
+        let mechanism = if actor.driver == Driver::Java36 {
+            "SCRAM-SHA-1"
+        } else {
+            "SCRAM-SHA-256"
+        };
+        assert_eq!(connection["auth_mechanism"], mechanism, "{connection:#}");
     }
 }
 

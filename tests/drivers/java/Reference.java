@@ -33,9 +33,9 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     /** Connections by the driver's own number, which is the only part of their ids that never changes. */
     private final Map<Integer, ServerId> open = new HashMap<>();
     private final Set<Integer> checkedOut = new HashSet<>();
-    private final Set<Integer> used = new HashSet<>();
     private final Set<ServerId> closedPools = new HashSet<>();
     private int created;
+    private int failed;
     private int closed;
     private int sleeping;
     private int heartbeatsStarted;
@@ -94,8 +94,10 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     }
 
     private void ended(int connection) {
-        // One that could not be connected is removed without being checked in.
-        checkedOut.remove(connection);
+        // Whatever is used is checked in before it ends; one that is not could not be connected.
+        if (checkedOut.remove(connection)) {
+            failed++;
+        }
         if (open.remove(connection) != null) {
             closed++;
             saw("closed", new Document("connection", connection));
@@ -111,7 +113,6 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     public synchronized void connectionCheckedIn(ConnectionCheckedInEvent event) {
         int connection = event.getConnectionId().getLocalValue();
         checkedOut.remove(connection);
-        used.add(connection);
         if (closedPools.contains(event.getConnectionId().getServerId())) {
             ended(connection);
         }
@@ -152,13 +153,6 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
         return sleeping;
     }
 
-    /** Connections that are known to have worked: those that were given back, or are in use. */
-    private int ready() {
-        Set<Integer> ready = new HashSet<>(used);
-        ready.addAll(checkedOut);
-        return ready.size();
-    }
-
     /** The counts of all clients of one name, closed ones included. */
     static Document stats(List<Reference> references, int clients) {
         int created = 0;
@@ -170,7 +164,7 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
         for (Reference reference : references) {
             synchronized (reference) {
                 created += reference.created;
-                ready += reference.ready();
+                ready += reference.created - reference.failed;
                 closed += reference.closed;
                 open += reference.open.size();
                 checkedOut += reference.checkedOut.size();

@@ -224,7 +224,7 @@ final class Agent
                 $heartbeats[$word] += $count;
             }
         }
-        return ['source' => 'sdam', 'clients' => $clients, 'heartbeats' => $heartbeats];
+        return ['source' => 'processes', 'clients' => $clients, 'heartbeats' => $heartbeats];
     }
 
     /** What is answered at once; null where the answer comes later. */

@@ -299,6 +299,26 @@ fn slow_operations_are_told_from_a_freeze() {
 }
 
 #[test]
+fn a_primary_that_is_killed_is_a_crash() {
+    check("primary_crash", Driver::Go18);
+}
+
+#[test]
+fn idle_connections_that_are_cut_are_told_from_what_a_server_closes() {
+    check("idle_cutoff_reset", Driver::Java36);
+}
+
+#[test]
+fn resets_of_all_are_told_from_a_crash() {
+    check("network_reset", Driver::Mongoc123);
+}
+
+#[test]
+fn killed_processes_are_told_from_those_that_are_stopped() {
+    check("app_crash", Driver::Php115);
+}
+
+#[test]
 fn wrong_passwords_are_told() {
     check("auth_failures", Driver::PyMongo3);
 }

@@ -103,6 +103,29 @@ impl Driver {
         )
     }
 
+    /// Whether it tells how many connections its pools open, close and hand out, be it by events older than CMAP.
+    pub(crate) fn counts_connections(self) -> bool {
+        self.has_cmap() || self == Self::Java36
+    }
+
+    /// Monitors of each client at a server: those that know its state, and those that measure round trips.
+    pub(crate) fn monitors(self) -> [u64; 2] {
+        match self {
+            Self::Node36Legacy | Self::Php115 => [0, 0],
+            Self::Java36 => [1, 0],
+            Self::PyMongo4
+            | Self::PyMongo4Async
+            | Self::PyMongo3
+            | Self::Node36Unified
+            | Self::Node4
+            | Self::Node6
+            | Self::Node7
+            | Self::Rust
+            | Self::Go18
+            | Self::Mongoc123 => [1, 1],
+        }
+    }
+
     fn command(self) -> Command {
         let drivers = root().join("tests/drivers");
         let python = |line: &str, program: &str| {
