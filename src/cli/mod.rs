@@ -101,9 +101,10 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the incidents that a journal holds, or several files of one, the oldest first; asks no running instance
+    /// Show the incidents that journals hold; asks no running instance
     Replay {
-        /// Files that a proxy with journal.path wrote
+        /// A journal.path, which means its older parts FILE.1, FILE.2, …, too; one of these parts; or a directory with
+        /// journals
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
         /// A table for people, or the answer of /api/v1/incidents
@@ -262,7 +263,11 @@ impl Cli {
                 json,
             } => {
                 let output = if json { Output::Json } else { output };
-                print(&replay::replay(&files, output)?)?;
+                let warn = |warning: &str| {
+                    // Where even that cannot be written, the answer still can.
+                    writeln!(io::stderr(), "poolscope: {warning}").ok();
+                };
+                print(&replay::replay(&files, output, warn)?)?;
                 Ok(())
             }
             Command::Incidents {

@@ -7,17 +7,23 @@ use anyhow::Context as _;
 use super::Output;
 use super::incidents;
 use crate::admin::{api, incident_row};
-use crate::journal::{Reader, Replay, Replayed};
+use crate::journal::{Reader, Replay, Replayed, parts};
 
-/// Reads `files`, the oldest first, and shows the incidents in them.
-pub(super) fn replay(files: &[PathBuf], output: Output) -> anyhow::Result<String> {
+/// Reads what `paths` name, see [`parts`], and shows the incidents in it. What the answer may lack goes to `warn`.
+pub(super) fn replay(
+    paths: &[PathBuf],
+    output: Output,
+    mut warn: impl FnMut(&str),
+) -> anyhow::Result<String> {
     let mut replay = Replay::default();
-    for file in files {
+    for file in &parts(paths)? {
         Reader::open(file)
             .and_then(|mut reader| replay.read(&mut reader))
             .with_context(|| format!("{} is no journal", file.display()))?;
     }
-    let answer = answer(&replay.finish());
+    let replayed = replay.finish();
+    replayed.warnings.iter().for_each(|warning| warn(warning));
+    let answer = answer(&replayed);
     match output {
         Output::Table => Ok(table(&answer)),
         Output::Json => {

@@ -12,6 +12,11 @@ pub(super) fn retell(pools: &Pools) -> Vec<Entry> {
         .filter(|connection| connection.is_open())
         .flat_map(|connection| retell_one(connection, pools))
         .collect();
+    entries.extend(pools.session_uses().map(|(connection, session, at)| Entry {
+        at,
+        connection,
+        fact: Fact::SessionUsed(session),
+    }));
     // Stable: facts of one moment stay in the order in which they belong.
     entries.sort_by_key(|entry| entry.at);
     entries
@@ -61,7 +66,7 @@ fn retell_one(connection: &Connection, pools: &Pools) -> Vec<Entry> {
         tell(at, Fact::Ready(at.since(opened_at)));
     }
     // When these were found is not remembered, only that it was after the connection stood.
-    let stood_at = connection.ready_at.unwrap_or(opened_at);
+    let stood_at = connection.stood_at();
     if connection.role != Role::Unknown {
         tell(stood_at, Fact::RoleFound(connection.role));
     }

@@ -1,14 +1,16 @@
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::*;
-use crate::connection::{Ending, Initiator, Manner, Phase, Role};
+use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase, Role};
 use crate::diagnose::News;
 use crate::observer::{Observer, Sequencer};
+use crate::pools::MongoClientId;
 use crate::time::Timestamp;
 use crate::timeline::lines::{Line, LineError, UpstreamName};
-use crate::timeline::{ConnectionId, Ended, Entry, Fact, Opened, Sample, UpstreamId};
+use crate::timeline::{ConnectionId, Ended, Entry, Fact, Opened, Sample, SessionId, UpstreamId};
 
 fn upstreams() -> Vec<UpstreamName> {
     vec![UpstreamName {
@@ -186,15 +188,24 @@ fn each_file_can_be_read_alone_and_the_oldest_is_removed() {
 }
 
 #[test]
-fn a_full_disk_ends_the_recording_and_nothing_else() {
+fn a_disk_that_is_full_from_the_beginning_ends_the_recording_and_not_the_start() {
     // Every write there says that no space is left (full(4)).
-    let failed = Journal::open(Path::new("/dev/full"), 64 << 10, 3, upstreams(), ms(0));
-    assert_eq!(
-        failed.unwrap_err().kind(),
-        std::io::ErrorKind::StorageFull,
-        "a disk that is full from the beginning is a mistake of the configuration"
-    );
+    let mut journal = open(Path::new("/dev/full"), 0);
+    let health = journal.health();
+    assert_eq!(health.errors(), 1);
+    assert!(health.failure().unwrap().contains("switched off"));
+    let written = health.written_bytes();
+    let mut observer = Observer::new(upstreams());
+    tell(&mut journal, &mut observer, &[opened(10, 1)]);
+    journal.close(ms(20));
+    assert_eq!((health.errors(), health.written_bytes()), (1, written));
+    // What cannot be meant is still a mistake of the configuration.
+    let nowhere = Path::new("/nowhere/journal");
+    assert!(Journal::open(nowhere, 64 << 10, 3, upstreams(), ms(0)).is_err());
+}
 
+#[test]
+fn a_rotation_that_fails_ends_the_recording_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let mut journal = open(&path, 0);
@@ -209,6 +220,191 @@ fn a_full_disk_ends_the_recording_and_nothing_else() {
     assert!(health.failure().unwrap().contains("switched off"));
     journal.close(ms(2000));
     assert_eq!(health.errors(), 1);
+}
+
+/// Two mongo clients without monitors in one process, told apart by their sessions only.
+fn two_session_pools() -> Vec<Entry> {
+    let mut told = Vec::new();
+    let client = ClientMetadata {
+        driver_name: "mongo-rust-driver".to_owned(),
+        load_balanced: true,
+        application: "orders".to_owned(),
+        ..ClientMetadata::default()
+    };
+    for connection in 1..=4_u64 {
+        let at = connection * 1000;
+        let session = SessionId([u8::try_from(connection % 2).unwrap() + 1; 16]);
+        let client = Box::new(client.clone());
+        let sample = Sample {
+            requests: 1000,
+            operations: 1000,
+            from_client_at: ms(at + 50),
+            from_server_at: ms(at + 50),
+            ..Sample::default()
+        };
+        told.extend([
+            opened(at, connection),
+            entry(at + 1, connection, Fact::Dialled(Duration::from_millis(1))),
+            entry(
+                at + 2,
+                connection,
+                Fact::Introduced {
+                    client,
+                    request_id: 1,
+                },
+            ),
+            entry(
+                at + 3,
+                connection,
+                Fact::HelloAnswered(Duration::from_millis(1)),
+            ),
+            entry(at + 4, connection, Fact::Ready(Duration::from_millis(4))),
+            entry(at + 5, connection, Fact::RoleFound(Role::Application)),
+            entry(at + 6, connection, Fact::SessionUsed(session)),
+            entry(at + 60, connection, Fact::Sampled(sample)),
+        ]);
+    }
+    told
+}
+
+/// The connections of each mongo client.
+fn households(observer: &Observer) -> BTreeSet<BTreeSet<ConnectionId>> {
+    let mut clients: BTreeMap<MongoClientId, BTreeSet<ConnectionId>> = BTreeMap::new();
+    for connection in observer.pools().connections() {
+        let client = connection.mongo_client.unwrap();
+        clients.entry(client).or_default().insert(connection.id);
+    }
+    clients.into_values().collect()
+}
+
+#[test]
+fn a_part_alone_knows_whose_connections_are_whose_and_what_it_does_not_know() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let mut journal = open(&path, 0);
+    let mut observer = Observer::new(upstreams());
+    let mut sequencer = Sequencer::default();
+    for entry in two_session_pools() {
+        sequencer.push(entry);
+    }
+    let mut until = ms(0);
+    // Until the first file is full of counters.
+    for turn in 0..1000_u64 {
+        until = ms(10_000 + turn * 50);
+        let sample = Sample {
+            requests: 1000 + turn,
+            operations: 1000 + turn,
+            from_client_at: until,
+            from_server_at: until,
+            ..Sample::default()
+        };
+        sequencer.push(entry(
+            10_000 + turn * 50,
+            turn % 4 + 1,
+            Fact::Sampled(sample),
+        ));
+        let told = |told: &Entry| journal.told(told);
+        sequencer.tell_until(until, &mut observer, &mut Vec::new(), told);
+        journal.passed(until, observer.pools());
+    }
+    journal.close(until);
+    let pairs = [[1, 3], [2, 4]].map(|pair| pair.map(ConnectionId).into_iter().collect());
+    assert_eq!(households(&observer), BTreeSet::from(pairs));
+
+    let read = |paths: &[&str]| {
+        let mut replay = Replay::default();
+        let paths: Vec<PathBuf> = paths
+            .iter()
+            .map(|name| directory.path().join(name))
+            .collect();
+        for path in parts(&paths).unwrap() {
+            replay.read(&mut Reader::open(&path).unwrap()).unwrap();
+        }
+        let known = households(replay.observer().unwrap());
+        (known, replay.finish().warnings)
+    };
+    let (known, warnings) = read(&["journal.1"]);
+    assert_eq!(known, households(&observer));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains(" not there: what was open is told again"),
+        "{warning}"
+    );
+    for whole in [&["journal"][..], &["."], &["journal", "journal.1"]] {
+        let (known, warnings) = read(whole);
+        assert_eq!(known, households(&observer), "{whole:?}");
+        assert_eq!(warnings, [""; 0], "{whole:?}");
+    }
+}
+
+#[test]
+fn parts_are_found_and_read_in_the_order_in_which_they_were_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let header = "{\"poolscope_journal\":1,\"upstreams\":[]}\n";
+    let journals = ["a", "a.1", "a.2", "a.10", "b.1", "b.3", "c.d.1"];
+    for name in journals {
+        std::fs::write(at(name), header).unwrap();
+    }
+    // None of these is one.
+    std::fs::write(at("a.01"), "{}").unwrap();
+    std::fs::write(at("log"), "").unwrap();
+    std::fs::create_dir(at("e")).unwrap();
+    let check = |paths: &[&str], expected: &[&str]| {
+        let paths: Vec<PathBuf> = paths.iter().map(|name| at(name)).collect();
+        let expected: Vec<PathBuf> = expected.iter().map(|name| at(name)).collect();
+        assert_eq!(parts(&paths).unwrap(), expected, "{paths:?}");
+    };
+    check(&["a"], &["a.10", "a.2", "a.1", "a"]);
+    check(&["a.2"], &["a.2"]);
+    check(&["a", "a.2", "a"], &["a.10", "a.2", "a.1", "a"]);
+    check(&["a.1", "b.1", "a.2"], &["a.2", "a.1", "b.1"]);
+    // One that was moved away, and one that never was.
+    check(&["b"], &["b.3", "b.1"]);
+    check(&["z"], &["z"]);
+    check(&["z.7"], &["z.7"]);
+    check(&["c.d"], &["c.d.1"]);
+    check(&[""], &["a.10", "a.2", "a.1", "a", "b.3", "b.1", "c.d.1"]);
+    assert!(parts(&[at("e")]).is_err());
+}
+
+/// What a replay of these lines warns of, each without the moments in it.
+#[track_caller]
+fn check_warnings(lines: &[&str], expected: &[&str]) {
+    let mut replay = Replay::default();
+    let text = lines.join("\n") + "\n";
+    replay.read(&mut Reader::new(Cursor::new(text))).unwrap();
+    let warnings = replay.finish().warnings;
+    let is_as_expected = |(warning, expected): (&String, &&str)| warning.contains(expected);
+    assert!(
+        warnings.len() == expected.len() && warnings.iter().zip(expected).all(is_as_expected),
+        "{warnings:#?}"
+    );
+}
+
+#[test]
+fn what_a_journal_lacks_is_said() {
+    let part = |number: u64| {
+        format!(
+            "{{\"poolscope_journal\":1,\"upstreams\":[],\"part\":{{\"run\":5,\"number\":{number},\"retold\":0}}}}"
+        )
+    };
+    let [first, second, fifth] = [0, 1, 4].map(part);
+    let mark = |seconds: u64| format!("{{\"at\":{seconds}000000000,\"mark\":null}}");
+    let [early, next, late] = [100, 101, 1000].map(mark);
+    check_warnings(&[&first, &early, &next, &second, &next], &[]);
+    check_warnings(&[&second, &early], &["part 1 of the run"]);
+    check_warnings(&[&fifth, &early], &["parts 1 to 4 of the run"]);
+    check_warnings(&[&first, &early, &fifth, &next], &["follows part 1"]);
+    check_warnings(&[&first, &early, &late], &["nothing was written between"]);
+    check_warnings(&[&first, &late, &early, &next], &["2 lines are older"]);
+    let last = format!("{{\"at\":{},\"mark\":null}}", u64::MAX);
+    check_warnings(
+        &[&first, &early, &last, &next],
+        &["one line is older", "nothing was written"],
+    );
 }
 
 #[test]

@@ -76,9 +76,12 @@ pub struct Journal {
 impl Journal {
     /// Goes on in the file at `path`, which a run of the proxy before may have begun; `run` is when this one began.
     ///
+    /// A disk without space is no reason not to start, or a proxy that is started again would take the traffic with it:
+    /// the recording ends at once, as it would have later.
+    ///
     /// # Errors
     ///
-    /// When the file cannot be opened or written.
+    /// When the file cannot be opened or written for another reason.
     pub fn open(
         path: &Path,
         size_max_bytes: usize,
@@ -109,7 +112,11 @@ impl Journal {
             file = journal.next_file()?;
         }
         journal.out = Some(BufWriter::with_capacity(BUFFER_LEN, file));
-        journal.begin(&[])?;
+        match journal.begin(&[]) {
+            Ok(()) => {}
+            Err(error) if is_without_space(&error) => journal.give_up(&error),
+            Err(error) => return Err(error),
+        }
         Ok(journal)
     }
 
@@ -155,9 +162,13 @@ impl Journal {
         if self.out.is_none() {
             return;
         }
-        let Err(error) = act(self) else {
-            return;
-        };
+        if let Err(error) = act(self) {
+            self.give_up(&error);
+        }
+    }
+
+    /// Ends the recording.
+    fn give_up(&mut self, error: &io::Error) {
         self.health.errors.fetch_add(1, Ordering::Relaxed);
         let text = format!(
             "the journal {} is switched off: {error}",
@@ -204,9 +215,10 @@ impl Journal {
     /// Moves the files on and opens an empty one.
     fn next_file(&mut self) -> io::Result<File> {
         // Without a place for older files the only one begins anew.
-        for number in (0..self.files_max).rev() {
+        let files_max = u64::try_from(self.files_max).unwrap_or(u64::MAX);
+        for number in (0..files_max).rev() {
             let from = numbered(&self.path, number);
-            let moved = if number + 1 < self.files_max {
+            let moved = if number + 1 < files_max {
                 std::fs::rename(from, numbered(&self.path, number + 1))
             } else {
                 std::fs::remove_file(from)
@@ -237,8 +249,16 @@ impl Journal {
     }
 }
 
+/// Of the disk, or of what this user or process may have of it.
+fn is_without_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
 /// The file itself, or an older one: `FILE.1`, `FILE.2`.
-fn numbered(path: &Path, number: usize) -> PathBuf {
+pub(super) fn numbered(path: &Path, number: u64) -> PathBuf {
     if number == 0 {
         return path.to_owned();
     }

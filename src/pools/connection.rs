@@ -250,6 +250,12 @@ impl Connection {
         self.ended.is_none()
     }
 
+    /// It could carry its first ordinary command; or was introduced or opened, when that is not known.
+    pub fn stood_at(&self) -> Timestamp {
+        let stood_at = self.ready_at.or(self.introduced_at);
+        stood_at.unwrap_or(self.opened_at)
+    }
+
     /// It belongs to a pool, as far as that is found.
     pub fn is_pooled(&self) -> bool {
         self.sibling().is_pooled(self.found)

@@ -11,7 +11,7 @@ use super::{Connection, Connections, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
 use crate::connection::Role;
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, SessionId, UpstreamId};
 
 /// The interval of checks unless told otherwise (`heartbeatFrequencyMS`).
 const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
@@ -153,9 +153,66 @@ impl Household {
         self.circles.retain(|circle, _| remembered.contains(circle));
     }
 
+    /// Uses of sessions that bring the open connections of each circle together again, and all that is remembered of
+    /// its sessions with them.
+    pub(super) fn session_uses(
+        &self,
+        connections: &Connections,
+    ) -> Vec<(ConnectionId, SessionId, Timestamp)> {
+        let mut circles: BTreeMap<CircleId, Circle<'_>> = BTreeMap::new();
+        for connection in self.members.iter().filter_map(|id| connections.get(id)) {
+            if let Some(circle) = connection.circle
+                && connection.is_open()
+            {
+                let circle = self.sessions.root(circle);
+                circles.entry(circle).or_default().open.push(connection);
+            }
+        }
+        for (session, circle, used_at) in self.sessions.known() {
+            if let Some(circle) = circles.get_mut(&circle) {
+                circle.sessions.push((used_at, session));
+            }
+        }
+        let circles = circles.into_iter();
+        circles
+            .flat_map(|(id, circle)| circle.session_uses(id))
+            .collect()
+    }
+
     /// Nothing is left of it.
     pub(super) fn is_over(&self, at: Timestamp) -> bool {
         self.members.is_empty() && self.clients.is_empty() && at.since(self.stirred_at) > RECENT
+    }
+}
+
+/// Connections that are open and have sessions in common, and these.
+#[derive(Default)]
+struct Circle<'a> {
+    open: Vec<&'a Connection>,
+    /// With the moments at which they were used last.
+    sessions: Vec<(Timestamp, SessionId)>,
+}
+
+impl Circle<'_> {
+    fn session_uses(mut self, id: CircleId) -> Vec<(ConnectionId, SessionId, Timestamp)> {
+        self.sessions.sort_unstable();
+        let newest = self.sessions.pop();
+        let (used_at, common) = newest.unwrap_or((Timestamp::default(), id.stand_in()));
+        let told = |connection: &Connection, session: SessionId, used_at: Timestamp| {
+            let at = used_at.max(connection.stood_at());
+            (connection.id, session, at)
+        };
+        let open = self.open.iter();
+        let mut uses: Vec<_> = open.map(|one| told(one, common, used_at)).collect();
+        for (used_at, session) in self.sessions {
+            // On one that was there already, where there is one.
+            let mut newest_first = self.open.iter().rev();
+            let holder = newest_first.find(|one| one.stood_at() <= used_at);
+            if let Some(one) = holder.or(self.open.first()) {
+                uses.push(told(one, session, used_at));
+            }
+        }
+        uses
     }
 }
 

@@ -42,7 +42,7 @@ use join::Joiner;
 use crate::connection::ClientMetadata;
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Entry, Fact, SessionId, UpstreamId};
 
 /// How long what is over is remembered.
 pub const RECENT: Duration = Duration::from_secs(30);
@@ -280,6 +280,12 @@ impl Pools {
     /// All of these, oldest first.
     pub fn connections(&self) -> impl Iterator<Item = &Connection> {
         self.connections.values().map(Box::as_ref)
+    }
+
+    /// What open connections are known to have in common by logical sessions: uses that prove it again.
+    pub fn session_uses(&self) -> impl Iterator<Item = (ConnectionId, SessionId, Timestamp)> {
+        let households = self.households.values();
+        households.flat_map(|household| household.session_uses(&self.connections))
     }
 
     /// A client instance.

@@ -21,6 +21,13 @@ const SESSIONS_MAX: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct CircleId(u64);
 
+impl CircleId {
+    /// A session that nobody draws, for a circle of which all are forgotten: what is random has a version in it.
+    pub(super) fn stand_in(self) -> SessionId {
+        SessionId(u128::from(self.0).to_be_bytes())
+    }
+}
+
 /// The sessions of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
@@ -99,6 +106,12 @@ impl Sessions {
         for (circle, _) in self.known.values_mut() {
             *circle = root(*circle);
         }
+    }
+
+    /// The sessions that are remembered, the circles they belong to and when they were used last.
+    pub(super) fn known(&self) -> impl Iterator<Item = (SessionId, CircleId, Timestamp)> {
+        let known = self.known.iter();
+        known.map(|(session, (circle, used_at))| (*session, self.root(*circle), *used_at))
     }
 
     /// Circles of which a session is remembered; all of them after tidying.

@@ -182,6 +182,45 @@ fn a_journal_that_cannot_grow_leaves_the_traffic_alone() {
         &[server.addr()],
         &["--journal.path", journal.to_str().unwrap()],
     );
+    traffic_goes_on_without_journal(&proxy);
+    // What was written until then is a journal that ends in the midst of a line.
+    assert!(fs::metadata(&journal).unwrap().len() <= 20_000);
+    replayed(&[journal]);
+}
+
+/// A disk of 64 KiB, mounted where only the proxy sees it.
+#[test]
+fn a_journal_on_a_full_disk_leaves_the_traffic_and_the_next_start_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = directory.path().join("journal");
+    let at = directory.path().to_str().unwrap();
+    let on_small_disk = |and_then: &str| {
+        let mount =
+            format!("mount -t tmpfs -o size=64k small {at} && {and_then} exec \"$0\" \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c", &mount]);
+        command
+    };
+    let is_possible = on_small_disk("").arg("true").output();
+    if !is_possible.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: this kernel lets nobody but root mount a disk");
+        return;
+    }
+    let server = Answering::start();
+    let args = ["--journal.path", journal.to_str().unwrap()];
+    let proxy = Poolscope::start_by(on_small_disk(""), &[server.addr()], &args);
+    traffic_goes_on_without_journal(&proxy);
+    drop(proxy);
+
+    // Started again, it finds no space at all.
+    let fill = format!("{{ cat /dev/zero > {at}/other 2>/dev/null; true; }} &&");
+    let proxy = Poolscope::start_by(on_small_disk(&fill), &[server.addr()], &args);
+    traffic_goes_on_without_journal(&proxy);
+}
+
+/// Connections come until the disk is full: one that was there before, and new ones, are served as ever; the error is
+/// counted, logged once and shown.
+fn traffic_goes_on_without_journal(proxy: &Poolscope) {
     let mut stays = TcpStream::connect(proxy.addr()).unwrap();
     let mut ask = || {
         let ping = crate::support::raw::Document::default()
@@ -213,7 +252,4 @@ fn a_journal_that_cannot_grow_leaves_the_traffic_alone() {
     let log = proxy.log();
     let warned = log.iter().filter(|line| line.contains("switched off"));
     assert_eq!(warned.count(), 1, "{log:#?}");
-    // What was written until then is a journal that ends in the midst of a line.
-    assert!(fs::metadata(&journal).unwrap().len() <= 20_000);
-    replayed(&[journal]);
 }

@@ -54,7 +54,14 @@ impl Poolscope {
     #[track_caller]
     pub(crate) fn start_under(limits: &[&str], upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let mut command = Command::new("prlimit");
-        command.args(limits).arg(env!("CARGO_BIN_EXE_poolscope"));
+        command.args(limits);
+        Self::start_by(command, upstreams, args)
+    }
+
+    /// The same by way of a command that becomes what its last arguments say.
+    #[track_caller]
+    pub(crate) fn start_by(mut command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        command.arg(env!("CARGO_BIN_EXE_poolscope"));
         Self::launch(command, upstreams, args)
     }
 
