@@ -115,8 +115,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
             config.metrics_detail,
             build_facts(),
             move || clock.now(),
-        )
-        .context("failed to set up the exposition")?,
+        ),
         status_facts(
             &config,
             &listeners,

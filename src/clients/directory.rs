@@ -184,7 +184,7 @@ impl Directory {
     /// Tells the counters of every open connection whose counters changed since the last time. To be called about
     /// once a second.
     pub fn sample(&self, at: Timestamp, mut tell: impl FnMut(Entry)) {
-        for cell in &self.connections {
+        for cell in self.open_cells() {
             if let Some(sample) = cell.changed_sample() {
                 tell(Entry {
                     at,
@@ -193,6 +193,13 @@ impl Directory {
                 });
             }
         }
+    }
+
+    /// Every open connection, in no order. Whoever opens or ends one waits only until they are listed, not until each
+    /// was looked at.
+    pub(super) fn open_cells(&self) -> Vec<Arc<ConnectionCell>> {
+        let cells = self.connections.iter();
+        cells.map(|entry| Arc::clone(entry.value())).collect()
     }
 
     /// Facts the witness could not take.

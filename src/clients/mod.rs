@@ -33,7 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use crate::timeline::{ConnectionId, DialFailure, UpstreamId};
 pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
-pub(crate) use latency::{Histogram, Scale};
+pub(crate) use latency::{COMMAND_TIMES, Histogram, Scale};
 pub use recorder::Recorder;
 pub use tcp::TcpGauge;
 pub use upstream::UpstreamSpec;

@@ -102,11 +102,7 @@ impl Directory {
 
     /// All open connections, oldest first.
     fn walk(&self) -> Vec<Seen> {
-        let mut cells: Vec<Arc<ConnectionCell>> = self
-            .connections
-            .iter()
-            .map(|entry| Arc::clone(entry.value()))
-            .collect();
+        let mut cells = self.open_cells();
         cells.sort_unstable_by_key(|cell| cell.id);
         cells
             .into_iter()

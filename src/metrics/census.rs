@@ -7,14 +7,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-
-use super::catalogue::{self as c, CATALOGUE, Chapter, Family};
-use super::families::{Families, descs, float};
+use super::catalogue as c;
+use super::families::{Families, float};
 use super::{Health, Sources, pools};
 use crate::clients::{ClientRow, DirectoryRow, UpstreamRow};
 use crate::config::MetricsDetail;
@@ -23,83 +19,42 @@ use crate::journal::JournalHealth;
 use crate::time::Timestamp;
 use crate::wire::{Direction, error_code_labels};
 
-/// Families that this collector does not make: the exposition keeps them itself.
-const KEPT_ELSEWHERE: [&Family; 3] = [&c::EXPOSED_SERIES, &c::SCRAPE_DURATION, &c::BUILD_INFO];
-
-/// Reads its sources whenever it is asked to.
-#[derive(Debug)]
-pub(super) struct Census {
-    sources: Sources,
+/// Adds everything that is known at this moment of clients, upstreams and the proxy itself.
+pub(super) fn census(
+    families: &mut Families,
+    sources: &Sources,
     detail: MetricsDetail,
-    /// The moment of the running scrape, in nanoseconds.
-    at: Arc<AtomicU64>,
-    descs: Vec<Desc>,
-}
-
-impl Census {
-    /// A collector whose moment is read from `at`.
-    ///
-    /// # Errors
-    ///
-    /// When the catalogue holds a name or a label that the exposition format forbids.
-    pub(super) fn new(
-        sources: Sources,
-        detail: MetricsDetail,
-        at: Arc<AtomicU64>,
-    ) -> prometheus::Result<Self> {
-        let own = CATALOGUE.iter().filter(|family| {
-            family.chapter != Chapter::Process
-                && !KEPT_ELSEWHERE.iter().any(|kept| kept.name == family.name)
-        });
-        Ok(Self {
-            sources,
-            detail,
-            at,
-            descs: descs(own)?,
-        })
+    at: Timestamp,
+) {
+    // The picture may take a moment to come; what is counted is read when it is there, so that both are of one.
+    let picture = sources.inference.pool_picture(at);
+    let snapshot = sources.directory.snapshot(at, false);
+    let pools = picture.by_client();
+    for row in &snapshot.clients {
+        client(families, row, detail);
+        pools::client(families, row, &pools, &picture);
     }
-}
-
-impl Collector for Census {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
+    for row in &snapshot.upstreams {
+        upstream(families, row);
     }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let at = Timestamp::from_nanos(self.at.load(Ordering::Relaxed));
-        let sources = &self.sources;
-        // The picture may take a moment to come; what is counted is read when it is there, so that both are of one.
-        let picture = sources.inference.pool_picture(at);
-        let snapshot = sources.directory.snapshot(at, false);
-        let pools = picture.by_client();
-        let mut families = Families::default();
-        for row in &snapshot.clients {
-            client(&mut families, row, self.detail);
-            pools::client(&mut families, row, &pools, &picture);
-        }
-        for row in &snapshot.upstreams {
-            upstream(&mut families, row);
-        }
-        directory(&mut families, &snapshot.directory);
-        let untracked = sources.directory.untracked_count();
-        families.add(&c::UNTRACKED, &[], float(untracked));
-        let names: Vec<Arc<str>> = snapshot
-            .upstreams
-            .iter()
-            .map(|row| Arc::clone(&row.name))
-            .collect();
-        let incidents = sources.inference.incidents();
-        sources.tally.show(&mut families, &incidents, &names);
-        let lost = sources.directory.observations_lost();
-        families.add(&c::OBSERVATIONS_LOST, &[], float(lost));
-        health(&mut families, &sources.health);
-        let journal = sources.health.journal();
-        let written = journal.map_or(0, JournalHealth::written_bytes);
-        let errors = journal.map_or(0, JournalHealth::errors);
-        families.add(&c::JOURNAL_WRITTEN, &[], float(written));
-        families.add(&c::JOURNAL_ERRORS, &[], float(errors));
-        families.finish()
-    }
+    directory(families, &snapshot.directory);
+    let untracked = sources.directory.untracked_count();
+    families.add(&c::UNTRACKED, &[], float(untracked));
+    let names: Vec<Arc<str>> = snapshot
+        .upstreams
+        .iter()
+        .map(|row| Arc::clone(&row.name))
+        .collect();
+    let incidents = sources.inference.incidents();
+    sources.tally.show(families, &incidents, &names);
+    let lost = sources.directory.observations_lost();
+    families.add(&c::OBSERVATIONS_LOST, &[], float(lost));
+    health(families, &sources.health);
+    let journal = sources.health.journal();
+    let written = journal.map_or(0, JournalHealth::written_bytes);
+    let errors = journal.map_or(0, JournalHealth::errors);
+    families.add(&c::JOURNAL_WRITTEN, &[], float(written));
+    families.add(&c::JOURNAL_ERRORS, &[], float(errors));
 }
 
 fn client(families: &mut Families, row: &ClientRow, detail: MetricsDetail) {

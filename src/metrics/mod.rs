@@ -1,13 +1,13 @@
 //! The exposition: everything known as Prometheus metrics in the classic text format.
 //!
 //! ```text
-//! Directory ─▶ Snapshot ─▶ Census ┐
-//! Inference, IncidentTally ▶ Census │
-//! Health ────────────────▶ Census ├─▶ own registry ─▶ text
-//! /proc/self ──▶ ProcessCollector ┘
+//! Directory ─▶ Snapshot ──▶ census ┐
+//! Inference, IncidentTally ▶ census │
+//! Health ─────────────────▶ census ├─▶ Families ─▶ text
+//! /proc/self ────────────▶ process ┘
 //! ```
 //!
-//! One struct, one constructor, a registry of its own. Nothing here is touched while traffic flows: clients and
+//! One struct, one constructor. Nothing here is touched while traffic flows: clients and
 //! upstreams are read when somebody scrapes. **Invariant:** every family stands in [`catalogue`], and label
 //! values come from closed sets or from the directory's bounded one, never from the text of an error.
 
@@ -21,20 +21,15 @@ mod pools;
 mod process;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use prometheus::{Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
-use tracing::error;
 
 pub use cost::Cost;
 pub use health::{AcceptFailure, Health};
 pub use incidents::IncidentTally;
 
-use self::catalogue::{BUILD_INFO, EXPOSED_SERIES, Family, SCRAPE_DURATION};
-use self::census::Census;
-use self::process::ProcessCollector;
-use crate::clients::Directory;
+use self::catalogue::{BUILD_INFO, EXPOSED_SERIES, SCRAPE_DURATION};
+use self::families::{Families, float};
+use crate::clients::{COMMAND_TIMES, Directory, Histogram};
 use crate::config::MetricsDetail;
 use crate::diagnose::Incident;
 use crate::live::{Findings, PoolPicture};
@@ -51,11 +46,6 @@ pub(crate) const SERIES_PER_CLIENT_MINIMAL: usize = 64;
 pub(crate) const SERIES_PER_UPSTREAM: usize = 500;
 /// Series of the proxy and its process; 25 of them count incidents by cause.
 pub(crate) const SERIES_OF_ITSELF: usize = 110;
-
-/// Upper bounds of the time to build an exposition, in seconds.
-const SCRAPE_BOUNDS: &[f64] = &[
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-];
 
 /// What this program was built from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,15 +92,21 @@ pub struct Sources {
     pub inference: Arc<dyn Inference>,
 }
 
-/// Renders expositions, one at a time.
+/// Renders everything known.
 pub struct Exposition {
-    registry: Registry,
+    sources: Sources,
+    detail: MetricsDetail,
+    build: BuildFacts,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
-    /// The moment of the running scrape, read by the collector.
-    at: Arc<AtomicU64>,
-    exposed_series: IntGauge,
-    scrape_duration: Histogram,
-    one_at_a_time: Mutex<()>,
+    /// What is told of the expositions before; its lock lets one be made at a time.
+    past: Mutex<Past>,
+}
+
+/// What is known of earlier expositions.
+struct Past {
+    /// Series of the last.
+    series: u64,
+    durations: Histogram,
 }
 
 impl fmt::Debug for Exposition {
@@ -120,72 +116,45 @@ impl fmt::Debug for Exposition {
 }
 
 impl Exposition {
-    /// An exposition of `sources`; `clock` measures how long it takes to build one.
-    ///
-    /// # Errors
-    ///
-    /// When the catalogue contradicts itself (a name twice, or one that the format forbids).
+    /// An exposition of `sources`; `clock` measures how long expositions take.
     pub fn new(
         sources: Sources,
         detail: MetricsDetail,
         build: BuildFacts,
         clock: impl Fn() -> Timestamp + Send + Sync + 'static,
-    ) -> prometheus::Result<Self> {
-        let registry = Registry::new();
-        let at = Arc::new(AtomicU64::new(0));
-        let census = Census::new(sources, detail, Arc::clone(&at))?;
-        registry.register(Box::new(census))?;
-        registry.register(Box::new(ProcessCollector::new()?))?;
-
-        let build_info = IntGaugeVec::new(opts(&BUILD_INFO), BUILD_INFO.labels)?;
-        let facts = [build.version, build.revision, build.rustc, build.target];
-        build_info.get_metric_with_label_values(&facts)?.set(1);
-        registry.register(Box::new(build_info))?;
-
-        let exposed_series = IntGauge::with_opts(opts(&EXPOSED_SERIES))?;
-        registry.register(Box::new(exposed_series.clone()))?;
-
-        let scrape_opts = HistogramOpts::new(SCRAPE_DURATION.name, SCRAPE_DURATION.help);
-        let scrape_duration = Histogram::with_opts(scrape_opts.buckets(SCRAPE_BOUNDS.to_vec()))?;
-        registry.register(Box::new(scrape_duration.clone()))?;
-
-        Ok(Self {
-            registry,
+    ) -> Self {
+        Self {
+            sources,
+            detail,
+            build,
             clock: Box::new(clock),
-            at,
-            exposed_series,
-            scrape_duration,
-            one_at_a_time: Mutex::new(()),
-        })
+            past: Mutex::new(Past {
+                series: 0,
+                durations: Histogram::new(&COMMAND_TIMES),
+            }),
+        }
     }
 
     /// The exposition at the moment `at`, in the classic text format ([`CONTENT_TYPE`]).
     ///
     /// The number of series and the time it took show in the next one.
     pub fn render(&self, at: Timestamp) -> String {
-        let _turn = self
-            .one_at_a_time
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let started_at = (self.clock)();
-        self.at.store(at.as_nanos(), Ordering::Relaxed);
-        let families = self.registry.gather();
-        let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
-            // The encoder refuses only families without a name or a sample, which the collectors never make.
-            error!(%error, "failed to encode the exposition");
-        }
-        let series = text.lines().filter(|line| !line.starts_with('#')).count();
-        self.exposed_series
-            .set(i64::try_from(series).unwrap_or(i64::MAX));
+        let mut families = Families::default();
+        census::census(&mut families, &self.sources, self.detail, at);
+        process::process(&mut families);
+        let build = &self.build;
+        let facts = [build.version, build.revision, build.rustc, build.target];
+        families.add(&BUILD_INFO, &facts, 1.0);
+        families.add(&EXPOSED_SERIES, &[], float(past.series));
+        families.add_histogram(&SCRAPE_DURATION, &[], &past.durations.row());
+        past.series = families.series();
+        let text = families.finish();
         let took = (self.clock)().since(started_at);
-        self.scrape_duration.observe(took.as_secs_f64());
+        past.durations.record_duration(took);
         text
     }
-}
-
-fn opts(family: &Family) -> Opts {
-    Opts::new(family.name, family.help)
 }
 
 #[cfg(test)]

@@ -1,67 +1,41 @@
 //! The standard `process_*` families, read from `/proc/self` at scrape time.
 //!
-//! Our own, because the client library's collector brings a whole `/proc` parser along for these few numbers.
 //! What cannot be read is left out. Source: proc(5).
 
 use std::fs;
 use std::time::Duration;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-
 use super::catalogue::{
-    CATALOGUE, Chapter, PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT_MEMORY,
-    PROCESS_START_TIME, PROCESS_THREADS, PROCESS_VIRTUAL_MEMORY,
+    PROCESS_CPU, PROCESS_MAX_FDS, PROCESS_OPEN_FDS, PROCESS_RESIDENT_MEMORY, PROCESS_START_TIME,
+    PROCESS_THREADS, PROCESS_VIRTUAL_MEMORY,
 };
-use super::families::{Families, descs, float};
+use super::families::{Families, float};
 
-/// Reads the families of [`Chapter::Process`].
-#[derive(Debug)]
-pub(super) struct ProcessCollector {
-    descs: Vec<Desc>,
-}
-
-impl ProcessCollector {
-    pub(super) fn new() -> prometheus::Result<Self> {
-        let own = CATALOGUE
-            .iter()
-            .filter(|family| family.chapter == Chapter::Process);
-        Ok(Self { descs: descs(own)? })
-    }
-}
-
-impl Collector for ProcessCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = Families::default();
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        if let Some(stat) = Stat::parse(&stat) {
-            let ticks = float(rustix::param::clock_ticks_per_second());
-            families.add(&PROCESS_CPU, &[], float(stat.cpu_ticks) / ticks);
-            families.add(&PROCESS_THREADS, &[], float(stat.threads));
-            families.add(&PROCESS_VIRTUAL_MEMORY, &[], float(stat.virtual_bytes));
-            let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
-            let resident = stat.resident_pages.saturating_mul(page);
-            families.add(&PROCESS_RESIDENT_MEMORY, &[], float(resident));
-            if let Some(booted_at) = boot_time() {
-                let started = float(booted_at) + float(stat.start_ticks) / ticks;
-                families.add(&PROCESS_START_TIME, &[], started);
-            }
+/// Adds the families of [`super::catalogue::Chapter::Process`].
+pub(super) fn process(families: &mut Families) {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    if let Some(stat) = Stat::parse(&stat) {
+        let ticks = float(rustix::param::clock_ticks_per_second());
+        families.add(&PROCESS_CPU, &[], float(stat.cpu_ticks) / ticks);
+        families.add(&PROCESS_THREADS, &[], float(stat.threads));
+        families.add(&PROCESS_VIRTUAL_MEMORY, &[], float(stat.virtual_bytes));
+        let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+        let resident = stat.resident_pages.saturating_mul(page);
+        families.add(&PROCESS_RESIDENT_MEMORY, &[], float(resident));
+        if let Some(booted_at) = boot_time() {
+            let started = float(booted_at) + float(stat.start_ticks) / ticks;
+            families.add(&PROCESS_START_TIME, &[], started);
         }
-        if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-            // One of them is the directory being read.
-            let open = descriptors.count().saturating_sub(1);
-            let open = u64::try_from(open).unwrap_or(u64::MAX);
-            families.add(&PROCESS_OPEN_FDS, &[], float(open));
-        }
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-        let limit = limit.current.map_or(f64::INFINITY, float);
-        families.add(&PROCESS_MAX_FDS, &[], limit);
-        families.finish()
     }
+    if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
+        // One of them is the directory being read.
+        let open = descriptors.count().saturating_sub(1);
+        let open = u64::try_from(open).unwrap_or(u64::MAX);
+        families.add(&PROCESS_OPEN_FDS, &[], float(open));
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let limit = limit.current.map_or(f64::INFINITY, float);
+    families.add(&PROCESS_MAX_FDS, &[], limit);
 }
 
 /// Processor time and resident bytes of this process so far.
@@ -135,14 +109,13 @@ mod tests {
 
     #[test]
     fn this_process_has_plausible_numbers() {
-        let families = ProcessCollector::new().unwrap().collect();
-        let value = |name: &str| {
-            let family = families
-                .iter()
-                .find(|family| family.name() == name)
-                .unwrap();
-            let metric = &family.get_metric()[0];
-            metric.get_gauge().get_value()
+        let mut families = Families::default();
+        process(&mut families);
+        let text = families.finish();
+        let value = |name: &str| -> f64 {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            value.unwrap().parse().unwrap()
         };
         assert!(value("process_resident_memory_bytes") > 100_000.0);
         assert!(value("process_open_fds") >= 3.0);
