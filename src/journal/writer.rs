@@ -44,7 +44,7 @@ impl JournalHealth {
 
     /// Errors of the disk; the first ended the recording.
     pub fn errors(&self) -> u64 {
-        self.errors.load(Ordering::Relaxed)
+        self.errors.load(Ordering::Acquire)
     }
 
     /// Why the recording ended, when it did.
@@ -169,7 +169,6 @@ impl Journal {
 
     /// Ends the recording.
     fn give_up(&mut self, error: &io::Error) {
-        self.health.errors.fetch_add(1, Ordering::Relaxed);
         let text = format!(
             "the journal {} is switched off: {error}",
             self.path.display()
@@ -177,6 +176,8 @@ impl Journal {
         tracing::warn!("{text}");
         // It is the first one: after it nothing is attempted.
         drop(self.health.failure.set(text));
+        // Whoever sees the count finds the rest.
+        self.health.errors.fetch_add(1, Ordering::Release);
         if let Some(out) = self.out.take() {
             // What is still in the buffer cannot be written; half a line is what a reader expects of an end.
             drop(out.into_parts());
