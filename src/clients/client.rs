@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::attribution::ClientKey;
-use super::connection::ConnectionCell;
+use super::connection::{ConnectionCell, DriverName};
 use super::cursors::{Cursors, Transactions};
 use super::latency::{HANDSHAKES, Histogram, LIFETIMES, LatencyHistogram, REQUESTS};
 use super::lock;
@@ -61,6 +61,8 @@ pub(super) struct ClientCell {
     pub(super) errors: ErrorCounts,
     pub(super) authentications: Mutex<BTreeMap<(Mechanism, AuthenticationResult), u64>>,
     pub(super) driver: Mutex<Option<DriverRow>>,
+    /// As its newest connection named it.
+    driver_name: Mutex<Option<Arc<DriverName>>>,
     pub(super) cursors: Mutex<Cursors>,
     pub(super) transactions: Mutex<Transactions>,
     pub(super) members: Mutex<BTreeMap<ConnectionId, Arc<ConnectionCell>>>,
@@ -115,6 +117,7 @@ impl ClientCell {
             errors: ErrorCounts::default(),
             authentications: Mutex::default(),
             driver: Mutex::default(),
+            driver_name: Mutex::default(),
             cursors: Mutex::default(),
             transactions: Mutex::default(),
             members: Mutex::default(),
@@ -130,6 +133,15 @@ impl ClientCell {
         self.key
             .as_ref()
             .map_or_else(|| "other".into(), |key| Arc::clone(&key.app))
+    }
+
+    /// The same name once for all connections that have it in a row.
+    pub(super) fn shared(&self, name: DriverName) -> Arc<DriverName> {
+        let mut known = lock(&self.driver_name);
+        match &*known {
+            Some(known) if **known == name => Arc::clone(known),
+            Some(_) | None => Arc::clone(known.insert(Arc::new(name))),
+        }
     }
 
     pub(super) fn open_count(&self) -> u64 {

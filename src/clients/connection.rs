@@ -66,8 +66,7 @@ pub(super) struct ConnectionCell {
 pub(super) struct ConnectionFacts {
     pub(super) owner: Arc<ClientCell>,
     pub(super) server_side: Option<SocketAddr>,
-    pub(super) driver: String,
-    pub(super) driver_version: String,
+    pub(super) driver: Option<Arc<DriverName>>,
     pub(super) server_connection_id: Option<i64>,
     pub(super) mechanism: Option<Mechanism>,
     pub(super) user: Option<String>,
@@ -75,6 +74,13 @@ pub(super) struct ConnectionFacts {
     pub(super) opaque: Option<OpaqueReason>,
     pub(super) traits: Traits,
     membership: Membership,
+}
+
+/// What a driver calls itself, cleaned; connections of one client have the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct DriverName {
+    pub(super) name: String,
+    pub(super) version: String,
 }
 
 /// What the counters of the owner's pool say of a connection.
@@ -86,6 +92,13 @@ enum Membership {
     Inside,
     /// The connection ended; nothing more will be said.
     Over,
+}
+
+impl ConnectionFacts {
+    /// Its driver; empty when that is not known.
+    pub(super) fn driver(&self) -> DriverName {
+        self.driver.as_deref().cloned().unwrap_or_default()
+    }
 }
 
 impl ConnectionCell {
@@ -121,8 +134,7 @@ impl ConnectionCell {
             facts: Mutex::new(ConnectionFacts {
                 owner,
                 server_side: None,
-                driver: String::new(),
-                driver_version: String::new(),
+                driver: None,
                 server_connection_id: None,
                 mechanism: None,
                 user: None,

@@ -204,6 +204,7 @@ impl Directory {
     fn connection_row(&self, one: &Seen) -> ConnectionRow {
         let cell = &one.cell;
         let facts = lock(&cell.facts);
+        let driver = facts.driver();
         ConnectionRow {
             id: cell.id,
             client: one.owner.id,
@@ -223,8 +224,8 @@ impl Directory {
                 .each_ref()
                 .map(|bytes| bytes.load(Ordering::Relaxed)),
             last_command: cell.last_command(),
-            driver: facts.driver.clone(),
-            driver_version: facts.driver_version.clone(),
+            driver: driver.name,
+            driver_version: driver.version,
             server_connection_id: facts.server_connection_id,
             mechanism: facts.mechanism,
             user: facts.user.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::attribution::{driver_row, driver_text};
 use super::client::ClientCell;
-use super::connection::ConnectionCell;
+use super::connection::{ConnectionCell, DriverName};
 use super::cursors::TransactionKey;
 use super::directory::Directory;
 use super::roles::Traits;
@@ -217,9 +217,13 @@ impl Recorder {
         let traits = Traits::of(metadata);
         let mut row = driver_row(metadata);
         {
+            let name = DriverName {
+                name: row.name.clone(),
+                version: row.version.clone(),
+            };
+            let name = self.client.shared(name);
             let mut facts = lock(&self.connection.facts);
-            facts.driver.clone_from(&row.name);
-            facts.driver_version.clone_from(&row.version);
+            facts.driver = Some(name);
             facts.traits = traits.with_authentication_of(facts.traits);
         }
         if row.name.is_empty() {

@@ -49,12 +49,13 @@ fn facts_of(cell: &ConnectionCell) -> Vec<Fact> {
     if state != State::Connecting {
         facts.push(Fact::Dialled(Duration::ZERO));
     }
-    if !known.driver.is_empty() {
+    let driver = known.driver();
+    if !driver.name.is_empty() {
         let key = known.owner.key.as_ref();
         let client = ClientMetadata {
             application: key.map_or_else(String::new, |key| key.app.to_string()),
-            driver_name: known.driver.clone(),
-            driver_version: known.driver_version.clone(),
+            driver_name: driver.name,
+            driver_version: driver.version,
             ..ClientMetadata::default()
         };
         facts.push(Fact::Introduced {
