@@ -10,7 +10,7 @@ help:
 	@echo "make setup   only install what tests and demo run on"
 	@echo
 	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 15 minutes (ROUNDS SECONDS ONLY SCENARIO)"
-	@echo "make soak                 5,000 connections of 500 instances for ten minutes, watched (MINUTES)"
+	@echo "make soak                 5,000 connections of 500 instances for ten minutes, watched (MINUTES MAX_CLIENTS)"
 	@echo "make bench-instructions   what looking costs in instructions; fails when it is 5 % more than agreed"
 
 setup:
@@ -36,7 +36,7 @@ bench:
 		$(if $(ONLY),--only '$(ONLY)') $(if $(SCENARIO),--scenario '$(SCENARIO)')
 
 soak:
-	@benches/soak/run $(if $(MINUTES),--minutes $(MINUTES))
+	@benches/soak/run $(if $(MINUTES),--minutes $(MINUTES)) $(if $(MAX_CLIENTS),--max-clients $(MAX_CLIENTS))
 
 bench-instructions:
 	@tests/setup/install valgrind
