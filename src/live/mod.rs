@@ -6,6 +6,7 @@
 //!
 //! Whoever moves bytes never waits for it: what finds no place in the channel is counted and lost.
 
+mod lag;
 mod picture;
 mod reconcile;
 
@@ -18,6 +19,7 @@ use tokio::sync::broadcast;
 
 pub use picture::{ClientCounts, ClientKey, MongoClientRow, PoolPicture};
 
+use self::lag::Lag;
 use self::picture::{Counted, Easel};
 use self::reconcile::Reconciler;
 use crate::clients::Directory;
@@ -70,6 +72,7 @@ pub struct Findings {
     incidents: Mutex<Vec<Arc<Incident>>>,
     news: broadcast::Sender<News>,
     easel: Easel,
+    lag: Lag,
     feed: Arc<Feed>,
 }
 
@@ -90,6 +93,11 @@ impl Findings {
     /// What is inferred about mongo clients, at most a second old at `now`. May block for a moment.
     pub fn pool_picture(&self, now: Timestamp) -> Arc<PoolPicture> {
         self.easel.look(now)
+    }
+
+    /// How far behind the traffic the thread was or is, at most, lately.
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        self.lag.at(now)
     }
 
     /// Entries that found no place.
@@ -120,6 +128,7 @@ fn channel_of(len: usize) -> (Arc<Feed>, Arc<Findings>, Reasoning) {
         incidents: Mutex::default(),
         news: broadcast::channel(NEWS_LEN).0,
         easel: Easel::default(),
+        lag: Lag::default(),
         feed: Arc::clone(&feed),
     });
     let reasoning = Reasoning {
@@ -187,11 +196,14 @@ impl Reasoning {
         let mut reconciler = Reconciler::default();
         let mut sampled_at = clock.now();
         let mut turned_at = sampled_at;
+        let mut waited = Duration::ZERO;
         loop {
-            if let Ok(entry) = self.receiver.recv_timeout(TURN) {
+            let received = self.receiver.recv_timeout(TURN);
+            let now = clock.now();
+            if let Ok(entry) = received {
+                waited = waited.max(now.since(entry.at));
                 sequencer.push(*entry);
             }
-            let now = clock.now();
             if now.since(turned_at) < TURN {
                 continue;
             }
@@ -227,6 +239,7 @@ impl Reasoning {
             }
             self.publish(&observer, news);
             self.findings.easel.paint(now, &observer, &mut counted);
+            self.findings.lag.looked(now, std::mem::take(&mut waited));
             if is_stopping {
                 if let Some(journal) = journal {
                     journal.close(until);

@@ -273,6 +273,9 @@ families! {
     OBSERVATIONS_LOST = Observer Counter prefixed!("observations_lost_total"), "observations",
         [],
         "Facts that did not reach the observer because it could not keep up; what it believes to be open is corrected within seconds.";
+    OBSERVER_LAG = Observer Gauge prefixed!("observer_lag_seconds"), "seconds",
+        [],
+        "Longest time for which an observation waited for the observer, in the last quarter to half of a minute.";
     JOURNAL_WRITTEN = Observer Counter prefixed!("journal_written_bytes_total"), "bytes",
         [],
         "Bytes written to the journal, where there is one.";

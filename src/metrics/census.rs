@@ -49,6 +49,8 @@ pub(super) fn census(
     sources.tally.show(families, &incidents, &names);
     let lost = sources.directory.observations_lost();
     families.add(&c::OBSERVATIONS_LOST, &[], float(lost));
+    let lag = sources.inference.lag(at);
+    families.add(&c::OBSERVER_LAG, &[], lag.as_secs_f64());
     health(families, &sources.health);
     let journal = sources.health.journal();
     let written = journal.map_or(0, JournalHealth::written_bytes);

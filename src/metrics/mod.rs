@@ -22,6 +22,7 @@ mod process;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use cost::Cost;
 pub use health::{AcceptFailure, Health};
@@ -67,6 +68,9 @@ pub trait Inference: fmt::Debug + Send + Sync {
 
     /// What is inferred about mongo clients, about a second old at most.
     fn pool_picture(&self, at: Timestamp) -> Arc<PoolPicture>;
+
+    /// How far behind the traffic whoever infers was lately.
+    fn lag(&self, at: Timestamp) -> Duration;
 }
 
 impl Inference for Findings {
@@ -76,6 +80,10 @@ impl Inference for Findings {
 
     fn pool_picture(&self, at: Timestamp) -> Arc<PoolPicture> {
         self.pool_picture(at)
+    }
+
+    fn lag(&self, at: Timestamp) -> Duration {
+        self.lag(at)
     }
 }
 

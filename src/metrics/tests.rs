@@ -36,6 +36,10 @@ impl Inference for Inferring {
     fn pool_picture(&self, _: Timestamp) -> Arc<PoolPicture> {
         Arc::clone(&self.picture)
     }
+
+    fn lag(&self, _: Timestamp) -> Duration {
+        Duration::from_millis(70)
+    }
 }
 
 /// An incident of these clients.
@@ -642,6 +646,7 @@ fn the_number_of_series_shows_in_the_next_exposition() {
     let second_text = exposition.render(second(4));
     assert!(second_text.contains(&format!("\npoolscope_exposed_series {series}\n")));
     assert!(second_text.contains("\npoolscope_scrape_duration_seconds_count 1\n"));
+    assert!(second_text.contains("\npoolscope_observer_lag_seconds 0.07\n"));
 }
 
 /// `config check` promises these numbers before there is anything to count.
