@@ -1,11 +1,12 @@
 //! The drivers on which other tests rely do what they are told, and their own counts make sense.
 
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    Agent, Driver, Mongod, MongodOptions, ReplicaSet, eventually, eventually_equal, now, tool,
+    Agent, Driver, Mongod, MongodOptions, ReplicaSet, eventually, eventually_equal, now, root, tool,
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -239,6 +240,17 @@ fn rust_does_as_told() {
 #[test]
 fn go_18_does_as_told() {
     check_driver(Driver::Go18);
+}
+
+#[test]
+fn the_go_agent_is_formatted() {
+    let output = Command::new(tool("go/package/usr/lib/go-1.19/bin/gofmt"))
+        .arg("-l")
+        .arg(root().join("tests/drivers/go"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
 }
 
 #[test]

@@ -397,6 +397,11 @@ fn rust_finds_no_difference() {
     check_driver(Driver::Rust);
 }
 
+#[test]
+fn go_18_finds_no_difference() {
+    check_driver(Driver::Go18);
+}
+
 /// Two hundred clients, each with its pool and its monitors, work side by side.
 #[test]
 fn two_hundred_clients_work_at_once() {
