@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::units::{Register, Unit};
-use super::{JITTER, Joiner, SETTLING, distance};
-use crate::connection::Role;
+use super::{JITTER, Joiner, SETTLING};
 use crate::pools::{MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;
 
@@ -42,7 +41,7 @@ impl Joiner<'_> {
         {
             return Some(holder.id);
         }
-        if self.is_undecided(unit) {
+        if self.is_undecided(unit, register) {
             return None;
         }
         let candidates = self
@@ -155,13 +154,9 @@ impl Joiner<'_> {
     }
 
     /// A monitor that has not shown itself yet may have been opened with it.
-    pub(super) fn is_undecided(&self, unit: &Unit) -> bool {
+    pub(super) fn is_undecided(&self, unit: &Unit, register: &Register) -> bool {
         !unit.lacks_monitors
             && self.at.since(unit.first) < SETTLING
-            && self.members().any(|one| {
-                one.found == Role::Unknown
-                    && !one.traits.lacks_monitors()
-                    && distance(one.opened_at, unit.first) < SETTLING
-            })
+            && register.has_unshown_near(unit.first)
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Joiner;
 use super::units::{Register, Unit};
+use crate::connection::Role;
 use crate::pools::MongoClientId;
 use crate::pools::sessions::CircleId;
 use crate::time::Timestamp;
@@ -33,7 +34,7 @@ impl Joiner<'_> {
             if at == unit.first && decided.is_none() {
                 *decided = match self.owner(unit, &register) {
                     Some(owner) => Some(owner),
-                    None if self.is_undecided(unit) => {
+                    None if self.is_undecided(unit, &register) => {
                         is_waiting = true;
                         None
                     }
@@ -53,6 +54,12 @@ impl Joiner<'_> {
 
     fn register(&mut self) -> Register {
         let mut register = Register::default();
+        // Thousands may wait for what time tells; each asks for those beside it.
+        let unshown = self
+            .members()
+            .filter(|one| one.found == Role::Unknown && !one.traits.lacks_monitors());
+        register.unshown = unshown.map(|one| one.opened_at).collect();
+        register.unshown.sort_unstable();
         for (circle, client) in std::mem::take(&mut self.household.circles) {
             let circle = self.household.sessions.root(circle);
             if self.clients.contains_key(&client) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::JITTER;
+use super::{JITTER, SETTLING, distance};
 use crate::pools::sessions::CircleId;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
@@ -39,9 +39,20 @@ pub(super) struct Register {
     pub(super) widths: BTreeMap<CircleId, usize>,
     /// When the newest connection of each was opened, up to the moment that is looked at.
     pub(super) newest: BTreeMap<MongoClientId, Timestamp>,
+    /// When connections were opened that may turn out to be monitors, in order.
+    pub(super) unshown: Vec<Timestamp>,
 }
 
 impl Register {
+    /// What may turn out to be a monitor was opened about `at`.
+    pub(super) fn has_unshown_near(&self, at: Timestamp) -> bool {
+        let first = self
+            .unshown
+            .partition_point(|other| *other < at && distance(*other, at) >= SETTLING);
+        let nearest = self.unshown.get(first);
+        nearest.is_some_and(|other| distance(*other, at) < SETTLING)
+    }
+
     /// Several connections carried sessions of this circle.
     pub(super) fn is_round(&self, circle: CircleId) -> bool {
         self.widths.get(&circle).is_some_and(|width| *width > 1)
