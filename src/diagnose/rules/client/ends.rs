@@ -6,7 +6,7 @@ use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
 use crate::detect::{CloseGroup, Signal, SignalKind};
-use crate::pools::Pools;
+use crate::pools::{Instance, Pools};
 use crate::time::Timestamp;
 
 /// A client that was made for a job is closed within this.
@@ -178,7 +178,7 @@ impl Farewell<'_> {
 }
 
 /// A process ended without closing anything.
-pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn app_crash(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
     if farewell.group.has_said_goodbye || !farewell.is_whole || farewell.still_busy > 0 {
         return None;
@@ -187,9 +187,16 @@ pub(super) fn app_crash(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
     let mut evidence = farewell.evidence();
     let mut against = Vec::new();
     let is_service = farewell.age >= SERVICE && farewell.load > 0;
+    // Several of PHP's are as many processes, each of which says goodbye when it is stopped.
+    let instance = farewell.signal.subject.instance;
+    let is_php = instance
+        .and_then(|id| pools.instance(id))
+        .is_some_and(Instance::is_php);
+    let are_processes = is_php && farewell.group.closed > 1;
+    let is_more = farewell.load > 1 || farewell.group.monitors > 0 || are_processes;
     let mut confidence: f64 = if farewell.group.in_flight > 0 {
         0.65
-    } else if is_service && (farewell.load > 1 || farewell.group.monitors > 0) {
+    } else if is_service && is_more {
         // It was at work until its last moment, and between two operations then.
         0.55
     } else {
