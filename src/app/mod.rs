@@ -10,6 +10,7 @@
 
 mod drain;
 mod herald;
+mod memory;
 mod source;
 
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ const DESCRIPTORS_RESERVED: usize = 192;
 
 /// Runs the proxy until a signal ends it. `warnings` are shown in the status.
 pub fn serve(config: Config, warnings: Vec<String>) -> anyhow::Result<()> {
+    memory::give_large_pieces_back();
     let control = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
