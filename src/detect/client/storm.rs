@@ -21,8 +21,9 @@ const BRIEF: Duration = Duration::from_secs(2);
 /// Brief connections in the window that are a storm.
 const OPENED_MIN: u64 = 25;
 
-/// Opened for each that was lost.
-const AMPLIFICATION_MIN: u64 = 3;
+/// Opened in the window for each that was lost. A driver whose server is gone looks for it twice a second, ten times in
+/// the window, and had a monitor and a pooled connection at least.
+const AMPLIFICATION_MIN: u64 = 6;
 
 /// Opened per second, compared with the time before.
 const OVER_BASELINE: f64 = 4.0;
@@ -45,6 +46,8 @@ const OPENS_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Storms {
     sources: BTreeMap<(IpAddr, UpstreamId), Source>,
+    /// All sources of an upstream taken together: of many, none may stand out.
+    together: BTreeMap<UpstreamId, Source>,
 }
 
 #[derive(Debug, Default)]
@@ -54,6 +57,8 @@ struct Source {
     brief: VecDeque<Timestamp>,
     /// When connections were lost that had lasted.
     lost: VecDeque<Timestamp>,
+    /// When a dial failed last.
+    failed_at: Option<Timestamp>,
     /// Brief connections a second, outside of storms.
     baseline: f64,
     looked_at: Timestamp,
@@ -79,7 +84,6 @@ impl Detector for Storms {
             return;
         };
         let key = (connection.peer.ip().to_canonical(), connection.upstream);
-        let lasted = entry.at.since(connection.opened_at);
         if !counts(connection) {
             return;
         }
@@ -88,25 +92,25 @@ impl Detector for Storms {
         }
         let source = self.sources.entry(key).or_default();
         source.instance = connection.instance.or(source.instance);
-        let queue = if lasted < BRIEF {
-            &mut source.brief
-        } else {
-            &mut source.lost
-        };
-        let place = queue.partition_point(|moment| *moment <= connection.opened_at);
-        if lasted < BRIEF {
-            queue.insert(place, connection.opened_at);
-        } else {
-            queue.push_back(entry.at);
-        }
-        if queue.len() > OPENS_MAX {
-            queue.pop_front();
-        }
+        source.count(connection, entry.at);
+        let together = self.together.entry(connection.upstream).or_default();
+        together.count(connection, entry.at);
     }
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         for ((_, upstream), source) in &mut self.sources {
             source.look(at, *upstream, pools, signals);
+        }
+        for (upstream, source) in &mut self.together {
+            let mut all = Vec::new();
+            source.look(at, *upstream, pools, &mut all);
+            let is_one_sources = self
+                .sources
+                .iter()
+                .any(|((_, of), source)| of == upstream && source.storm.is_some());
+            if !is_one_sources {
+                signals.append(&mut all);
+            }
         }
         self.sources.retain(|_, source| {
             source.storm.is_some()
@@ -139,6 +143,23 @@ fn is_clean(connection: &Connection) -> bool {
 }
 
 impl Source {
+    fn count(&mut self, connection: &Connection, ended_at: Timestamp) {
+        if connection.dial_failure.is_some() {
+            self.failed_at = Some(ended_at);
+        }
+        let is_brief = ended_at.since(connection.opened_at) < BRIEF;
+        let (queue, moment) = if is_brief {
+            (&mut self.brief, connection.opened_at)
+        } else {
+            (&mut self.lost, ended_at)
+        };
+        let place = queue.partition_point(|known| *known <= moment);
+        queue.insert(place, moment);
+        if queue.len() > OPENS_MAX {
+            queue.pop_front();
+        }
+    }
+
     fn look(
         &mut self,
         at: Timestamp,
@@ -153,10 +174,15 @@ impl Source {
         {
             self.brief.pop_front();
         }
-        while self
-            .lost
-            .front()
-            .is_some_and(|moment| at.since(*moment) > WINDOW * 3)
+        // For as long as dials fail, what was lost is still to be replaced.
+        let is_failing = self
+            .failed_at
+            .is_some_and(|failed| at.since(failed) <= WINDOW);
+        while !is_failing
+            && self
+                .lost
+                .front()
+                .is_some_and(|moment| at.since(*moment) > WINDOW * 3)
         {
             self.lost.pop_front();
         }
