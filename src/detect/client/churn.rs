@@ -46,12 +46,20 @@ const OVER_AFTER: Duration = Duration::from_secs(15);
 /// A connection of which nothing was heard for so long lies idle, and a pool would have used it.
 const IDLE: Duration = Duration::from_millis(50);
 
+/// Counters are told once a second: what connections did at a moment is known after this.
+const KNOWN_AFTER: Duration = Duration::from_millis(1200);
+
+/// Connections that wait for that; of more, some are not looked at.
+const FRESH_MAX: usize = 1024;
+
 /// Needless connections of one instance that are remembered: the newest.
 const NEEDLESS_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 pub(super) struct Churn {
     episodes: BTreeMap<InstanceId, Episode>,
+    /// Connections that came a moment ago.
+    fresh: VecDeque<ConnectionId>,
     /// Connections that came while others of the same process lay idle.
     needless: BTreeMap<InstanceId, VecDeque<ConnectionId>>,
 }
@@ -92,21 +100,15 @@ impl Detector for Churn {
         let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
-        let Some(instance) = connection.instance else {
-            return;
-        };
-        if !is_of_a_client(connection) || !is_needless(connection, instance, pools) {
-            return;
+        let instance = connection.instance.and_then(|id| pools.instance(id));
+        let lacks_monitors = connection.has_legacy_pool || instance.is_some_and(Instance::is_php);
+        if lacks_monitors && is_of_a_client(connection) && self.fresh.len() < FRESH_MAX {
+            self.fresh.push_back(connection.id);
         }
-        make_room(&mut self.needless, instance);
-        let needless = self.needless.entry(instance).or_default();
-        if needless.len() >= NEEDLESS_MAX {
-            needless.pop_front();
-        }
-        needless.push_back(connection.id);
     }
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        self.look_at_fresh(at, pools);
         for (instance, count) in self.count(at, pools) {
             let known = self.episodes.contains_key(&instance);
             if !known && !count.is_churn() {
@@ -164,6 +166,32 @@ impl Detector for Churn {
 }
 
 impl Churn {
+    /// Looks at connections once what their siblings did when they came is known.
+    fn look_at_fresh(&mut self, at: Timestamp, pools: &Pools) {
+        while let Some(connection) = self.fresh.front().copied() {
+            let known = pools.connection(connection);
+            if known.is_some_and(|known| at.since(known.opened_at) < KNOWN_AFTER) {
+                return;
+            }
+            self.fresh.pop_front();
+            let Some(connection) = known else {
+                continue;
+            };
+            let Some(instance) = connection.instance else {
+                continue;
+            };
+            if !is_needless(connection, instance, pools) {
+                continue;
+            }
+            make_room(&mut self.needless, instance);
+            let needless = self.needless.entry(instance).or_default();
+            if needless.len() >= NEEDLESS_MAX {
+                needless.pop_front();
+            }
+            needless.push_back(connection.id);
+        }
+    }
+
     fn count(&self, at: Timestamp, pools: &Pools) -> BTreeMap<InstanceId, Count> {
         let mut counts: BTreeMap<InstanceId, Count> = BTreeMap::new();
         let made = || {
@@ -289,20 +317,19 @@ impl Count {
     }
 }
 
-/// It came while a connection of the same process had done its work and lay idle, and no monitor is there that would
-/// tell clients apart. A process counts its request ids through all of them; those of PHP have one each.
+/// It came while a connection of the same process had done its work and lay idle, to be used no more, and no monitor is
+/// there that would tell clients apart. A pool that grows uses what it has: everything is at work when it dials. A
+/// process counts its request ids through all of them; those of PHP have one each.
 fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> bool {
     let is_php = pools.instance(instance).is_some_and(Instance::is_php);
     let is_counted = connection.has_legacy_pool && connection.numbering.is_counted();
-    if !is_counted && !is_php {
-        return false;
-    }
     let since = connection.opened_at;
     // A process takes its time to start.
     let idle = if is_php { RIPE } else { IDLE };
     let mut has_idle = false;
     for other in pools.connections() {
-        if other.id == connection.id || !is_own(other, instance) || !other.is_open() {
+        let is_before = other.opened_at < since && other.id != connection.id;
+        if !is_before || !is_own(other, instance) || !other.is_open() {
             continue;
         }
         if other.numbering != connection.numbering {
