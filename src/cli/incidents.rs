@@ -203,11 +203,15 @@ fn log(logged: &api::Logged) -> String {
     } else {
         format!("; {} more operations never call back", logged.hanging)
     };
+    let times = if logged.failed == 0 {
+        "only if operations were still queued,".to_owned()
+    } else {
+        format!("about {}", plural(logged.failed, "time"))
+    };
     let said = format!(
-        "\"{}\" in the log of {}, about {} between {} and {}{hanging}",
+        "\"{}\" in the log of {}, {times} between {} and {}{hanging}",
         safe(&logged.message),
         client(&logged.client),
-        plural(logged.failed, "time"),
         clock(&logged.from),
         clock(&logged.until),
     );

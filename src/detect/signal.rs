@@ -99,6 +99,8 @@ pub enum SignalKind {
         is_alive: Option<bool>,
         /// It had Node's legacy pool.
         is_legacy: bool,
+        /// It had logical sessions, which a client that is closed in good order ends.
+        had_sessions: bool,
     },
     /// Connections were closed one after the other at the same age without a byte.
     EqualIdleAge {

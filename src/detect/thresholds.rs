@@ -159,6 +159,9 @@ pub(super) const TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// Time-outs are set in steps of this.
 pub(super) const SETTING_STEP_MS: u32 = 100;
 
+/// They seem early by at most so much: a busy relay reads a request later than it was written.
+pub(super) const SETTING_EARLY_MS: u32 = 5;
+
 /// And come late by at most so much.
 pub(super) const SETTING_LATE_MS: u32 = 60;
 

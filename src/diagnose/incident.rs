@@ -74,7 +74,8 @@ pub struct Logged {
     pub from: Timestamp,
     /// Until when.
     pub until: Timestamp,
-    /// About how many operations fail with it.
+    /// About how many operations fail with it, where the wire tells; after a forced close 1 stands for whatever was in
+    /// the queue, and 0 for a queue that was probably empty.
     pub failed: u64,
     /// How many were written and will never call back.
     pub hanging: u64,

@@ -71,6 +71,9 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
     if has_own_cause || !is_possible || group.has_said_goodbye {
         return None;
     }
+    // What was written hangs, and a pool of full size writes at once whatever it is handed. Only a pool that was still
+    // growing, or one that had nothing under way, had operations in its queue.
+    let had_queue = group.requests_lost == 0 || group.in_handshake > 0;
     // A relayed connection ends when the server has noticed, too: the close may lie before it.
     Some(Logged {
         message: MESSAGE.to_owned(),
@@ -78,7 +81,7 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
         wire_at: signal.at,
         from: signal.at - AT_ONCE * 2,
         until: signal.at + group.span + AT_ONCE,
-        failed: group.requests_lost.max(1),
+        failed: u64::from(had_queue),
         hanging: group.requests_lost,
         trigger: DestroyTrigger::ForcedClose.label().to_owned(),
     })

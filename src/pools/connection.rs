@@ -256,6 +256,11 @@ impl Connection {
         stood_at.unwrap_or(self.opened_at)
     }
 
+    /// It carried logical sessions.
+    pub const fn has_sessions(&self) -> bool {
+        self.circle.is_some()
+    }
+
     /// It belongs to a pool, as far as that is found.
     pub fn is_pooled(&self) -> bool {
         self.sibling().is_pooled(self.found)

@@ -288,6 +288,11 @@ impl Pools {
         households.flat_map(|household| household.session_uses(&self.connections))
     }
 
+    /// When a dial on behalf of an address failed last, within the last quarter of an hour.
+    pub fn tried_at(&self, address: IpAddr) -> Option<Timestamp> {
+        self.tried.get(&address).copied()
+    }
+
     /// A client instance.
     pub fn instance(&self, id: InstanceId) -> Option<&Instance> {
         self.instances.get(&id)

@@ -32,6 +32,15 @@ const AFTER_DIAL: Duration = Duration::from_millis(500);
 /// A request without a reply for so long when its connection is closed by the client: a socket time-out.
 const TIMED_OUT: Duration = Duration::from_millis(500);
 
+/// Time-outs are set in steps of this.
+const SETTING_STEP_MS: u128 = 100;
+
+/// Moments of a relayed connection may be off by so much.
+const EARLY: Duration = Duration::from_millis(15);
+
+/// Dials to the members of a set that belong to one search for its primary.
+const ROUND: Duration = Duration::from_millis(400);
+
 /// Silent for so long, a client that retries every second has given up.
 const SILENT: Duration = Duration::from_secs(8);
 
@@ -61,13 +70,25 @@ struct Loss {
     is_by_server: bool,
     /// The last attempt to dial, failed ones included.
     dialled_at: Option<Timestamp>,
-    /// Requests unanswered on them.
+    /// The time-out by which the first of them was closed, where it was one.
+    time_out: Duration,
+    /// When members of the set were dialled first since.
+    searched_at: Option<Timestamp>,
+    /// Requests unanswered on them, which the driver queues again.
     requests: u64,
+    /// Requests on those that the client closed before their time: they went down with the pool.
+    hanging: u64,
     closed: u64,
     is_told: bool,
     /// Somebody reached the server again.
     back_at: Option<Timestamp>,
     wedged_told_at: Option<Timestamp>,
+}
+
+/// A time-out as it was set, by when it struck.
+fn step_below(age: Duration) -> Duration {
+    let steps = age.as_millis() / SETTING_STEP_MS;
+    Duration::from_millis(u64::try_from(steps * SETTING_STEP_MS).unwrap_or(u64::MAX))
 }
 
 impl Detector for Legacy {
@@ -123,12 +144,21 @@ impl Client {
             if at.since(loss.last_at) <= TOGETHER && !is_in_handshake {
                 loss.last_at = at;
                 loss.closed += 1;
-                loss.requests += u64::from(connection.last.in_flight);
+                let requests = u64::from(connection.last.in_flight);
+                let is_early = !loss.is_by_server
+                    && end.ending.initiator == Initiator::Client
+                    && connection.idle_age(at) + EARLY < loss.time_out;
+                if is_early {
+                    loss.hanging += requests;
+                } else {
+                    loss.requests += requests;
+                }
                 return;
             }
         }
         if !(is_by_server || is_timed_out)
             || is_in_handshake
+            || connection.last.operations == 0
             || connection.said_goodbye_at.is_some()
         {
             return;
@@ -139,7 +169,10 @@ impl Client {
             last_at: at,
             is_by_server,
             dialled_at: None,
+            time_out: step_below(connection.idle_age(at)),
+            searched_at: None,
             requests: u64::from(connection.last.in_flight),
+            hanging: 0,
             closed: 1,
             is_told: false,
             back_at: None,
@@ -160,13 +193,20 @@ impl Client {
             return;
         };
         loss.dialled_at = loss.dialled_at.max(Some(connection.opened_at));
+        // It reached the server itself; whether it stays, time tells.
+        loss.back_at = loss.back_at.or(connection.dialled_at);
         let set = |id| pools.upstream(id).and_then(|upstream| upstream.set_name());
         let is_successor = connection.upstream != loss.upstream
             && set(loss.upstream).is_some()
             && set(loss.upstream) == set(connection.upstream);
         let is_due = at.since(loss.began_at) < SUCCESSION && loss.closed > 0;
-        // Members are also dialled again while nobody was elected; the message comes with the last of these.
         if !is_successor || !is_due {
+            return;
+        }
+        // The first search finds the old server and destroys it, half a second before it dials where the client had
+        // given the server up itself; later searches find nothing more of it.
+        let searched_at = *loss.searched_at.get_or_insert(at);
+        if at.since(searched_at) > ROUND {
             return;
         }
         loss.is_told = true;
@@ -220,6 +260,10 @@ impl Client {
             return;
         }
         let upstream = pools.upstream(loss.upstream);
+        // Dials that failed introduced nobody: they are known by their address alone.
+        let address = pools.instance(instance).map(|own| own.address);
+        let failed_at = address.and_then(|address| pools.tried_at(address));
+        let failed_at = failed_at.filter(|tried| *tried > loss.began_at);
         let last_try = loss
             .dialled_at
             .map_or(loss.last_at, |tried| tried.max(loss.last_at));
@@ -238,7 +282,7 @@ impl Client {
                     from: loss.began_at,
                     until: loss.last_at + AFTER_DIAL,
                     failed: loss.requests,
-                    hanging: 0,
+                    hanging: loss.hanging,
                 }),
             ));
         }
@@ -251,7 +295,10 @@ impl Client {
             .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
         loss.back_at = loss.back_at.or(reached);
         let back_at = loss.back_at;
-        let is_silent = back_at.is_some_and(|back| at.since(back) >= SILENT) && silent >= SILENT;
+        let is_back = back_at.is_some_and(|back| at.since(back) >= SILENT);
+        // It tried, in vain, and tries no more, although nobody has seen the server again.
+        let gave_up = is_single && failed_at.is_some_and(|tried| at.since(tried) >= SILENT);
+        let is_silent = (is_back || gave_up) && silent >= SILENT;
         let is_due = loss
             .wedged_told_at
             .is_none_or(|told| at.since(told) >= SILENT);

@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::super::Detector;
 use super::heard::Heard;
 use super::thresholds::{
-    AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_LATE_MS, SETTING_STEP_MS,
-    SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD, TOLD_EVERY,
+    AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_EARLY_MS, SETTING_LATE_MS,
+    SETTING_STEP_MS, SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD, TOLD_EVERY,
 };
 use super::{Signal, SignalKind, Subject, is_of_a_client};
 use crate::connection::{Initiator, Manner, Role};
@@ -147,6 +147,12 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
         end.at.since(since.max(last.from_server_at))
     });
     let idle = connection.idle_age(end.at);
+    // Node's timer begins again with each write, and its legacy pool writes on while it waits.
+    let waited = if is_legacy(connection, pools) {
+        waited.min(idle)
+    } else {
+        waited
+    };
     let in_flight = end.was_in_flight();
     let is_reset = matches!(end.ending.manner, Manner::Reset | Manner::TimedOut);
     let (way, age) = match end.ending.initiator {
@@ -182,9 +188,10 @@ fn aged(connection: &Connection, pools: &Pools) -> Option<Aged> {
     })
 }
 
-/// Settings are round; timers are late by some milliseconds.
+/// Settings are round; timers are late by some milliseconds. What was written is seen a little later than it was.
 const fn is_setting(age: Duration) -> bool {
-    age.as_secs() > 0 && age.subsec_millis() % SETTING_STEP_MS <= SETTING_LATE_MS
+    age.as_secs() > 0
+        && (age.subsec_millis() + SETTING_EARLY_MS) % SETTING_STEP_MS <= SETTING_LATE_MS
 }
 
 fn is_legacy(connection: &Connection, pools: &Pools) -> bool {

@@ -182,6 +182,7 @@ impl Watch {
                     signal,
                     trail: Trail::of(scope.closed.iter().copied()),
                     closed: scope.closed.iter().map(|closed| closed.id).collect(),
+                    is_merely_reset: scope.is_merely_reset(&burst, instance, pools),
                     is_followed: false,
                 });
             }

@@ -183,9 +183,7 @@ impl Scope<'_> {
         if is_orderly || !(self.is_whole() && has_worked || is_cut) {
             return None;
         }
-        let is_reset =
-            !group.has_said_goodbye && group.closed >= 2 && group.resets * 4 >= group.closed * 3;
-        let is_after_trouble = is_reset
+        let is_after_trouble = self.is_reset(burst)
             || was_troubled(pools, instance, burst.began_at)
             || self.was_given_up(burst, instance, pools);
         Some(Signal {
@@ -206,9 +204,29 @@ impl Scope<'_> {
                 is_replaced: false,
                 is_alive: self.is_alive(&group, pools),
                 is_legacy: self.closed.iter().any(|closed| closed.has_legacy_pool),
+                had_sessions: self.closed.iter().any(|closed| closed.has_sessions()),
                 group,
             },
         })
+    }
+
+    /// Nearly all of it was reset.
+    pub(super) fn is_reset(&self, burst: &Burst) -> bool {
+        let group = self.group(burst);
+        !group.has_said_goodbye && group.closed >= 2 && group.resets * 4 >= group.closed * 3
+    }
+
+    /// Nothing but resets speaks of trouble before it.
+    pub(super) fn is_merely_reset(
+        &self,
+        burst: &Burst,
+        instance: InstanceId,
+        pools: &Pools,
+    ) -> bool {
+        self.is_reset(burst)
+            && self.is_whole()
+            && !was_troubled(pools, instance, burst.began_at)
+            && !self.was_given_up(burst, instance, pools)
     }
 
     /// Whether the process lives, as far as its other connections tell.

@@ -10,6 +10,9 @@ use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::ConnectionId;
 
+/// A driver whose connections were reset dials within this; the legacy pool waits for a second.
+const REDIAL: Duration = Duration::from_millis(1300);
+
 /// A finding that may have to be told again.
 #[derive(Debug)]
 pub(super) struct Told {
@@ -18,6 +21,8 @@ pub(super) struct Told {
     /// How far its process had counted.
     pub(super) trail: Option<Trail>,
     pub(super) closed: BTreeSet<ConnectionId>,
+    /// All that speaks of trouble before it is that the connections were reset from the client's side.
+    pub(super) is_merely_reset: bool,
     /// Whether its process goes on is known from what was opened since.
     pub(super) is_followed: bool,
 }
@@ -55,6 +60,7 @@ impl Told {
         let SignalKind::ClientClosed {
             is_replaced,
             is_alive,
+            is_after_trouble,
             ..
         } = &mut self.signal.kind
         else {
@@ -77,6 +83,9 @@ impl Told {
         };
         self.is_followed = true;
         *is_replaced |= !goes_on;
+        if std::mem::take(&mut self.is_merely_reset) && !goes_on {
+            *is_after_trouble = false;
+        }
         *is_alive = Some(goes_on);
         true
     }
@@ -110,6 +119,15 @@ impl Told {
                         && other.first_seen + ROLLOUT > began_at
                 });
                 is_news |= *is_replaced;
+            }
+            // The kernel resets what a dead process had not read. A living one would have dialled again.
+            if self.is_merely_reset && at.since(began_at) >= REDIAL {
+                self.is_merely_reset = false;
+                let has_dialled = pools.connections().any(|fresh| {
+                    fresh.peer.ip().to_canonical() == own.address && fresh.opened_at >= began_at
+                });
+                *is_after_trouble = has_dialled;
+                is_news |= !has_dialled;
             }
             if !*is_after_trouble && at.since(began_at) < Duration::from_secs(3) {
                 *is_after_trouble = was_troubled(pools, instance, began_at);

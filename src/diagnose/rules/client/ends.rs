@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
-use crate::detect::{CloseGroup, Signal, SignalKind};
+use crate::detect::{CloseGroup, DestroyTrigger, Signal, SignalKind};
 use crate::pools::{Instance, Pools};
 use crate::time::Timestamp;
 
@@ -29,6 +29,9 @@ struct Farewell<'a> {
     is_replaced: bool,
     is_alive: Option<bool>,
     is_legacy: bool,
+    had_sessions: bool,
+    /// Its connections were closed because their requests took too long.
+    is_timed_out: bool,
     /// Clients that ended alike, this one included.
     times: u64,
 }
@@ -49,6 +52,7 @@ fn farewell(case: &Case) -> Option<Farewell<'_>> {
                 is_replaced,
                 is_alive,
                 is_legacy,
+                had_sessions,
             } = &signal.kind
             else {
                 return None;
@@ -65,6 +69,8 @@ fn farewell(case: &Case) -> Option<Farewell<'_>> {
                 is_replaced: *is_replaced,
                 is_alive: *is_alive,
                 is_legacy: *is_legacy,
+                had_sessions: *had_sessions,
+                is_timed_out: false,
                 times: 1,
             })
         })
@@ -80,11 +86,33 @@ fn farewell(case: &Case) -> Option<Farewell<'_>> {
     } else {
         first.is_alive
     };
+    let instance = first.signal.subject.instance;
+    let is_timed_out = case
+        .signals()
+        .iter()
+        .filter(|other| other.subject.instance == instance)
+        .any(|other| tells_of_time_out(&other.kind));
     Some(Farewell {
         is_alive,
+        is_timed_out,
         times,
         ..first
     })
+}
+
+const fn tells_of_time_out(kind: &SignalKind) -> bool {
+    if let SignalKind::EqualIdleAge {
+        by_server,
+        in_flight,
+        ..
+    } = kind
+    {
+        return !*by_server && *in_flight > 0;
+    }
+    if let SignalKind::PoolDestroyed(destroyed) = kind {
+        return matches!(destroyed.trigger, DestroyTrigger::RepeatedTimeouts);
+    }
+    false
 }
 
 impl Farewell<'_> {
@@ -159,8 +187,15 @@ impl Farewell<'_> {
         evidence: Vec<Evidence>,
         against: Vec<Evidence>,
     ) -> Opinion {
-        let ceiling = if self.is_after_trouble { 0.3 } else { 0.95 };
+        let is_consequence = self.is_after_trouble || self.is_timed_out;
+        let ceiling = if is_consequence { 0.3 } else { 0.95 };
         let mut against = against;
+        if self.is_timed_out {
+            against.push(note(
+                self.signal.at,
+                "its connections were closed at one age, with requests unanswered: they timed out",
+            ));
+        }
         if self.is_after_trouble {
             against.push(note(
                 self.signal.at,
@@ -193,11 +228,15 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Op
         .and_then(|id| pools.instance(id))
         .is_some_and(Instance::is_php);
     let are_processes = is_php && farewell.group.closed > 1;
-    let is_more = farewell.load > 1 || farewell.group.monitors > 0 || are_processes;
+    let is_more = farewell.load > 1
+        || farewell.group.monitors > 0
+        || are_processes
+        || farewell.had_sessions && !is_php;
     let mut confidence: f64 = if farewell.group.in_flight > 0 {
         0.65
     } else if is_service && is_more {
-        // It was at work until its last moment, and between two operations then.
+        // It was at work until its last moment, and between two operations then. A driver that closes a client ends its
+        // sessions.
         0.55
     } else {
         0.3

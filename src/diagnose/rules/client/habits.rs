@@ -160,15 +160,28 @@ pub(super) fn wedged_client(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
                 silent.as_secs_f64()
             ),
         ),
-        fact(
-            signal.at,
-            others_back,
-            format!("{others_back} other clients came back meanwhile"),
-        ),
+        if others_back > 0 {
+            fact(
+                signal.at,
+                others_back,
+                format!("{others_back} other clients came back meanwhile"),
+            )
+        } else {
+            note(
+                signal.at,
+                "nobody else shows whether the server is back, but a pool that has not given up dials on",
+            )
+        },
         note(
             signal.at,
             "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
         ),
     ];
-    Some(opinion(Cause::WedgedClient, 0.85, signal.seen_at, evidence))
+    let confidence = if others_back > 0 { 0.85 } else { 0.65 };
+    Some(opinion(
+        Cause::WedgedClient,
+        confidence,
+        signal.seen_at,
+        evidence,
+    ))
 }

@@ -42,3 +42,6 @@ fn note(at: Timestamp, text: impl Into<String>) -> Evidence {
         count: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use super::{
     Case, SignalKind, cuts, dialled_at_once, fact, heard_since, hello_since, note, refused,
     restarted, seconds,
 };
-use crate::detect::Signal;
+use crate::detect::{DestroyTrigger, Signal};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
@@ -237,7 +237,12 @@ pub(super) fn socket_timeout(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
             format!("the server answered on {others} other connections meanwhile"),
         ));
     } else {
-        confidence = confidence.min(0.3);
+        // A pool that gave up for its time-outs leaves nobody who would ask the server.
+        let gave_up = case.kinds().any(|kind| {
+            matches!(kind, SignalKind::PoolDestroyed(destroyed)
+                if destroyed.trigger == DestroyTrigger::RepeatedTimeouts)
+        });
+        confidence = confidence.min(if gave_up { 0.6 } else { 0.3 });
         against.push(note(
             first.signal.at,
             "nothing shows that the server was able to answer",

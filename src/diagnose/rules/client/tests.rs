@@ -1,0 +1,243 @@
+use std::time::Duration;
+
+use super::super::super::{Case, Cause};
+use super::RULES;
+use crate::detect::{CloseGroup, Signal, SignalKind, Subject};
+use crate::pools::{InstanceId, Pools};
+use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
+
+const AT: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
+
+fn signal(kind: SignalKind) -> Signal {
+    Signal {
+        at: AT,
+        seen_at: AT,
+        subject: Subject {
+            upstream: UpstreamId(0),
+            instance: Some(InstanceId(1)),
+            mongo_client: None,
+        },
+        kind,
+    }
+}
+
+/// Every opinion of the rules of this floor that is worth naming, the best first.
+fn opinions(kinds: Vec<SignalKind>) -> Vec<(Cause, f64)> {
+    let mut case = Case::default();
+    for kind in kinds {
+        case.add(signal(kind));
+    }
+    let pools = Pools::new(Vec::new());
+    let mut all: Vec<(Cause, f64)> = RULES
+        .iter()
+        .filter_map(|rule| rule(&case, &pools, AT))
+        .map(|opinion| (opinion.cause, opinion.confidence))
+        .collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    all
+}
+
+fn best(kinds: Vec<SignalKind>) -> Option<Cause> {
+    let (cause, confidence) = *opinions(kinds).first()?;
+    (confidence >= 0.5).then_some(cause)
+}
+
+/// What is said of a client that ended its connections.
+struct Farewell {
+    in_flight: u64,
+    monitors: u64,
+    says_goodbye: bool,
+    still_busy: u64,
+    load: u64,
+    age: Duration,
+    is_after_trouble: bool,
+    is_alive: Option<bool>,
+    is_legacy: bool,
+}
+
+/// A busy service of four connections and two monitors that was there for a minute.
+const SERVICE: Farewell = Farewell {
+    in_flight: 3,
+    monitors: 2,
+    says_goodbye: false,
+    still_busy: 0,
+    load: 4,
+    age: Duration::from_mins(1),
+    is_after_trouble: false,
+    is_alive: None,
+    is_legacy: false,
+};
+
+impl Farewell {
+    fn told(self) -> SignalKind {
+        SignalKind::ClientClosed {
+            group: CloseGroup {
+                closed: 4 + self.monitors,
+                of: 4 + self.monitors,
+                monitors: self.monitors,
+                in_flight: self.in_flight,
+                requests_lost: self.in_flight,
+                has_said_goodbye: self.says_goodbye,
+                span: Duration::from_millis(5),
+                ..CloseGroup::default()
+            },
+            is_whole: true,
+            still_busy: self.still_busy,
+            transactions: 0,
+            load: self.load,
+            age: self.age,
+            is_after_trouble: self.is_after_trouble,
+            is_replaced: false,
+            is_alive: self.is_alive,
+            is_legacy: self.is_legacy,
+            had_sessions: false,
+        }
+    }
+}
+
+#[test]
+fn a_client_cut_in_the_middle_of_its_work_is_a_process_that_died() {
+    assert_eq!(best(vec![SERVICE.told()]), Some(Cause::AppCrash));
+    let replaced = Farewell {
+        is_alive: Some(false),
+        ..SERVICE
+    };
+    assert_eq!(best(vec![replaced.told()]), Some(Cause::AppCrash));
+}
+
+#[test]
+fn between_two_operations_a_busy_process_may_die_too() {
+    let between = Farewell {
+        in_flight: 0,
+        ..SERVICE
+    };
+    assert_eq!(best(vec![between.told()]), Some(Cause::AppCrash));
+}
+
+#[test]
+fn a_process_that_lives_on_tore_its_pool_down() {
+    for says_goodbye in [false, true] {
+        let closed = Farewell {
+            is_alive: Some(true),
+            says_goodbye,
+            ..SERVICE
+        };
+        assert_eq!(best(vec![closed.told()]), Some(Cause::DriverPoolDestroyed));
+    }
+}
+
+#[test]
+fn a_goodbye_is_no_crash() {
+    let closed = Farewell {
+        says_goodbye: true,
+        ..SERVICE
+    };
+    assert!(
+        opinions(vec![closed.told()])
+            .iter()
+            .all(|(cause, _)| *cause != Cause::AppCrash)
+    );
+}
+
+#[test]
+fn a_short_lived_client_that_leaves_work_behind_was_not_awaited() {
+    let job = Farewell {
+        says_goodbye: true,
+        in_flight: 0,
+        still_busy: 3,
+        age: Duration::from_millis(700),
+        ..SERVICE
+    };
+    assert_eq!(best(vec![job.told()]), Some(Cause::UnhandledAsyncCleanup));
+}
+
+#[test]
+fn what_clients_do_in_trouble_is_not_their_own_doing() {
+    let aftermath = Farewell {
+        is_after_trouble: true,
+        is_alive: Some(true),
+        ..SERVICE
+    };
+    assert_eq!(best(vec![aftermath.told()]), None);
+}
+
+#[test]
+fn a_client_whose_requests_timed_out_neither_died_nor_closed() {
+    let timed_out = SignalKind::EqualIdleAge {
+        age: Duration::from_millis(1500),
+        spread: Duration::from_millis(4),
+        closed: 4,
+        in_flight: 4,
+        by_server: false,
+        at_first_use: false,
+        pauses: None,
+        is_unacknowledged: false,
+    };
+    assert_eq!(best(vec![SERVICE.told(), timed_out]), None);
+}
+
+#[test]
+fn an_idle_script_that_ends_without_a_word_alarms_nobody() {
+    let script = Farewell {
+        in_flight: 0,
+        load: 1,
+        monitors: 0,
+        age: Duration::from_millis(800),
+        ..SERVICE
+    };
+    assert_eq!(best(vec![script.told()]), None);
+}
+
+#[test]
+fn a_legacy_pool_that_grew_when_it_went_had_a_queue() {
+    let growing = |in_handshake| {
+        let mut kind = Farewell {
+            in_flight: 0,
+            monitors: 0,
+            is_legacy: true,
+            is_alive: Some(true),
+            ..SERVICE
+        }
+        .told();
+        if let SignalKind::ClientClosed { group, .. } = &mut kind {
+            group.in_handshake = in_handshake;
+        }
+        let all = opinions(vec![kind]);
+        let found = all
+            .iter()
+            .find(|(cause, _)| *cause == Cause::DriverPoolDestroyed);
+        found.map(|(_, confidence)| *confidence).unwrap()
+    };
+    assert!(growing(0) >= 0.5);
+    assert!(growing(1) > growing(0));
+}
+
+#[test]
+fn processes_that_come_while_others_leave_are_a_deployment() {
+    let came = SignalKind::InstanceAppeared { others: 1 };
+    let left = SignalKind::InstanceGone {
+        has_said_goodbye: true,
+        in_flight: 0,
+        others: 1,
+    };
+    assert_eq!(best(vec![came.clone(), left.clone()]), Some(Cause::Deploy));
+    assert_eq!(best(vec![came]), Some(Cause::ScaleOut));
+    assert_eq!(best(vec![left]), None);
+    // The first process of an application is nothing to tell of.
+    assert_eq!(best(vec![SignalKind::InstanceAppeared { others: 0 }]), None);
+}
+
+#[test]
+fn a_client_that_stays_away_is_surer_when_others_came_back() {
+    let silent = |others_back| {
+        let all = opinions(vec![SignalKind::SilentAfterTrouble {
+            silent: Duration::from_secs(9),
+            others_back,
+        }]);
+        assert_eq!(all[0].0, Cause::WedgedClient);
+        all[0].1
+    };
+    assert!(silent(0) >= 0.5);
+    assert!(silent(2) > silent(0));
+}
