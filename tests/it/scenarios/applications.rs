@@ -157,11 +157,10 @@ pub(super) fn unawaited(stage: &mut Stage) {
     for job in 0..3 {
         stage.open(app, &pool_option(stage.driver, POOL));
         stage.warm_up(app, POOL);
-        let count = under_way_at_a_close(stage.driver, 6 * POOL);
         let agent = &mut stage.apps[app].agent;
         agent.submit(json!({
             "do": "run", "name": "app", "operation": "sleep", "args": { "milliseconds": 400 },
-            "count": count, "concurrency": count,
+            "count": 24, "concurrency": 24,
         }));
         stage.steady(Duration::from_millis(100));
         if job == 0 {
