@@ -1,6 +1,6 @@
 # What people type. Everything that is missing is installed into .tools/ first, by tests/setup/install.
 
-.PHONY: help test scenarios demo lint setup bench bench-instructions soak
+.PHONY: help test scenarios demo lint setup bench bench-instructions scale soak
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
@@ -11,6 +11,7 @@ help:
 	@echo
 	@echo "make bench                beside HAProxy, nginx, Envoy and no proxy; 15 minutes (ROUNDS SECONDS ONLY SCENARIO)"
 	@echo "make soak                 5,000 connections of 500 instances for ten minutes, watched (MINUTES MAX_CLIENTS)"
+	@echo "make scale                what it costs by size, and what a fleet means for Prometheus; eight minutes"
 	@echo "make bench-instructions   what looking costs in instructions; fails when it is 5 % more than agreed"
 
 setup:
@@ -34,6 +35,9 @@ bench:
 	@tests/setup/install haproxy nginx envoy
 	@benches/compare/run $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(ONLY),--only '$(ONLY)') $(if $(SCENARIO),--scenario '$(SCENARIO)')
+
+scale:
+	@benches/scale/run
 
 soak:
 	@benches/soak/run $(if $(MINUTES),--minutes $(MINUTES)) $(if $(MAX_CLIENTS),--max-clients $(MAX_CLIENTS))

@@ -31,6 +31,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use poolscope::clients::Recorder;
+use poolscope::observer::Observer;
+use poolscope::time::Timestamp;
+use poolscope::timeline::Entry;
 use poolscope::wire::Compressor;
 
 use traffic::{Exchanged, Followed};
@@ -44,31 +47,44 @@ const WORKLOAD_FLAG: &str = "--workload";
 /// Something to count.
 struct Workload {
     name: &'static str,
-    make: fn() -> Exchanged,
-    /// Exchanges counted together, so that what happens only now and then has its share.
+    work: Work,
+    /// Exchanges or connections counted together, so that what happens only now and then has its share.
     repeats: u64,
+}
+
+enum Work {
+    /// An exchange passes on an open connection.
+    Exchange(fn() -> Exchanged),
+    /// The observer is told of connections that one instance opens in a row. What looks at all of them for each shows
+    /// itself here.
+    Burst,
 }
 
 const WORKLOADS: &[Workload] = &[
     Workload {
         name: "ping",
-        make: traffic::ping,
+        work: Work::Exchange(traffic::ping),
         repeats: 100,
     },
     Workload {
         name: "find_1k",
-        make: || traffic::find(1024),
+        work: Work::Exchange(|| traffic::find(1024)),
         repeats: 100,
     },
     Workload {
         name: "find_1k_snappy",
-        make: || traffic::find(1024).compressed(Compressor::Snappy),
+        work: Work::Exchange(|| traffic::find(1024).compressed(Compressor::Snappy)),
         repeats: 100,
     },
     Workload {
         name: "find_16m",
-        make: || traffic::find(16 * 1024 * 1024),
+        work: Work::Exchange(|| traffic::find(16 * 1024 * 1024)),
         repeats: 2,
+    },
+    Workload {
+        name: "observed_opening",
+        work: Work::Burst,
+        repeats: 4_000,
     },
 ];
 
@@ -78,17 +94,35 @@ fn counted(followed: &mut Followed<Recorder>, exchanged: &Exchanged) {
     followed.exchange(black_box(exchanged));
 }
 
-/// Runs a workload; panics when its messages were not understood.
+#[inline(never)]
+fn counted_burst(entries: &[Entry], until: Timestamp) -> Observer {
+    traffic::observe(black_box(entries), until)
+}
+
+/// Runs a workload; panics when it did not go as it should.
 fn run(workload: &Workload) {
-    let exchanged = (workload.make)();
+    match workload.work {
+        Work::Exchange(make) => run_exchange(workload, &make()),
+        Work::Burst => {
+            let count = u16::try_from(workload.repeats).unwrap();
+            let (entries, until) = traffic::burst(count);
+            let observer = counted_burst(&entries, until);
+            let open = observer.pools().connections().filter(|one| one.is_open());
+            assert_eq!(open.count(), usize::from(count));
+        }
+    }
+}
+
+/// Panics when the messages are not understood.
+fn run_exchange(workload: &Workload, exchanged: &Exchanged) {
     let directory = traffic::directory(250);
     let mut followed = Followed::open(&directory, 0, 16);
     // What is allocated once, or grows, has done so.
     for _ in 0..4 {
-        followed.exchange(&exchanged);
+        followed.exchange(exchanged);
     }
     for _ in 0..workload.repeats {
-        counted(&mut followed, &exchanged);
+        counted(&mut followed, exchanged);
     }
     assert!(
         followed.is_in_order(),
@@ -97,7 +131,7 @@ fn run(workload: &Workload) {
     );
 }
 
-/// Instructions per exchange of a workload.
+/// Instructions per exchange or connection of a workload.
 fn count(workload: &Workload, valgrind: &Path) -> Result<u64, String> {
     let scratch = tempfile::tempdir().map_err(|error| error.to_string())?;
     let out = scratch.path().join("callgrind.out");

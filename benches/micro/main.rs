@@ -17,6 +17,7 @@ mod traffic;
 
 mod clients;
 mod framer;
+mod observer;
 mod tracker;
 mod walker;
 
@@ -34,6 +35,7 @@ fn main() {
     framer::measure(&mut criterion);
     walker::measure(&mut criterion);
     tracker::measure(&mut criterion);
+    observer::measure(&mut criterion);
     clients::measure(&mut criterion);
     criterion.final_summary();
 }

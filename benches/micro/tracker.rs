@@ -7,7 +7,7 @@ use poolscope::connection::{Exchange, Facts, Observation, ReplyError, State};
 use poolscope::time::Timestamp;
 use poolscope::wire::{Command, Direction};
 
-use crate::traffic::{self, Books, Exchanged, Followed};
+use crate::traffic::{self, BEGIN, Books, Exchanged, Followed};
 
 /// Books that keep nothing: what is left is the cost of decoding and following.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     for (name, make) in CASES {
         let mut group = criterion.benchmark_group(format!("tracker/{name}"));
         group.bench_function("no_books", |bencher| {
-            follow(bencher, Followed::new(NoBooks), &make());
+            follow(bencher, Followed::new(NoBooks, BEGIN), &make());
         });
         group.bench_function("clients_books", |bencher| {
             let directory = traffic::directory(250);

@@ -10,7 +10,7 @@
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bson::raw::{RawDocument, RawDocumentBuf};
@@ -19,7 +19,9 @@ use bson::{Binary, rawdoc};
 
 use poolscope::clients::{Directory, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
 use poolscope::connection::{Facts, Tracker};
+use poolscope::observer::{Observer, Sequencer};
 use poolscope::time::Timestamp;
+use poolscope::timeline::{Entry, Witness};
 use poolscope::wire::{Compressor, DecoderLimits, Direction, Scratch};
 
 /// Bytes the relay reads at once; larger messages reach the tap in pieces of this length.
@@ -165,17 +167,23 @@ fn recorded(hex: &str) -> Vec<u8> {
 
 /// A directory with one upstream.
 pub(crate) fn directory(clients_max: usize) -> Arc<Directory> {
-    let limits = DirectoryLimits {
+    Arc::new(Directory::new(limits(clients_max), vec![upstream()]))
+}
+
+const fn limits(clients_max: usize) -> DirectoryLimits {
+    DirectoryLimits {
         clients_max,
         client_ttl: Duration::from_mins(15),
-    };
-    let upstream = UpstreamSpec {
+    }
+}
+
+fn upstream() -> UpstreamSpec {
+    UpstreamSpec {
         name: "db".to_owned(),
         listen: "127.0.0.1:27018".to_owned(),
         address: "127.0.0.1:27017".to_owned(),
         advertised: Vec::new(),
-    };
-    Arc::new(Directory::new(limits, vec![upstream]))
+    }
 }
 
 /// What counts for a connection.
@@ -199,10 +207,12 @@ pub(crate) struct Followed<B> {
     exchanges_count: u64,
 }
 
+/// When connections are opened that have no moment of their own.
+pub(crate) const BEGIN: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_000);
+
 impl<B: Books> Followed<B> {
     /// A connection behind its handshake, ready for commands.
-    pub(crate) fn new(books: B) -> Self {
-        let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
+    pub(crate) fn new(books: B, at: Timestamp) -> Self {
         let mut followed = Self {
             tracker: Tracker::new(at, DecoderLimits::default()),
             books,
@@ -242,11 +252,59 @@ impl<B: Books> Followed<B> {
 impl Followed<Recorder> {
     /// The `number`-th connection of a directory; `per_client` of them in a row are from one address.
     pub(crate) fn open(directory: &Arc<Directory>, number: u16, per_client: u16) -> Self {
-        let at = Timestamp::from_nanos(1_700_000_000_000_000_000);
+        Self::open_at(directory, number, per_client, BEGIN)
+    }
+
+    fn open_at(directory: &Arc<Directory>, number: u16, per_client: u16, at: Timestamp) -> Self {
         let [high, low] = (number / per_client).to_be_bytes();
         let peer = SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 20_000 + number));
         let mut recorder = directory.open(UpstreamId(0), peer, at);
         recorder.dialled(at, Duration::from_micros(150), None);
-        Self::new(recorder)
+        Self::new(recorder, at)
     }
+}
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<Entry>>);
+
+impl Witness for Told {
+    fn saw(&self, entry: Entry) {
+        self.0.lock().unwrap().push(entry);
+    }
+}
+
+/// What the observer is told when one instance opens `count` connections in a row, a millisecond apart, and asks
+/// something on each; and the moment of the last.
+pub(crate) fn burst(count: u16) -> (Vec<Entry>, Timestamp) {
+    let told = Arc::new(Told::default());
+    let witness: Arc<dyn Witness> = Arc::clone(&told) as _;
+    let directory = Arc::new(Directory::with_witness(
+        limits(10),
+        vec![upstream()],
+        Some(witness),
+    ));
+    let ping = ping();
+    let mut at = BEGIN;
+    let mut open = Vec::new();
+    for number in 0..count {
+        at = at + Duration::from_millis(1);
+        let mut followed = Followed::open_at(&directory, number, count, at);
+        followed.exchange(&ping);
+        open.push(followed);
+    }
+    directory.sample(at, |entry| told.saw(entry));
+    let entries = std::mem::take(&mut *told.0.lock().unwrap());
+    (entries, at)
+}
+
+/// An observer that goes through it all.
+pub(crate) fn observe(entries: &[Entry], until: Timestamp) -> Observer {
+    let mut observer = Observer::new(Vec::new());
+    let mut sequencer = Sequencer::default();
+    for entry in entries {
+        sequencer.push(entry.clone());
+    }
+    sequencer.tell_until(until, &mut observer, &mut Vec::new(), |_| {});
+    observer
 }
