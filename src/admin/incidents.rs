@@ -18,6 +18,7 @@ pub fn row(incident: &Incident, upstream: &str) -> api::Incident {
         severity: incident.severity.label().to_owned(),
         opened_at: incident.opened_at.to_string(),
         closed_at: incident.closed_at.map(|at| at.to_string()),
+        merged_into: incident.merged_into.map(|id| id.0),
         detected_at: incident.detected_at.to_string(),
         evident_at: incident.evident_at.to_string(),
         upstream: upstream.to_owned(),
@@ -72,6 +73,7 @@ fn moment(moment: &Moment) -> api::Moment {
 fn advice(advice: &Advice) -> api::Advice {
     api::Advice {
         text: advice.text.clone(),
+        place: advice.place.map(|place| place.label().to_owned()),
         command: advice.command.clone(),
     }
 }

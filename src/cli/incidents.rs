@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::format::{UNKNOWN, duration, plural, safe, shorten};
+use super::format::{UNKNOWN, count, duration, plural, safe, shorten};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
@@ -14,6 +14,10 @@ use crate::time::Timestamp;
 const CLIENTS_NAMED_MAX: usize = 2;
 /// Clients that an explanation names.
 const CLIENTS_EXPLAINED_MAX: usize = 12;
+/// Facts of a cause at a lower rank that are shown for it, and against it.
+const FACTS_MAX: usize = 3;
+/// What is less likely is not worth its own grounds: what speaks against it is enough.
+const LIKELY: f64 = 0.3;
 /// Columns of a client's name where several stand in a row.
 const CLIENT_WIDTH_MAX: usize = 40;
 
@@ -117,13 +121,15 @@ pub(super) fn explain(row: &api::Incident) -> String {
     if !others.is_empty() {
         section(
             &mut text,
-            "What it was taken for, and what speaks against it",
+            "What else it could be, and what speaks against that",
         );
     }
     for cause in others {
         text += &title(cause);
-        text += &facts("    - ", &cause.against);
-        text += &facts("    + ", &cause.evidence);
+        text += &few("    - ", &cause.against);
+        if cause.confidence >= LIKELY {
+            text += &few("    + ", &cause.evidence);
+        }
     }
     if !row.aggravations.is_empty() {
         section(&mut text, "What makes it worse");
@@ -138,9 +144,15 @@ pub(super) fn explain(row: &api::Incident) -> String {
     }
     for (number, advice) in (1..).zip(&row.advice) {
         text += &wrap(&format!("  {number}. "), &safe(&advice.text));
-        // On one line, however long: it is there to be copied.
-        let command = advice.command.as_ref();
-        text += &command.map_or_else(String::new, |command| format!("       {}\n", safe(command)));
+        let command = advice.command.as_deref();
+        text += &command.map_or_else(String::new, |command| {
+            // On one line, however long: it is there to be copied.
+            format!(
+                "     {}{}\n",
+                prompt(advice.place.as_deref()),
+                safe(command)
+            )
+        });
     }
     if !row.logged.is_empty() {
         section(&mut text, "What the logs of the applications say");
@@ -151,6 +163,17 @@ pub(super) fn explain(row: &api::Incident) -> String {
     text
 }
 
+/// Where a command belongs, as those who type it know the place.
+fn prompt(place: Option<&str>) -> &'static str {
+    match place {
+        Some("shell") => "$ ",
+        Some("mongosh") => "mongosh> ",
+        Some("connection_string") => "connection string: ",
+        Some("code") => "code: ",
+        Some(_) | None => "",
+    }
+}
+
 /// What it is, how sure, since when, and whom it concerns.
 fn heading(row: &api::Incident) -> String {
     let state = match &row.closed_at {
@@ -159,7 +182,10 @@ fn heading(row: &api::Incident) -> String {
             let lasted = between(&row.opened_at, closed).map_or_else(String::new, |seconds| {
                 format!(", after {}", duration(seconds))
             });
-            format!("over at {}{lasted}", clock(closed))
+            let merged = row
+                .merged_into
+                .map_or_else(String::new, |id| format!("; it is a part of #{id}"));
+            format!("over at {}{lasted}{merged}", clock(closed))
         }
     };
     let told = between(&row.opened_at, &row.detected_at).map_or_else(String::new, |seconds| {
@@ -235,7 +261,10 @@ fn title(cause: &api::RankedCause) -> String {
 /// Facts, each behind `mark`, with what they do not say themselves: how many, and when.
 fn facts(mark: &str, facts: &[api::Evidence]) -> String {
     let lines = facts.iter().map(|fact| {
-        let count = fact.count.filter(|count| !says(&fact.fact, *count));
+        // That there was one of it, or none, the sentence says itself.
+        let count = fact
+            .count
+            .filter(|count| *count > 1 && !says(&fact.fact, *count));
         let count = count.map(|count| format!("×{count}"));
         let at = fact.at.as_deref().map(clock);
         let beside: Vec<String> = [count, at].into_iter().flatten().collect();
@@ -246,6 +275,17 @@ fn facts(mark: &str, facts: &[api::Evidence]) -> String {
         wrap(mark, &format!("{}{beside}", safe(&fact.fact)))
     });
     lines.collect()
+}
+
+/// The first of many facts, and how many more there are.
+fn few(mark: &str, all: &[api::Evidence]) -> String {
+    let (shown, rest) = all.split_at(all.len().min(FACTS_MAX));
+    let rest = u64::try_from(rest.len()).unwrap_or(u64::MAX);
+    let mut text = facts(mark, shown);
+    if rest > 0 {
+        text += &wrap(mark, &format!("and {} more (--json has all)", count(rest)));
+    }
+    text
 }
 
 /// Whether a sentence holds a number.

@@ -1,134 +1,144 @@
 //! What to check or do next, in the words of the drivers at hand.
 //!
-//! Options are named as the drivers spell them: connection string options where they exist, constructor options of
-//! Node 3.x otherwise. Commands are for mongosh and for the hosts of client and server.
+//! Options are named as the driver and version at hand spells them, and none is named that it does not have: the
+//! connection string where it has the option there, the constructor or a call otherwise. Commands are for mongosh, and
+//! for the hosts of client and server. Sources: `lib/connection_string.js` of Node's driver 4, 6 and 7 (`timeoutMS` is
+//! ignored by 6 and 7 and refused by 4), `lib/operations/connect.js` and `lib/topologies/` of 3.6, `pymongo/common.py`
+//! of PyMongo 3.13 and 4, `client/options.rs` of the Rust driver 3, MongoDB's log component ids as mongod 6.0 writes them.
+
+mod family;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use super::{Advice, Case, Cause, Incident};
-use crate::pools::{Instance, Pools};
+use super::{Advice, Case, Cause, Incident, Place};
+use crate::pools::Pools;
+use family::Family;
 
-/// A family of drivers with common options.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Family {
-    NodeLegacy,
-    NodeUnified3,
-    Node,
-    PyMongo,
-    Rust,
-    Go,
-    Java,
-    Other,
+/// What lies around the beginning of an incident belongs to it: clocks differ, and logs come late.
+const AROUND: Duration = Duration::from_mins(2);
+
+/// What advice must know of an incident.
+#[derive(Debug)]
+struct Scene {
+    /// Drivers at hand.
+    families: BTreeSet<Family>,
+    /// `host:port` of the server.
+    address: String,
+    /// A little before it began and after, as `journalctl` takes it.
+    since: String,
+    until: String,
 }
 
-impl Family {
-    fn of(instance: &Instance) -> Self {
-        let client = &instance.client;
-        let is = |name: &str| client.driver_name.starts_with(name);
-        if instance.has_legacy_pool() {
-            Self::NodeLegacy
-        } else if is("nodejs") && client.driver_version.starts_with("3.") {
-            Self::NodeUnified3
-        } else if is("nodejs") {
-            Self::Node
-        } else if is("PyMongo") {
-            Self::PyMongo
-        } else if is("mongo-rust") {
-            Self::Rust
-        } else if is("mongo-go") {
-            Self::Go
-        } else if is("mongo-java") {
-            Self::Java
-        } else {
-            Self::Other
+impl Scene {
+    fn of(incident: &Incident, case: &Case, pools: &Pools) -> Self {
+        let families = case.instances().filter_map(|id| pools.instance(id));
+        let address = pools.upstream(incident.upstream).map_or_else(
+            || "<server>".to_owned(),
+            |upstream| upstream.address.to_string(),
+        );
+        let moment = |at: crate::time::Timestamp| {
+            let text = at.to_string();
+            format!("{} UTC", text.get(..19).unwrap_or(&text).replace('T', " "))
+        };
+        Self {
+            families: families.map(Family::of).collect(),
+            address,
+            since: moment(incident.opened_at - AROUND),
+            until: moment(incident.opened_at + AROUND),
         }
     }
 
-    /// How the largest size of a pool is set.
-    const fn pool_size(self) -> &'static str {
-        match self {
-            Self::NodeLegacy => "poolSize=5 (the default of the legacy pool)",
-            Self::NodeUnified3 => "poolSize=10 (its default) with useUnifiedTopology",
-            Self::Rust => "maxPoolSize=10 (its default)",
-            Self::Node | Self::PyMongo | Self::Go | Self::Java | Self::Other => {
-                "maxPoolSize=100 (its default)"
-            }
-        }
+    /// The server's host.
+    fn host(&self) -> &str {
+        let host = self.address.rsplit_once(':').map(|(host, _)| host);
+        host.unwrap_or(&self.address).trim_matches(['[', ']'])
     }
 
-    /// How an operation's time is limited.
-    const fn operation_limit(self) -> &'static str {
-        match self {
-            Self::NodeLegacy | Self::NodeUnified3 => {
-                "socketTimeoutMS=0, and maxTimeMS for each operation"
-            }
-            Self::Node => "socketTimeoutMS=0, and timeoutMS or maxTimeMS for each operation",
-            Self::PyMongo => "timeoutMS (pymongo.timeout) instead of socketTimeoutMS",
-            Self::Go => "a context with a deadline for each operation instead of SetSocketTimeout",
-            Self::Rust => "max_time for each operation",
-            Self::Java => "timeoutMS, or maxTime for each operation, instead of socketTimeoutMS",
-            Self::Other => "maxTimeMS for each operation instead of socketTimeoutMS",
-        }
+    /// The server's port.
+    fn port(&self) -> &str {
+        self.address
+            .rsplit_once(':')
+            .map_or("27017", |(_, port)| port)
     }
 
-    /// How a client is closed without cutting what is under way.
-    const fn orderly_close(self) -> &'static str {
-        match self {
-            Self::NodeLegacy | Self::NodeUnified3 | Self::Node => {
-                "Promise.allSettled(pending).then(() => client.close())"
-            }
-            Self::PyMongo => "executor.shutdown(wait=True); client.close()",
-            Self::Rust => "futures::future::join_all(tasks), then Client::shutdown",
-            Self::Go => "wg.Wait(); client.Disconnect(ctx)",
-            Self::Java => "executor.awaitTermination(…); client.close()",
-            Self::Other => "wait for pending operations, then close the client",
-        }
+    /// One piece for each different setting of the drivers at hand.
+    fn each<T: Into<Option<Setting>>>(
+        &self,
+        text: &str,
+        setting: impl Fn(Family) -> T,
+    ) -> Vec<Advice> {
+        let settings: BTreeSet<Setting> = self
+            .families
+            .iter()
+            .filter_map(|family| setting(*family).into())
+            .collect();
+        settings
+            .into_iter()
+            .map(|(place, command, beside)| {
+                let text = match beside {
+                    "" => format!("{text}."),
+                    _ => format!("{text} ({beside})."),
+                };
+                say(&text, place, command)
+            })
+            .collect()
+    }
+
+    /// What the service manager and the kernel know of the end of a process.
+    fn service_log(&self) -> String {
+        let (since, until) = (&self.since, &self.until);
+        format!(
+            "journalctl -u mongod --since '{since}' --until '{until}'; journalctl -k --since '{since}' --until \
+             '{until}' | grep -iE 'oom|killed process|segfault|I/O error'"
+        )
+    }
+}
+
+/// Lines of the server's own log that a restart has not swept away.
+fn file_log(ids: &str) -> String {
+    format!("grep -E '\"s\":\"F\"|\"id\":({ids}),' /var/log/mongodb/mongod.log | tail -50")
+}
+
+/// A place, what belongs there, and what to know beside it.
+type Setting = (Place, &'static str, &'static str);
+
+fn say(text: &str, place: Place, command: impl Into<String>) -> Advice {
+    Advice {
+        text: text.to_owned(),
+        place: Some(place),
+        command: Some(command.into()),
+    }
+}
+
+fn plain(text: &str) -> Advice {
+    Advice {
+        text: text.to_owned(),
+        place: None,
+        command: None,
     }
 }
 
 /// What to do, the most promising first.
 pub(super) fn advice(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Advice> {
-    let families: BTreeSet<Family> = case
-        .instances()
-        .filter_map(|id| pools.instance(id))
-        .map(Family::of)
-        .collect();
-    let mut all = for_cause(incident.cause(), &families);
+    let scene = Scene::of(incident, case, pools);
+    let mut all = for_cause(incident.cause(), &scene);
     if !incident.logged.is_empty() {
         all.push(say(
-            "Match the log of the application in the window that is told with each message: the message comes later than the event on the wire.",
-            Some("grep -n 'Pool was force destroyed\\|pool destroyed' application.log"),
+            "Match the application's log with the times below: the message comes later than the event on the wire.",
+            Place::Shell,
+            "grep -nE 'Pool was force destroyed|pool destroyed' application.log",
         ));
     }
-    if families.contains(&Family::NodeLegacy) && is_about_pools(incident.cause()) {
+    if scene.families.contains(&Family::NodeLegacy) && is_about_pools(incident.cause()) {
         all.push(say(
-            "The legacy pool leaves written operations without any callback and gives up after `reconnectTries`: take the unified topology, or a driver from 4.0 on.",
-            Some("new MongoClient(uri, { useUnifiedTopology: true })"),
+            "The legacy pool leaves written operations without any callback and gives up after `reconnectTries`: take \
+             the unified topology, or a driver from 4.0 on.",
+            Place::Code,
+            "new MongoClient(uri, { useUnifiedTopology: true })",
         ));
     }
     all
-}
-
-fn say(text: &str, command: Option<&str>) -> Advice {
-    Advice {
-        text: text.to_owned(),
-        command: command.map(str::to_owned),
-    }
-}
-
-/// One piece for each family at hand.
-fn each(
-    families: &BTreeSet<Family>,
-    text: &str,
-    setting: impl Fn(Family) -> &'static str,
-) -> Vec<Advice> {
-    families
-        .iter()
-        .map(|family| setting(*family))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .map(|setting| say(text, Some(setting)))
-        .collect()
 }
 
 const fn is_about_pools(cause: Cause) -> bool {
@@ -144,279 +154,355 @@ const fn is_about_pools(cause: Cause) -> bool {
     )
 }
 
-const CONNECTIONS: &str = "db.serverStatus().connections";
-const BY_CLIENT: &str = "db.getSiblingDB('admin').aggregate([{$currentOp:{allUsers:true,idleConnections:true}},{$group:{_id:{client:'$client',app:'$appName'},n:{$sum:1}}}])";
+/// Connections by client address and application; the address has a port behind its last colon.
+const BY_CLIENT: &str = "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleConnections: true}}, \
+                         {$match: {client: {$exists: true}}}, {$group: {_id: {app: '$appName', host: {$arrayElemAt: \
+                         [{$split: ['$client', ':']}, 0]}}, connections: {$sum: 1}}}, {$sort: {connections: -1}}])";
 const SLOW: &str =
-    "db.currentOp({active:true,secs_running:{$gt:1},'command.hello':{$exists:false}})";
-const SERVER_LOG: &str =
-    "journalctl -u mongod --since '10 min ago' | grep -E 'Fatal|signal|Shutdown|\"s\":\"F\"'";
+    "db.currentOp({active: true, secs_running: {$gt: 1}, 'command.hello': {$exists: false}})";
 
-#[expect(clippy::too_many_lines, reason = "one entry for each cause")]
-fn for_cause(cause: Cause, families: &BTreeSet<Family>) -> Vec<Advice> {
+fn for_cause(cause: Cause, scene: &Scene) -> Vec<Advice> {
     match cause {
-        Cause::Deploy | Cause::ScaleOut => vec![say(
-            "Nothing to do. The connections of the new instances come on top until the old ones are gone: see that the server accepts so many.",
-            Some(CONNECTIONS),
-        )],
+        Cause::ServerCrash
+        | Cause::ServerShutdown
+        | Cause::Failover
+        | Cause::ServerFreeze
+        | Cause::ServerClosing
+        | Cause::PoolCapacity
+        | Cause::SlowOperations
+        | Cause::AuthFailures => of_the_server(cause, scene),
+        Cause::NetworkReset
+        | Cause::NetworkBlackhole
+        | Cause::NetworkLoss
+        | Cause::NetworkLatency
+        | Cause::IdleCutoff => of_the_network(cause, scene),
+        Cause::Deploy
+        | Cause::ScaleOut
+        | Cause::SocketTimeout
+        | Cause::IdleRecycling
+        | Cause::DriverPoolDestroyed
+        | Cause::UnhandledAsyncCleanup
+        | Cause::AppCrash
+        | Cause::ClientPerRequest
+        | Cause::ReconnectStorm
+        | Cause::HealthChecks
+        | Cause::WedgedClient => of_the_application(cause, scene),
+        Cause::Unknown => vec![
+            say(
+                "Compare with what the server's host says of this time.",
+                Place::Shell,
+                scene.service_log(),
+            ),
+            say(
+                "See whose connections the server has now.",
+                Place::Mongosh,
+                BY_CLIENT,
+            ),
+        ],
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller deals the causes out"
+)]
+#[expect(clippy::too_many_lines, reason = "one entry for each cause")]
+fn of_the_server(cause: Cause, scene: &Scene) -> Vec<Advice> {
+    match cause {
         Cause::ServerCrash => vec![
             say(
-                "Find out why the process ended: its log, the kernel's killer of processes without memory, a core file.",
-                Some(SERVER_LOG),
+                "On the server's host, find out why the process ended: killed by the kernel for want of memory, by a \
+                 signal, or by itself.",
+                Place::Shell,
+                scene.service_log(),
+            ),
+            // 23377, 23378: the signal it got, and from whom; what is fatal has a severity of its own.
+            say(
+                "A process that ended itself has written why.",
+                Place::Shell,
+                file_log("23377|23378"),
             ),
             say(
-                "A process killed for want of memory is named by the kernel.",
-                Some("dmesg -T | grep -iE 'oom|killed process'"),
-            ),
-            say(
-                "See when the server that answers now was started.",
-                Some("db.serverStatus().uptime"),
+                "See since when the server that answers now has been running.",
+                Place::Mongosh,
+                "db.serverStatus().uptime",
             ),
         ],
         Cause::ServerShutdown => vec![
+            // 4695400: by a command; 4784900: how long it waits for its clients to move.
             say(
-                "Find out who stopped the server, and whether its clients were to be moved first.",
-                Some(SERVER_LOG),
+                "Find out who stopped the server: the signal and its sender, or the command, stand in its log.",
+                Place::Shell,
+                file_log("23377|23378|23381|4695400|4784900"),
             ),
             say(
-                "In a replica set, step down before stopping: clients move without errors.",
-                Some("rs.stepDown(60, 30)"),
-            ),
-        ],
-        Cause::Failover => vec![
-            say(
-                "See which member is primary, and why the election was held.",
-                Some("rs.status().members.map(m => [m.name, m.stateStr, m.electionDate])"),
-            ),
-            say(
-                "Operations survive an election when they are retried.",
-                Some("retryWrites=true&retryReads=true"),
+                "In a replica set, step down before stopping: clients move without losing connections.",
+                Place::Mongosh,
+                "rs.stepDown(60, 30)",
             ),
         ],
+        Cause::Failover => {
+            let mut all = vec![say(
+                "See which member is primary now; there, why the election was held.",
+                Place::Mongosh,
+                "rs.status().members.map(m => [m.name, m.stateStr, m.electionDate]); \
+                 rs.status().electionCandidateMetrics",
+            )];
+            all.extend(scene.each(
+                "Operations survive an election when they are retried",
+                Family::retries,
+            ));
+            all
+        }
         Cause::ServerFreeze => vec![
             say(
-                "The host answers and the process does not: see whether it is stopped, swaps, or waits for its disk.",
-                Some("ps -o stat,wchan:32,cmd -C mongod; vmstat 1 5; iostat -x 1 5"),
+                "On the server's host, see whether the process is stopped (T), waits for its disk (D), or swaps.",
+                Place::Shell,
+                "ps -o pid,stat,wchan:32,cmd -C mongod; vmstat 1 5; iostat -x 1 5",
             ),
             say(
-                "A stall of the storage engine shows in its tickets and cache.",
-                Some(
-                    "db.serverStatus().wiredTiger.concurrentTransactions; db.serverStatus().wiredTiger.cache['tracked dirty bytes in the cache']",
-                ),
+                "A stall of the storage engine shows in its tickets and its cache.",
+                Place::Mongosh,
+                "db.serverStatus().queues?.execution ?? db.serverStatus().wiredTiger.concurrentTransactions; \
+                 db.serverStatus().wiredTiger.cache['tracked dirty bytes in the cache']",
             ),
         ],
         Cause::ServerClosing => vec![
+            // 22988, 22989: an error on receiving and on sending; 22944: the connection's end.
             say(
-                "The server stays up and ends connections: its log has the reason by connection number.",
-                Some("grep -E '\"id\":(22988|22989|20883|4879802)' mongod.log"),
+                "The server stays up and ends connections: its log has the reason beside the connection's number.",
+                Place::Mongosh,
+                "db.adminCommand({getLog: 'global'}).log.filter(l => /\"id\":(22988|22989|22944),/.test(l)).slice(-20)",
             ),
             say(
-                "See that no fail point is set, and that no job ends operations.",
-                Some("db.adminCommand({getParameter:1,'failpoint.failCommand':1})"),
+                "See that no job kills operations or sessions, and that no fail point is set (test servers only).",
+                Place::Mongosh,
+                "db.adminCommand({getParameter: 1, 'failpoint.failCommand': 1})",
             ),
         ],
-        Cause::NetworkReset => vec![
+        Cause::PoolCapacity => {
+            let mut all = vec![
+                say(
+                    "Compare pools × mongo clients × instances with what the server accepts.",
+                    Place::Mongosh,
+                    "db.serverStatus().connections; db.serverCmdLineOpts().parsed.net",
+                ),
+                say(
+                    "It accepts no more than four fifths of the files it may open, whatever its settings say.",
+                    Place::Shell,
+                    "grep 'open files' /proc/$(pidof mongod)/limits",
+                ),
+            ];
+            all.extend(scene.each(
+                "Make pools smaller: few need more connections than the server has cores",
+                Family::pool_size,
+            ));
+            all.push(say("See who holds connections.", Place::Mongosh, BY_CLIENT));
+            all
+        }
+        Cause::SlowOperations => {
+            let mut all = vec![
+                say(
+                    "See what runs for longer than a second.",
+                    Place::Mongosh,
+                    SLOW,
+                ),
+                say(
+                    "In the database concerned, let the profiler show what lacks an index (level 0 ends it).",
+                    Place::Mongosh,
+                    "db.setProfilingLevel(1, {slowms: 100}); \
+                     db.system.profile.find({planSummary: /COLLSCAN/}).sort({ts: -1}).limit(5)",
+                ),
+            ];
+            all.extend(scene.each(
+                "Limit each operation, so that a slow one does not hold its connection for ever",
+                Family::operation_limit,
+            ));
+            all
+        }
+        _ => vec![
+            // 20249 up to 6.0, 5286307 from 6.1 on.
             say(
-                "Something between client and server resets: firewall or load balancer rules, conntrack tables that are full.",
-                Some("conntrack -S; dmesg -T | grep conntrack; nft list ruleset"),
+                "See which user from where is refused, and why.",
+                Place::Mongosh,
+                "db.adminCommand({getLog: 'global'}).log.filter(l => /\"id\":(20249|5286307),/.test(l)).slice(-10)",
             ),
             say(
-                "See which side sends the reset.",
-                Some("tcpdump -ni any 'tcp port 27017 and tcp[tcpflags] & tcp-rst != 0'"),
+                "Check the user, the database it is defined in (authSource) and its mechanisms.",
+                Place::Mongosh,
+                "db.getSiblingDB('admin').runCommand({usersInfo: {forAllDBs: true}}).users.map(u => [u._id, u.mechanisms])",
+            ),
+        ],
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller deals the causes out"
+)]
+fn of_the_network(cause: Cause, scene: &Scene) -> Vec<Advice> {
+    let (host, port, address) = (scene.host(), scene.port(), &scene.address);
+    match cause {
+        Cause::NetworkReset => vec![
+            say(
+                "Look for who resets: rules of firewalls and load balancers, tables of connections that are full.",
+                Place::Shell,
+                "nft list ruleset | grep -i reset; conntrack -S; dmesg -T | grep -i conntrack",
+            ),
+            say(
+                "See from which side and hop the next reset comes: its TTL differs from that of the server's packets.",
+                Place::Shell,
+                format!("tcpdump -nvi any 'tcp port {port} and tcp[tcpflags] & tcp-rst != 0'"),
             ),
         ],
         Cause::NetworkBlackhole => vec![
             say(
-                "Nothing arrives and nobody says so: look for the hop where packets end.",
-                Some("mtr -rwbzT -P 27017 <server>"),
+                "Look for the hop at which packets end.",
+                Place::Shell,
+                format!("mtr -rwbzT -P {port} {host}"),
             ),
             say(
-                "Without a limit a lost packet is waited for for a quarter of an hour; the kernel gives up earlier when told to.",
-                Some("sysctl -w net.ipv4.tcp_retries2=8"),
+                "Without a limit the kernel sends a lost packet again for a quarter of an hour; on the clients' hosts \
+                 it can be told to give up after some 50 s.",
+                Place::Shell,
+                "sysctl -w net.ipv4.tcp_retries2=8",
             ),
         ],
-        Cause::NetworkLoss | Cause::NetworkLatency => vec![say(
-            "Measure loss and round-trip time on the path.",
-            Some("ss -tin dst <server>; mtr -rwbzT -P 27017 <server>"),
-        )],
         Cause::IdleCutoff => {
             let mut all = vec![say(
-                "Something between ends connections that are idle: let keepalive speak before it does.",
-                Some("sysctl -w net.ipv4.tcp_keepalive_time=120 net.ipv4.tcp_keepalive_intvl=10"),
+                "Look for idle time-outs of load balancers, NAT and firewalls on the way; on the hosts of clients and \
+                 proxy let keepalive speak before they do.",
+                Place::Shell,
+                "sysctl -w net.ipv4.tcp_keepalive_time=120 net.ipv4.tcp_keepalive_intvl=10",
             )];
-            all.push(if families.contains(&Family::NodeLegacy) {
-                say("Or let the sockets speak up earlier than that.", Some("{ keepAlive: true, keepAliveInitialDelay: 60000 }"))
-            } else {
-                say("Or let pools replace connections before that: set it below the age at which they are cut.", Some("maxIdleTimeMS=60000"))
-            });
+            all.extend(scene.each(
+                "Or let the pool give connections up before they are cut: set it below the age above",
+                Family::idle_limit,
+            ));
             all
         }
+        _ => vec![say(
+            "Measure loss and round-trip times on the way, hop by hop and socket by socket.",
+            Place::Shell,
+            format!("mtr -rwbzT -P {port} {host}; ss -tin dst {address}"),
+        )],
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the caller deals the causes out"
+)]
+#[expect(clippy::too_many_lines, reason = "one entry for each cause")]
+fn of_the_application(cause: Cause, scene: &Scene) -> Vec<Advice> {
+    match cause {
         Cause::SocketTimeout => {
-            let mut all = each(
-                families,
-                "Operations need longer than their sockets wait: limit operations rather than sockets.",
+            let mut all = scene.each(
+                "Limit operations rather than sockets: a socket that times out takes its connection with it, and the \
+                 server works on for nobody",
                 Family::operation_limit,
             );
-            all.push(say("See which operations take so long.", Some(SLOW)));
+            all.push(say(
+                "See which operations take so long.",
+                Place::Mongosh,
+                SLOW,
+            ));
             all
         }
-        Cause::IdleRecycling => vec![say(
-            "Nothing to do. Each replaced connection costs a handshake; a longer time, or a smallest size of the pool, saves these.",
-            Some("maxIdleTimeMS=600000&minPoolSize=2"),
-        )],
+        Cause::IdleRecycling => {
+            let mut all = vec![plain(
+                "Nothing to do: the pool is told to replace idle connections. Each replacement costs a handshake.",
+            )];
+            all.extend(scene.each(
+                "A longer time, or a pool that keeps some connections, saves most of them",
+                Family::idle_saving,
+            ));
+            all
+        }
         Cause::DriverPoolDestroyed => {
             let mut all = vec![say(
-                "Look for code that closes the client while requests are served: error handlers, health checks, hot reload, `close(true)`.",
-                Some("grep -rnE '\\.close\\((true)?\\)|disconnect\\(' src/"),
+                "Look for code that closes the client while requests are served: error handlers, health checks, hot \
+                 reload, `close(true)`.",
+                Place::Shell,
+                "grep -rnE '\\.close\\((true)?\\)|disconnect\\(|shutdown\\(' src/",
             )];
-            all.extend(each(
-                families,
-                "Close a client only when nothing of it is under way.",
+            all.extend(scene.each(
+                "Close a client only when nothing of it is under way",
                 Family::orderly_close,
             ));
             all
         }
         Cause::UnhandledAsyncCleanup => {
-            let mut all = each(
-                families,
-                "Wait for every operation before closing the client that carries it.",
+            let mut all = scene.each(
+                "Wait for every operation before closing the client that carries it",
                 Family::orderly_close,
             );
-            all.push(say("Operations that nobody waits for fail as unhandled rejections: let these stop the process in tests.", Some("node --unhandled-rejections=strict --trace-warnings app.js")));
+            all.extend(scene.each(
+                "Make operations that nobody waits for fail loudly in tests",
+                Family::strict_run,
+            ));
             all
         }
         Cause::AppCrash => vec![
             say(
-                "Find out why the process ended: exit code, orchestrator, the kernel's killer of processes without memory.",
-                Some(
-                    "kubectl get pod -o jsonpath='{.items[*].status.containerStatuses[*].lastState}'; dmesg -T | grep -i 'killed process'",
-                ),
+                "Find out why the process ended: its exit code, the orchestrator, the kernel's killer of processes.",
+                Place::Shell,
+                "kubectl get pod -o jsonpath='{.items[*].status.containerStatuses[*].lastState}'; \
+                 dmesg -T | grep -i 'killed process'",
             ),
-            say(
+            plain(
                 "Close the client when the process is told to stop: SIGTERM comes before SIGKILL.",
-                None,
             ),
             say(
-                "Cursors live on for ten minutes and transactions for one after their client is gone.",
-                Some(
-                    "db.getSiblingDB('admin').aggregate([{$currentOp:{allUsers:true,idleCursors:true,idleSessions:true}}])",
-                ),
+                "What it left behind lives on: cursors for ten minutes, transactions for one.",
+                Place::Mongosh,
+                "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleCursors: true, \
+                 idleSessions: true}}])",
             ),
         ],
         Cause::ClientPerRequest => vec![
             say(
                 "Make one client when the process starts and use it for every request: it is a pool, and safe to share.",
-                Some(
-                    "grep -rnE 'new MongoClient|MongoClient\\(|mongoose\\.(connect|createConnection)|with_uri_str' src/",
-                ),
+                Place::Shell,
+                "grep -rnE 'new MongoClient|MongoClient\\(|Client::with_|mongoose\\.(connect|createConnection)' src/",
             ),
             say(
-                "See how many connections each client address holds.",
-                Some(BY_CLIENT),
+                "See how many connections each host and application holds.",
+                Place::Mongosh,
+                BY_CLIENT,
             ),
         ],
-        Cause::ReconnectStorm => vec![
-            say(
-                "Find the loop that connects, and let it wait longer after each failure.",
-                Some(BY_CLIENT),
-            ),
-            say(
-                "Drivers before Node 4.7, PyMongo 4 and Java 4.3 dial without limit; newer ones two at a time.",
-                Some("maxConnecting=2"),
-            ),
-        ],
-        Cause::PoolCapacity => {
+        Cause::ReconnectStorm => {
             let mut all = vec![say(
-                "Compare pools × clients × instances with what the server accepts: connections, its own limit, and open files.",
-                Some(
-                    "db.serverStatus().connections; db.serverCmdLineOpts().parsed.net; cat /proc/$(pidof mongod)/limits | grep 'open files'",
-                ),
+                "Find the loop that connects, and let it wait longer after each failure.",
+                Place::Shell,
+                "grep -rnE 'new MongoClient|MongoClient\\(|Client::with_|\\.connect\\(' src/",
             )];
-            all.extend(each(
-                families,
-                "Make pools smaller: few need more connections than the server has cores.",
-                Family::pool_size,
+            all.extend(scene.each(
+                "This driver dials no more than so many sockets at once for a pool",
+                Family::dial_limit,
             ));
-            all.push(say("See who holds them.", Some(BY_CLIENT)));
             all
         }
-        Cause::SlowOperations => vec![
-            say("See what runs for longer than a second.", Some(SLOW)),
-            say(
-                "Look for missing indexes in what the profiler keeps.",
-                Some(
-                    "db.setProfilingLevel(1, {slowms: 100}); db.system.profile.find({planSummary: /COLLSCAN/}).sort({ts: -1}).limit(5)",
-                ),
-            ),
-        ],
-        Cause::AuthFailures => vec![
-            say(
-                "See which user from where is refused, and why.",
-                Some("grep '\"id\":20249' mongod.log | tail"),
-            ),
-            say(
-                "Check the user and where it is defined.",
-                Some(
-                    "db.getSiblingDB('admin').system.users.find({}, {user: 1, db: 1, mechanisms: 1})",
-                ),
-            ),
-        ],
-        Cause::HealthChecks => vec![say(
+        Cause::HealthChecks => vec![plain(
             "Nothing to do. A check that says `hello` tells more than one that only connects.",
-            None,
         )],
         Cause::WedgedClient => vec![
-            say(
-                "Restart the process: this client will not connect again.",
-                None,
-            ),
+            plain("Restart the process: this client will not connect again."),
             say(
                 "Until the driver is replaced, let it try for longer.",
-                Some("{ reconnectTries: Number.MAX_VALUE, reconnectInterval: 1000 }"),
+                Place::Code,
+                "new MongoClient(uri, { reconnectTries: Number.MAX_VALUE, reconnectInterval: 1000 })",
             ),
         ],
-        Cause::Unknown => vec![
-            say("Compare the server's log in this time.", Some(SERVER_LOG)),
-            say("See what its connections are.", Some(CONNECTIONS)),
-        ],
+        _ => vec![say(
+            "Nothing to do. The connections of new instances come on top until the old ones are gone: see that the \
+             server accepts so many.",
+            Place::Mongosh,
+            "db.serverStatus().connections",
+        )],
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_cause_has_advice_for_every_family() {
-        let families = BTreeSet::from([
-            Family::NodeLegacy,
-            Family::NodeUnified3,
-            Family::Node,
-            Family::PyMongo,
-            Family::Rust,
-            Family::Go,
-            Family::Java,
-            Family::Other,
-        ]);
-        for cause in Cause::ALL {
-            let advice = for_cause(*cause, &families);
-            assert!(!advice.is_empty(), "{cause:?}");
-            assert!(
-                advice
-                    .iter()
-                    .all(|one| one.text.ends_with('.') || one.text.ends_with("MS")),
-                "{advice:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn options_are_those_of_the_driver() {
-        let told = |family| {
-            let advice = for_cause(Cause::SocketTimeout, &BTreeSet::from([family]));
-            advice[0].command.clone().unwrap()
-        };
-        assert!(told(Family::PyMongo).contains("timeoutMS"));
-        assert!(told(Family::NodeLegacy).contains("socketTimeoutMS=0"));
-        assert!(told(Family::Go).contains("context"));
-    }
-}
+mod tests;

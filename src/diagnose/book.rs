@@ -28,19 +28,19 @@ const NAMED: f64 = 0.05;
 const CONFIDENCE_STEP: f64 = 0.1;
 
 /// How much better another cause must be to take the first rank of an open incident.
-const LEAD: f64 = 0.05;
+pub(super) const LEAD: f64 = 0.05;
 
 /// Quiet for so long, a case is over. Detectors tell of what goes on at least every few seconds.
-const QUIET: Duration = Duration::from_secs(15);
+pub(super) const QUIET: Duration = Duration::from_secs(15);
 
 /// A server that cannot be reached keeps its incident open for so long without anyone trying.
-const UNREACHABLE_MAX: Duration = Duration::from_mins(5);
+pub(super) const UNREACHABLE_MAX: Duration = Duration::from_mins(5);
 
 /// Open cases; beyond, the one heard of longest ago goes.
-const CASES_MAX: usize = 64;
+pub(super) const CASES_MAX: usize = 64;
 
 /// Closed incidents that are kept.
-const CLOSED_MAX: usize = 200;
+pub(super) const CLOSED_MAX: usize = 200;
 
 /// Which signal belongs to which case; which case is an incident.
 #[derive(Debug, Default)]
@@ -137,12 +137,18 @@ impl Book {
             tone,
             incident: None,
         });
+        let older = entry.incident.as_ref().map(|incident| incident.id);
         for other in kin {
             if let Some(incident) = other.incident {
-                news.push(News::Closed(Arc::new(Incident {
+                // Whoever was told of it finds it, and what became of it.
+                let incident = Arc::new(Incident {
                     closed_at: Some(at),
+                    merged_into: older,
                     ..(*incident).clone()
-                })));
+                });
+                self.closed.push_front(Arc::clone(&incident));
+                self.closed.truncate(CLOSED_MAX);
+                news.push(News::Closed(incident));
             }
             entry.case.absorb(other.case);
         }
@@ -247,7 +253,7 @@ fn is_news(before: &Incident, now: &Incident) -> bool {
 }
 
 /// The best opinion first. `held` is the cause at first rank so far.
-fn rank(mut opinions: Vec<Opinion>, held: Option<Cause>) -> Option<Verdict> {
+pub(super) fn rank(mut opinions: Vec<Opinion>, held: Option<Cause>) -> Option<Verdict> {
     let weight = |opinion: &Opinion| {
         let is_held = held == Some(opinion.cause);
         opinion.confidence + if is_held { LEAD } else { 0.0 }

@@ -52,11 +52,38 @@ pub struct Moment {
     pub what: String,
 }
 
+/// Where a command or a setting belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// A shell of a host.
+    Shell,
+    /// MongoDB's shell, connected to the server concerned.
+    Mongosh,
+    /// The connection string.
+    ConnectionString,
+    /// The application's code.
+    Code,
+}
+
+impl Place {
+    /// Its name in the API.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Shell => "shell",
+            Self::Mongosh => "mongosh",
+            Self::ConnectionString => "connection_string",
+            Self::Code => "code",
+        }
+    }
+}
+
 /// What to check or do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Advice {
     /// Why and what, as a sentence.
     pub text: String,
+    /// Where the command belongs; there where it is.
+    pub place: Option<Place>,
     /// What to type or set, where there is such a thing.
     pub command: Option<String>,
 }
@@ -98,6 +125,8 @@ pub struct Incident {
     pub detected_at: Timestamp,
     /// When it was over.
     pub closed_at: Option<Timestamp>,
+    /// The older incident that it turned out to be a part of.
+    pub merged_into: Option<IncidentId>,
     /// The upstream it began at.
     pub upstream: UpstreamId,
     /// The clients it concerns, sorted.

@@ -130,7 +130,7 @@ fn is_same_app(case: &Case, signal: &Signal, pools: &Pools) -> bool {
 }
 
 /// Trouble that goes on for as long as nobody does something about it, so that other trouble may begin meanwhile.
-const fn is_lasting(cause: Cause) -> bool {
+pub(super) const fn is_lasting(cause: Cause) -> bool {
     match cause {
         Cause::NetworkLoss
         | Cause::NetworkLatency

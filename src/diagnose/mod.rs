@@ -12,17 +12,22 @@ mod advice;
 mod book;
 mod case;
 mod cause;
+mod course;
 mod incident;
 mod kinship;
 mod message;
 mod rules;
 mod summary;
 mod telling;
+mod words;
 
 pub use book::Book;
 pub use case::Case;
 pub use cause::{Cause, Severity};
 pub use incident::{
-    Advice, ClientName, Evidence, Incident, IncidentId, Logged, Moment, News, RankedCause,
+    Advice, ClientName, Evidence, Incident, IncidentId, Logged, Moment, News, Place, RankedCause,
 };
 pub use rules::Opinion;
+
+#[cfg(test)]
+mod tests;

@@ -1,279 +1,252 @@
-//! An incident in words: its cause in one sentence, and its course.
+//! An incident in one sentence: what happened to whom, since when, and the fact that says so.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Case, Cause, Incident, Moment};
-use crate::detect::{CloseGroup, Signal, SignalKind};
+use super::kinship::is_lasting;
+use super::words::{client, clock, counted, listed};
+use super::{Cause, ClientName, Incident, Logged};
 use crate::pools::Pools;
-use crate::timeline::UpstreamId;
 
-/// Moments of a course that are told.
-const MOMENTS_MAX: usize = 48;
-
-/// Clients named in a sentence.
+/// Clients, or applications, named in a sentence.
 const NAMED_MAX: usize = 3;
 
+/// Clients named one by one; more are named by their applications.
+const SINGLE_MAX: usize = 2;
+
 /// The cause in one sentence with names, counts and times.
-pub(super) fn summary(incident: &Incident, _case: &Case, pools: &Pools) -> String {
-    let server = upstream(incident.upstream, pools);
-    let who = who(incident);
-    let mut text = match incident.cause() {
-        Cause::Deploy => format!("Instances of {who} were replaced in good order"),
-        Cause::ScaleOut => format!("Instances were added to {who}"),
-        Cause::ServerCrash => format!(
-            "The server {server} ended without a word and took the connections of {who} with it"
-        ),
-        Cause::ServerShutdown => format!("The server {server} was told to stop, and told {who} so"),
-        Cause::Failover => {
-            format!("Another member than {server} became primary, and {who} moved to it")
-        }
-        Cause::ServerFreeze => {
-            format!("The server {server} stopped answering {who} while its host still does")
-        }
-        Cause::ServerClosing => {
-            format!("The server {server} stays up and closes single connections of {who}")
-        }
-        Cause::NetworkReset => format!("Something between {who} and {server} reset connections"),
-        Cause::NetworkBlackhole => format!("Nothing arrives any more between {who} and {server}"),
-        Cause::NetworkLoss => format!("Packets between {who} and {server} are lost"),
-        Cause::NetworkLatency => {
-            format!("Packets between {who} and {server} take longer than before")
-        }
-        Cause::IdleCutoff => {
-            format!("Something between {who} and {server} ends connections that were idle")
-        }
-        Cause::SocketTimeout => {
-            format!("{who} gives its operations at {server} less time than they need")
-        }
-        Cause::IdleRecycling => {
-            format!("Pools of {who} replace idle connections, as they were told to")
-        }
-        Cause::DriverPoolDestroyed => {
-            format!("{who} tore its own pool to {server} down with operations under way")
-        }
-        Cause::UnhandledAsyncCleanup => format!(
-            "{who} closed its client while operations that nobody waited for were under way"
-        ),
-        Cause::AppCrash => format!("A process of {who} ended without closing anything"),
-        Cause::ClientPerRequest => format!("{who} makes a mongo client for each request"),
-        Cause::ReconnectStorm => format!("{who} dials {server} without pause"),
-        Cause::PoolCapacity => format!(
-            "The server {server} turns connections of {who} away: more are wanted than it accepts"
-        ),
-        Cause::SlowOperations => format!("Slow operations of {who} at {server} occupy the pools"),
-        Cause::AuthFailures => format!("The server {server} refuses the credentials of {who}"),
-        Cause::HealthChecks => format!(
-            "Bare connections without a byte come to {server}: health checks, left out of everything else"
-        ),
-        Cause::WedgedClient => {
-            format!("{who} will not connect to {server} again before its process is restarted")
-        }
-        Cause::Unknown => {
-            format!("Connections between {who} and {server} broke, and nothing known explains it")
-        }
+pub(super) fn summary(incident: &Incident, pools: &Pools) -> String {
+    let server = pools
+        .upstream(incident.upstream)
+        .map_or("?", |upstream| &*upstream.name);
+    let who = Who::of(&incident.clients);
+    let mut text = sentence(incident.cause(), &who, server);
+    let since = if is_lasting(incident.cause()) {
+        "since"
+    } else {
+        "at"
     };
-    let first = incident
-        .causes
-        .first()
-        .and_then(|best| best.evidence.first());
-    if let Some(evidence) = first {
-        // Writing to a string cannot fail.
+    // Writing to a string cannot fail.
+    write!(text, " {since} {} UTC", clock(incident.opened_at)).ok();
+    let best = incident.causes.first();
+    if let Some(evidence) = best.and_then(|best| best.evidence.first()) {
         write!(text, ": {}", evidence.fact).ok();
     }
-    write!(text, " (since {})", incident.opened_at).ok();
-    let logged = incident.logged.first();
-    if let Some(logged) = logged {
-        write!(
-            text,
-            "; its log has \"{}\" between {} and {}",
-            logged.message, logged.from, logged.until
-        )
-        .ok();
+    let worse: Vec<String> = incident
+        .aggravations
+        .iter()
+        .map(|aggravation| aggravation.cause.label().to_owned())
+        .collect();
+    if !worse.is_empty() {
+        write!(text, "; made worse by {}", listed(&worse)).ok();
     }
+    text += &logged(&incident.logged);
     text.push('.');
-    capital(&text)
-}
-
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_uppercase().chain(letters).collect()
-    })
-}
-
-fn upstream(id: UpstreamId, pools: &Pools) -> &str {
-    pools.upstream(id).map_or("?", |upstream| &*upstream.name)
-}
-
-/// The clients by name: a few, and how many more.
-fn who(incident: &Incident) -> String {
-    let mut names: Vec<String> = incident
-        .clients
-        .iter()
-        .take(NAMED_MAX)
-        .map(|client| {
-            if client.app.is_empty() {
-                format!("a client at {}", client.address)
-            } else {
-                format!("{} at {}", client.app, client.address)
-            }
-        })
-        .collect();
-    let more = incident.clients.len().saturating_sub(NAMED_MAX);
-    if more > 0 {
-        names.push(format!("{more} more"));
-    }
-    match names.split_last() {
-        None => "an unnamed client".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-    }
-}
-
-/// The course of events, oldest first.
-pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
-    let mut all: Vec<Moment> = case
-        .signals()
-        .iter()
-        .flat_map(|signal| moments(signal, pools))
-        .collect();
-    all.sort_by_key(|moment| moment.at);
-    all.dedup();
-    all.truncate(MOMENTS_MAX);
-    all
-}
-
-fn moments(signal: &Signal, pools: &Pools) -> Vec<Moment> {
-    let server = upstream(signal.subject.upstream, pools);
-    let client = signal
-        .subject
-        .instance
-        .and_then(|id| pools.instance(id))
-        .map_or_else(
-            || "clients".to_owned(),
-            |instance| {
-                if instance.app.is_empty() {
-                    instance.address.to_string()
-                } else {
-                    instance.app.to_string()
-                }
-            },
-        );
-    let mut all = vec![Moment {
-        at: signal.at,
-        what: words(&signal.kind, &client, server),
-    }];
-    if let SignalKind::PoolDestroyed(destroyed) = &signal.kind {
-        all.push(Moment {
-            at: destroyed.from,
-            what: format!("from here on {client} may log \"Pool was force destroyed\""),
-        });
-    }
-    if let SignalKind::RepliesMissing {
-        resumed_at: Some(at),
-        ..
-    } = &signal.kind
-    {
-        all.push(Moment {
-            at: *at,
-            what: format!("replies of {server} came again"),
-        });
-    }
-    all
-}
-
-fn closed(group: &CloseGroup) -> String {
-    let mut text = format!("{} of {} connections", group.closed, group.of);
-    if group.in_flight > 0 {
-        write!(text, ", {} with requests under way", group.in_flight).ok();
-    }
     text
 }
 
-fn words(kind: &SignalKind, client: &str, server: &str) -> String {
-    match kind {
-        SignalKind::ServerClosed { group, .. } => {
-            format!("the side of {server} ended {} of {client}", closed(group))
+/// `The server mongo-0 died without a word under orders@10.0.0.11`.
+fn sentence(cause: Cause, who: &Who, server: &str) -> String {
+    let Who {
+        names,
+        apps,
+        is_one,
+    } = who;
+    let s = if *is_one { "s" } else { "" };
+    match cause {
+        Cause::Deploy => format!("Instances of {apps} were replaced in good order"),
+        Cause::ScaleOut => format!("Instances of {apps} were added"),
+        Cause::ServerCrash => {
+            format!("The server {server} died without a word while {names} used it")
         }
-        SignalKind::ClientClosed { group, .. } => {
-            let how = if group.has_said_goodbye {
-                "after a goodbye"
-            } else {
-                "without a goodbye"
-            };
-            format!("{client} ended {} {how}", closed(group))
+        Cause::ServerShutdown => {
+            format!("The server {server} was told to stop while {names} used it")
         }
-        SignalKind::EqualIdleAge { age, closed, .. } => format!(
-            "{closed} connections of {client} ended after {:.1} s without a byte",
-            age.as_secs_f64()
+        Cause::Failover => {
+            format!("The server {server} lost the role of primary while {names} used it")
+        }
+        Cause::ServerFreeze => {
+            format!("The server {server} stopped answering {names}, while its host is there")
+        }
+        Cause::ServerClosing => {
+            format!("The server {server} stays up but closes connections of {names}")
+        }
+        Cause::NetworkReset => format!("Something between {names} and {server} reset connections"),
+        Cause::NetworkBlackhole => format!("Nothing gets through between {names} and {server}"),
+        Cause::NetworkLoss => format!("Packets between {names} and {server} get lost"),
+        Cause::NetworkLatency => format!("The network between {names} and {server} became slow"),
+        Cause::IdleCutoff => {
+            format!("Something between {names} and {server} cuts connections that are idle")
+        }
+        Cause::SocketTimeout => {
+            format!("{names} give{s} {server} less time than its operations need")
+        }
+        Cause::IdleRecycling => {
+            format!("{names} replace{s} idle connections to {server}, as configured")
+        }
+        Cause::DriverPoolDestroyed => {
+            format!("{names} tore down the own pool to {server} with operations under way")
+        }
+        Cause::UnhandledAsyncCleanup => format!(
+            "{names} closed a client while operations nobody waited for were under way at {server}"
         ),
-        SignalKind::DialsFail { failure, count, .. } => {
-            format!("{count} dials to {server} failed: {}", failure.label())
+        Cause::AppCrash => format!("A process of {names} died without closing its connections"),
+        Cause::ClientPerRequest => format!("{names} make{s} a mongo client for each request"),
+        Cause::ReconnectStorm => format!("{names} dial{s} {server} without pause"),
+        Cause::PoolCapacity => {
+            format!("{server} turns connections of {names} away, for it has too many")
         }
-        SignalKind::TurnedAway { count, .. } => {
-            format!("{server} accepted {count} connections and ended them before it answered")
+        Cause::SlowOperations => format!("Slow operations of {names} at {server} fill the pools"),
+        Cause::AuthFailures => format!("{server} refuses the credentials of {names}"),
+        Cause::HealthChecks => {
+            format!("{names} only check{s} whether {server} accepts connections")
         }
-        SignalKind::HandshakesUnanswered { count, .. } => {
-            format!("{server} accepted {count} connections and left their first hello unanswered")
+        Cause::WedgedClient => {
+            format!("{names} will not connect to {server} again before a restart")
         }
-        SignalKind::ReconnectBurst { opened, lost, .. } => {
-            format!(
-                "{client} began to open connections without pause: {opened}, after {lost} were lost"
+        Cause::Unknown => {
+            format!("Connections of {names} to {server} broke, and nothing known explains it")
+        }
+    }
+}
+
+/// What to look for in whose log.
+fn logged(all: &[Logged]) -> String {
+    let Some(first) = all.first() else {
+        return String::new();
+    };
+    let (from, until, failed) = all.iter().filter(|one| one.message == first.message).fold(
+        (first.from, first.until, 0),
+        |(from, until, failed), one| {
+            (
+                from.min(one.from),
+                until.max(one.until),
+                failed + one.failed,
             )
+        },
+    );
+    let mut names: Vec<ClientName> = all.iter().map(|one| one.client.clone()).collect();
+    names.sort();
+    names.dedup();
+    format!(
+        "; expect \"{}\" in the log of {}, about {}, from {} to {}",
+        first.message,
+        Who::of(&names).names,
+        counted(failed, "time"),
+        clock(from),
+        clock(until),
+    )
+}
+
+/// The clients of a sentence.
+#[derive(Debug)]
+struct Who {
+    /// A few by name, more by application.
+    names: String,
+    /// Applications.
+    apps: String,
+    /// A verb behind the names is in the singular.
+    is_one: bool,
+}
+
+impl Who {
+    fn of(clients: &[ClientName]) -> Self {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        for client in clients {
+            *counts.entry(&client.app).or_default() += 1;
         }
-        SignalKind::ClientChurn { created, .. } => {
-            format!("{client} began to make mongo clients: {created} so far")
+        let unnamed = "clients without an application name";
+        let app = |app: &str| {
+            let name = if app.is_empty() { unnamed } else { app };
+            name.to_owned()
+        };
+        let apps = few(counts.keys().map(|name| app(name)).collect());
+        let names = if clients.is_empty() {
+            "clients".to_owned()
+        } else if clients.len() <= SINGLE_MAX {
+            let names = clients.iter().map(|one| client(&one.app, &one.address));
+            listed(&names.collect::<Vec<_>>())
+        } else {
+            let mut counts: Vec<(&str, usize)> = counts.into_iter().collect();
+            counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+            let named = counts.iter().map(|&(name, count)| {
+                let count = u64::try_from(count).unwrap_or(u64::MAX);
+                if name.is_empty() {
+                    counted(count, "unnamed client")
+                } else {
+                    format!("{} of {name}", counted(count, "instance"))
+                }
+            });
+            few(named.collect())
+        };
+        Self {
+            names,
+            apps: if clients.is_empty() {
+                "an application".to_owned()
+            } else {
+                apps
+            },
+            is_one: clients.len() == 1,
         }
-        SignalKind::Probes { count, .. } => format!("{count} bare connections came to {server}"),
-        SignalKind::ErrorReplies { code, count, .. } => {
-            format!("{server} answered {count} requests of {client} with error {code}")
+    }
+}
+
+/// As many as a sentence bears, and how many more.
+fn few(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(NAMED_MAX);
+    if more > 0 {
+        names.truncate(NAMED_MAX);
+        names.push(format!("{more} more"));
+    }
+    listed(&names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(all: &[(&str, &str)]) -> Vec<ClientName> {
+        all.iter()
+            .map(|(app, address)| ClientName {
+                address: (*address).into(),
+                app: (*app).into(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn few_clients_are_named_and_many_counted_by_application() {
+        let one = Who::of(&clients(&[("orders", "10.0.0.1")]));
+        assert_eq!((&*one.names, one.is_one), ("orders@10.0.0.1", true));
+        let two = Who::of(&clients(&[("", "10.0.0.2"), ("orders", "10.0.0.1")]));
+        assert_eq!(two.names, "10.0.0.2 and orders@10.0.0.1");
+        let many = Who::of(&clients(&[
+            ("", "10.0.0.9"),
+            ("billing", "10.0.0.1"),
+            ("orders", "10.0.0.1"),
+            ("orders", "10.0.0.2"),
+            ("web", "10.0.0.3"),
+        ]));
+        assert_eq!(
+            many.names,
+            "2 instances of orders, 1 unnamed client, 1 instance of billing and 1 more"
+        );
+        assert_eq!(Who::of(&[]).names, "clients");
+    }
+
+    #[test]
+    fn every_cause_has_a_sentence_that_names_whom_and_where() {
+        let who = Who::of(&clients(&[("orders", "10.0.0.1")]));
+        for cause in Cause::ALL {
+            let text = sentence(*cause, &who, "db0");
+            assert!(text.contains("orders"), "{cause:?}: {text}");
+            let is_about_the_client = matches!(
+                cause,
+                Cause::Deploy | Cause::ScaleOut | Cause::AppCrash | Cause::ClientPerRequest
+            );
+            assert!(text.contains("db0") || is_about_the_client, "{text}");
+            // The moment, the evidence and what is logged come on top.
+            assert!(text.len() <= 90, "{} is long: {text}", text.len());
         }
-        SignalKind::AuthenticationFails { count, user, .. } => format!(
-            "{server} refused the credentials of {} {count} times",
-            user.as_deref().unwrap_or(client)
-        ),
-        SignalKind::RoleChanged { from, to } => {
-            format!("{server} became {}, it was {}", to.label(), from.label())
-        }
-        SignalKind::ServerRestarted => format!("another process answers at {server}"),
-        SignalKind::RepliesMissing {
-            connections,
-            waited,
-            ..
-        } => format!(
-            "replies of {server} were missing on {connections} connections of {client}, for {:.1} s",
-            waited.as_secs_f64()
-        ),
-        SignalKind::Retransmits { count, .. } => format!("{count} segments were sent again"),
-        SignalKind::RoundTripTime { now, before, .. } => format!(
-            "the round-trip time rose from {:.1} to {:.1} ms",
-            before.as_secs_f64() * 1e3,
-            now.as_secs_f64() * 1e3
-        ),
-        SignalKind::SlowOperations { now, before, .. } => format!(
-            "operations of {client} took {:.0} ms instead of {:.0} ms",
-            now.as_secs_f64() * 1e3,
-            before.as_secs_f64() * 1e3
-        ),
-        SignalKind::PoolGrew { from, to, .. } => {
-            format!("the pool of {client} grew from {from} to {to}")
-        }
-        SignalKind::PoolCleared { closed, .. } => {
-            format!("{client} cleared its pool, {closed} connections went with it")
-        }
-        SignalKind::IdleRecycling { closed, age } => format!(
-            "{client} replaced {closed} connections that were idle for {:.1} s",
-            age.as_secs_f64()
-        ),
-        SignalKind::InstanceAppeared { .. } => format!("a new process of {client} connected"),
-        SignalKind::InstanceGone { .. } => format!("{client} said goodbye and went"),
-        SignalKind::PoolDestroyed(destroyed) => format!(
-            "{client} lost its pool to {server}, which its driver then destroyed: {}",
-            destroyed.trigger.label()
-        ),
-        SignalKind::SilentAfterTrouble { silent, .. } => format!(
-            "{client} has not dialled {server} for {:.0} s although it can be reached",
-            silent.as_secs_f64()
-        ),
     }
 }

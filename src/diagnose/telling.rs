@@ -1,7 +1,9 @@
 //! A case and its verdict, told as an incident.
 
+use super::words::clock;
 use super::{
-    Case, Evidence, Incident, IncidentId, Opinion, RankedCause, Severity, advice, message, summary,
+    Case, Evidence, Incident, IncidentId, Opinion, RankedCause, Severity, advice, course, message,
+    summary,
 };
 use crate::pools::Pools;
 use crate::time::Timestamp;
@@ -25,15 +27,14 @@ pub(super) fn incident(
     pools: &Pools,
     at: Timestamp,
 ) -> Incident {
-    let first = verdict
-        .causes
-        .first()
-        .map(|best| (best.cause, best.confidence));
-    let severity = first.map_or(Severity::Warning, |(cause, _)| cause.severity());
+    let best = verdict.causes.first().cloned();
+    let severity = best
+        .as_ref()
+        .map_or(Severity::Warning, |best| best.cause.severity());
     let causes: Vec<RankedCause> = verdict
         .causes
         .into_iter()
-        .map(|opinion| ranked(opinion, first))
+        .map(|opinion| ranked(opinion, best.as_ref()))
         .collect();
     let mut incident = Incident {
         id,
@@ -42,6 +43,7 @@ pub(super) fn incident(
         evident_at: verdict.evident_at.min(at),
         detected_at: at,
         closed_at: None,
+        merged_into: None,
         upstream: case.upstream(),
         clients: case.clients(),
         causes,
@@ -51,42 +53,136 @@ pub(super) fn incident(
             .map(|opinion| ranked(opinion, None))
             .collect(),
         summary: String::new(),
-        timeline: summary::course(case, pools),
+        timeline: course::course(case, pools),
         advice: Vec::new(),
         logged: Vec::new(),
     };
     incident.logged = message::logged(&incident, case, pools);
     incident.advice = advice::advice(&incident, case, pools);
-    incident.summary = summary::summary(&incident, case, pools);
+    incident.summary = summary::summary(&incident, pools);
     incident
 }
 
-/// A runner-up with nothing against it is one because another explains more.
-fn ranked(opinion: Opinion, first: Option<(super::Cause, f64)>) -> RankedCause {
-    let Opinion {
-        cause,
-        confidence,
-        evidence,
-        mut against,
-        ..
-    } = opinion;
-    if let Some((best, best_confidence)) = first
-        && best != cause
-        && against.is_empty()
+fn ranked(opinion: Opinion, best: Option<&Opinion>) -> RankedCause {
+    let contrast = best
+        .filter(|best| best.cause != opinion.cause && opinion.against.is_empty())
+        .map(|best| contrast(&opinion, best));
+    let mut against = opinion.against;
+    against.extend(contrast);
+    RankedCause {
+        cause: opinion.cause,
+        confidence: opinion.confidence,
+        evidence: opinion.evidence,
+        against,
+    }
+}
+
+/// What nothing contradicts is still no cause when something else was there before it, or explains more.
+fn contrast(opinion: &Opinion, best: &Opinion) -> Evidence {
+    let name = best.cause.label();
+    let first = |opinion: &Opinion| opinion.evidence.iter().filter_map(|one| one.at).min();
+    if let (Some(own), Some(before)) = (first(opinion), first(best))
+        && before < own
+        && let Some(fact) = best.evidence.iter().find(|one| one.at == Some(before))
     {
-        against.push(Evidence {
+        return Evidence {
+            at: Some(before),
+            fact: format!(
+                "{name} began before it (this at {}): {}",
+                clock(own),
+                fact.fact
+            ),
+            count: fact.count,
+        };
+    }
+    let more = best
+        .evidence
+        .iter()
+        .find(|fact| opinion.evidence.iter().all(|own| own.fact != fact.fact));
+    more.map_or_else(
+        || Evidence {
             at: None,
             fact: format!(
-                "{} explains the first event better ({best_confidence:.2} against {confidence:.2})",
-                best.label()
+                "the same facts speak for {name}, and weigh more there ({:.0} % against {:.0} %)",
+                best.confidence * 100.0,
+                opinion.confidence * 100.0
             ),
             count: None,
+        },
+        |fact| Evidence {
+            fact: format!("speaks for {name} alone: {}", fact.fact),
+            ..fact.clone()
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Cause;
+    use super::*;
+
+    fn opinion(cause: Cause, confidence: f64, facts: &[(u64, &str)]) -> Opinion {
+        let evidence = facts.iter().map(|(millis, fact)| Evidence {
+            at: Some(Timestamp::default() + Duration::from_millis(*millis)),
+            fact: (*fact).to_owned(),
+            count: None,
         });
+        Opinion {
+            cause,
+            confidence,
+            evident_at: Timestamp::default(),
+            evidence: evidence.collect(),
+            against: Vec::new(),
+        }
     }
-    RankedCause {
-        cause,
-        confidence,
-        evidence,
-        against,
+
+    #[track_caller]
+    fn check(runner_up: &[(u64, &str)], expected: &str) {
+        let best = opinion(
+            Cause::IdleCutoff,
+            0.86,
+            &[(100, "ages agree"), (200, "a RST")],
+        );
+        let ranked = ranked(opinion(Cause::ServerCrash, 0.3, runner_up), Some(&best));
+        let against: Vec<&str> = ranked.against.iter().map(|one| &*one.fact).collect();
+        assert_eq!(against, [expected]);
+    }
+
+    #[test]
+    fn a_runner_up_that_began_later_is_told_so() {
+        check(
+            &[(150, "a RST")],
+            "idle_cutoff began before it (this at 00:00:00.150): ages agree",
+        );
+    }
+
+    #[test]
+    fn a_runner_up_that_explains_less_is_told_what() {
+        check(
+            &[(100, "a RST")],
+            "speaks for idle_cutoff alone: ages agree",
+        );
+    }
+
+    #[test]
+    fn a_runner_up_with_the_same_grounds_is_told_how_much_less_they_weigh() {
+        check(
+            &[(100, "ages agree"), (200, "a RST")],
+            "the same facts speak for idle_cutoff, and weigh more there (86 % against 30 %)",
+        );
+    }
+
+    #[test]
+    fn what_a_rule_holds_against_its_cause_stays_alone() {
+        let best = opinion(Cause::IdleCutoff, 0.86, &[(100, "ages agree")]);
+        let mut other = opinion(Cause::ServerCrash, 0.3, &[(100, "a RST")]);
+        other.against.push(Evidence {
+            at: None,
+            fact: "the process answered".to_owned(),
+            count: None,
+        });
+        assert_eq!(ranked(other, Some(&best)).against.len(), 1);
     }
 }

@@ -55,6 +55,7 @@ fn incident(cause: Cause, severity: Severity, clients: &[(&str, &str)]) -> Incid
         evident_at: second(1),
         detected_at: second(2),
         closed_at: None,
+        merged_into: None,
         upstream: UpstreamId(0),
         clients: clients.collect(),
         causes: vec![RankedCause {

@@ -38,6 +38,8 @@ pub struct Incident {
     pub opened_at: String,
     /// When it was over; `null` while it is not.
     pub closed_at: Option<String>,
+    /// The older incident that it turned out to be a part of; `null` otherwise.
+    pub merged_into: Option<u64>,
     /// When it was told first.
     pub detected_at: String,
     /// From when on the evidence sufficed.
@@ -111,6 +113,8 @@ pub struct Moment {
 pub struct Advice {
     /// Why and what, as a sentence.
     pub text: String,
+    /// Where the command belongs: `shell`, `mongosh`, `connection_string`, `code`.
+    pub place: Option<String>,
     /// What to type or set.
     pub command: Option<String>,
 }

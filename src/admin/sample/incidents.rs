@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::AT;
 use crate::diagnose::{
-    Advice, Cause, ClientName, Evidence, Incident, IncidentId, Logged, Moment, RankedCause,
+    Advice, Cause, ClientName, Evidence, Incident, IncidentId, Logged, Moment, Place, RankedCause,
     Severity,
 };
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
@@ -54,6 +54,7 @@ pub(crate) fn crash() -> Incident {
         evident_at: before(94_700),
         detected_at: before(94_200),
         closed_at: None,
+        merged_into: None,
         upstream: UpstreamId(0),
         clients: vec![orders.clone(), name("10.0.0.12", "billing")],
         causes: vec![
@@ -113,14 +114,17 @@ pub(crate) fn crash() -> Incident {
         advice: vec![
             Advice {
                 text: "See why the process ended: killed for memory, or a crash.".to_owned(),
+                place: Some(Place::Shell),
                 command: Some("journalctl -k --since 21:24 | grep -i -E 'oom|mongod'".to_owned()),
             },
             Advice {
                 text: "Let the driver move on sooner than after 30 s.".to_owned(),
+                place: Some(Place::ConnectionString),
                 command: Some("serverSelectionTimeoutMS=5000".to_owned()),
             },
             Advice {
                 text: "Restart orders if it does not reconnect within a minute.".to_owned(),
+                place: None,
                 command: None,
             },
         ],
@@ -147,6 +151,7 @@ fn hostile() -> Incident {
         evident_at: before(200_000),
         detected_at: before(199_000),
         closed_at: Some(before(120_000)),
+        merged_into: None,
         upstream: UpstreamId(1),
         clients: (0..40)
             .map(|n| {
@@ -171,6 +176,7 @@ fn hostile() -> Incident {
         timeline: vec![moment(200_000, evil)],
         advice: vec![Advice {
             text: evil.to_owned(),
+            place: Some(Place::Shell),
             command: Some(format!("echo {evil}")),
         }],
         logged: Vec::new(),
@@ -185,6 +191,7 @@ fn deploy() -> Incident {
         evident_at: before(7_190_000),
         detected_at: before(7_189_000),
         closed_at: Some(before(7_100_000)),
+        merged_into: None,
         upstream: UpstreamId(0),
         clients: vec![name("10.0.0.21", "web"), name("10.0.0.22", "web")],
         causes: vec![RankedCause {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::super::words::{counted, length, within};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -14,12 +15,6 @@ const JOB: Duration = Duration::from_millis(2500);
 
 /// A process with a steady load is no script once it is this old.
 const SERVICE: Duration = Duration::from_secs(2);
-
-/// A service whose every connection was used so shortly before is in the middle of its traffic.
-const STILL_HOT: Duration = Duration::from_millis(500);
-
-/// No more than this where nothing is known to be lost: not enough to raise an alarm.
-const UNHARMED: f64 = 0.4;
 
 /// A client's connections that ended together.
 #[derive(Clone, Copy, Debug)]
@@ -127,20 +122,6 @@ impl Farewell<'_> {
         self.group.in_flight > 0 || self.still_busy > 0 || self.transactions > 0
     }
 
-    /// Whoever waited was told of an error: requests were cut off; or all of the pool was at work, so that others were
-    /// in its queue; or a service had its client closed in the middle of its traffic. A close that waits for the last
-    /// requests of an orderly stop shows none of these.
-    fn lost_work(&self) -> bool {
-        let is_cut = self.group.in_flight > 0 || self.transactions > 0;
-        let has_queue = self.still_busy > 0 && self.group.idle == 0;
-        let is_hot = self
-            .group
-            .idle_ages
-            .is_some_and(|(_, longest)| longest < STILL_HOT);
-        let is_in_traffic = self.age >= SERVICE && is_hot && self.was_busy();
-        is_cut || has_queue || is_in_traffic
-    }
-
     /// It was made for a job rather than for the life of its process.
     fn is_of_a_job(&self) -> bool {
         self.age < JOB || self.times > 1
@@ -168,15 +149,32 @@ impl Farewell<'_> {
             at,
             *closed,
             format!(
-                "the client ended {closed} of its {of} connections within {} ms, {monitors} monitors among them",
-                span.as_millis()
+                "the client ended {}{}{}",
+                match (closed, of) {
+                    (1, 1) => "its only connection".to_owned(),
+                    (closed, of) if closed == of => format!("all its {of} connections"),
+                    (closed, of) => format!("{closed} of its {}", counted(*of, "connection")),
+                },
+                match closed {
+                    1 => String::new(),
+                    _ => format!(" within {}", within(*span)),
+                },
+                match monitors {
+                    0 => String::new(),
+                    1 => ", a monitor among them".to_owned(),
+                    some => format!(", {some} monitors among them"),
+                }
             ),
         )];
         if *in_flight > 0 {
             all.push(fact(
                 at,
                 *requests_lost,
-                format!("{requests_lost} requests were unanswered on {in_flight} of them"),
+                format!(
+                    "{} {} unanswered on {in_flight} of them",
+                    counted(*requests_lost, "request"),
+                    if *requests_lost == 1 { "was" } else { "were" }
+                ),
             ));
         }
         if self.still_busy > 0 {
@@ -283,7 +281,7 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Op
         confidence -= 0.2;
         against.push(note(
             at,
-            "its clients were made for a job: the process may go on",
+            "its clients were made for a single job: their end is no sign that the process ended",
         ));
     }
     Some(farewell.opinion(Cause::AppCrash, confidence, evidence, against))
@@ -323,7 +321,7 @@ pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
             confidence = 0.15;
             against.push(note(
                 at,
-                "the process ended: a new one came in its place, or its driver never cuts an operation",
+                "the process ended: a new one came in its place, or requests were cut that its driver's close waits for",
             ));
         }
         None => against.push(note(
@@ -351,9 +349,6 @@ pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
             at,
             "the client was made for a job and closed right after",
         ));
-    }
-    if farewell.left_work() && !farewell.lost_work() {
-        confidence = confidence.min(UNHARMED);
     }
     Some(farewell.opinion(Cause::DriverPoolDestroyed, confidence, evidence, against))
 }
@@ -388,19 +383,14 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
             at,
             farewell.times,
             format!(
-                "the client was {} ms old: made for a job and closed before it was done",
-                farewell.age.as_millis()
+                "the client was {} old: made for a job and closed before it was done",
+                length(farewell.age)
             ),
         ));
     }
     if farewell.is_alive == Some(false) {
         confidence -= 0.3;
         against.push(note(at, "the process ended, too"));
-    }
-    if !farewell.lost_work() {
-        // A close that waits for what is under way looks the same until it has waited.
-        confidence = confidence.min(UNHARMED);
-        against.push(note(at, "nothing that was under way was cut off so far"));
     }
     Some(farewell.opinion(Cause::UnhandledAsyncCleanup, confidence, evidence, against))
 }

@@ -1,5 +1,6 @@
 //! What clients do again and again, or never again.
 
+use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -38,18 +39,19 @@ pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) ->
     else {
         return None;
     };
-    let fate = if closed * 2 >= created {
-        format!("{closed} of them were closed again")
-    } else {
-        format!("only {closed} of them were closed again")
+    let fate = match closed {
+        0 => "none of them was closed again".to_owned(),
+        1 => "only one of them was closed again".to_owned(),
+        _ if closed * 2 >= created => format!("{closed} of them were closed again"),
+        _ => format!("only {closed} of them were closed again"),
     };
     let evidence = vec![
         fact(
             signal.at,
             created,
             format!(
-                "{created} mongo clients were made within {:.1} s",
-                window.as_secs_f64()
+                "{created} mongo clients were made within {}",
+                length(window)
             ),
         ),
         fact(signal.at, closed, fate),
@@ -86,14 +88,25 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             signal.at,
             opened,
             format!(
-                "{opened} connections that did not last were opened within {:.1} s, {rate:.0} a second; {baseline:.1} a second were usual",
-                lasted.as_secs_f64()
+                "{opened} connections that did not last were opened within {}, {rate:.0} a second; {} before",
+                length(lasted),
+                if baseline < 0.05 {
+                    "hardly any".to_owned()
+                } else {
+                    format!("{baseline:.1} a second")
+                }
             ),
         ),
         fact(
             signal.at,
             lost,
-            format!("{lost} connections had been lost: {amplification:.0} were opened for each"),
+            match lost {
+                0 => "no connection had been lost that these could replace".to_owned(),
+                _ => format!(
+                    "{} had been lost: {amplification:.0} were opened for each",
+                    counted(lost, "connection")
+                ),
+            },
         ),
     ];
     Some(opinion(Cause::ReconnectStorm, 0.85, signal.at, evidence))
@@ -112,8 +125,8 @@ pub(super) fn idle_recycling(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
         signal.at,
         closed,
         format!(
-            "{closed} idle connections were closed by their client after at least {:.1} s without a byte, and nothing failed",
-            age.as_secs_f64()
+            "{closed} idle connections were closed by their client after at least {} without a byte, and nothing failed",
+            length(age)
         ),
     )];
     Some(opinion(Cause::IdleRecycling, 0.9, signal.seen_at, evidence))
@@ -129,7 +142,7 @@ pub(super) fn health_checks(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
         return None;
     };
     let rhythm = every.map_or(String::new(), |every| {
-        format!(", one every {:.1} s", every.as_secs_f64())
+        format!(", one every {}", length(every))
     });
     let evidence = vec![fact(
         signal.at,
@@ -152,31 +165,32 @@ pub(super) fn wedged_client(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
     else {
         return None;
     };
-    let evidence = vec![
-        note(
+    let mut evidence = vec![note(
+        signal.at,
+        format!(
+            "the client lost every connection and has dialled no more for {}, without a goodbye",
+            length(silent)
+        ),
+    )];
+    evidence.push(if others_back > 0 {
+        fact(
             signal.at,
+            others_back,
             format!(
-                "the client lost every connection and has dialled no more for {:.0} s, without a goodbye",
-                silent.as_secs_f64()
+                "{} came back meanwhile",
+                counted(others_back, "other client")
             ),
-        ),
-        if others_back > 0 {
-            fact(
-                signal.at,
-                others_back,
-                format!("{others_back} other clients came back meanwhile"),
-            )
-        } else {
-            note(
-                signal.at,
-                "nobody else shows whether the server is back, but a pool that has not given up dials on",
-            )
-        },
+        )
+    } else {
         note(
             signal.at,
-            "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
-        ),
-    ];
+            "nobody else shows whether the server is back, but a pool that has not given up dials on",
+        )
+    });
+    evidence.push(note(
+        signal.at,
+        "its driver is Node 3.x with the legacy pool, which gives up for good after `reconnectTries`",
+    ));
     let confidence = if others_back > 0 { 0.85 } else { 0.65 };
     Some(opinion(
         Cause::WedgedClient,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::super::super::words::{counted, length, within};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{
     Case, SignalKind, cuts, dialled_at_once, fact, heard_since, hello_since, note, refused,
-    restarted, seconds,
+    restarted,
 };
 use crate::detect::{DestroyTrigger, Signal};
 use crate::pools::Pools;
@@ -56,32 +57,39 @@ fn aged(case: &Case) -> impl Iterator<Item = Aged<'_>> {
 
 impl Aged<'_> {
     fn told(&self) -> Evidence {
-        let (age, closed) = (seconds(self.age), self.closed);
+        let (age, closed) = (length(self.age), counted(self.closed, "connection"));
+        let spread = match self.closed {
+            1 => String::new(),
+            _ => format!(", within {} of each other", within(self.spread)),
+        };
+        let were = if self.closed == 1 { "was" } else { "were" };
         let pause = self.pauses.map_or_else(String::new, |(short, long)| {
-            format!("{} to {}", seconds(short), seconds(long))
+            match (length(short), length(long)) {
+                (short, long) if short == long => short,
+                (short, long) => format!("{short} to {long}"),
+            }
         });
         let text = match (self.by_server, self.at_first_use) {
             (true, false) => format!(
-                "{closed} connections were closed from the server's side after {age} without a byte, within {} of \
-                 each other; mongod never closes idle connections",
-                seconds(self.spread)
+                "{closed} {were} closed from the server's side after {age} without a byte{spread}; mongod never \
+                 closes idle connections"
             ),
             (true, true) => {
-                format!(
-                    "{closed} connections were reset at their first use after a pause of {pause}"
-                )
+                format!("{closed} {were} reset at the first use after a pause of {pause}")
             }
-            (false, true) => format!(
-                "{closed} connections got no answer to their first use after a pause of {pause}"
-            ),
+            (false, true) => {
+                format!("{closed} got no answer at the first use after a pause of {pause}")
+            }
             (false, false) => format!(
-                "the client closed {closed} connections after {age} without an answer, within {} ms of each other, \
-                 {} with a request in flight",
-                self.spread.as_millis(),
-                self.in_flight
+                "the client closed {closed} after {age} without an answer{spread}, {} with a request in flight",
+                match self.in_flight {
+                    0 => "none".to_owned(),
+                    some if some == self.closed => "each".to_owned(),
+                    some => some.to_string(),
+                }
             ),
         };
-        fact(self.signal.at, closed, text)
+        fact(self.signal.at, self.closed, text)
     }
 }
 
@@ -141,7 +149,7 @@ impl Silent<'_> {
             self.connections,
             format!(
                 "no byte came from the server on any connection for {}",
-                seconds(self.waited)
+                length(self.waited)
             ),
         )
     }
@@ -178,7 +186,10 @@ pub(super) fn idle_cutoff(case: &Case, pools: &Pools, _at: Timestamp) -> Option<
             evidence.push(fact(
                 first.signal.at,
                 others,
-                format!("the server answered on {others} other connections since"),
+                format!(
+                    "the server answered on {} since",
+                    counted(others, "other connection")
+                ),
             ));
         } else {
             confidence = confidence.min(0.35);
@@ -234,7 +245,10 @@ pub(super) fn socket_timeout(case: &Case, pools: &Pools, _at: Timestamp) -> Opti
         evidence.push(fact(
             first.signal.at,
             others,
-            format!("the server answered on {others} other connections meanwhile"),
+            format!(
+                "the server answered on {} meanwhile",
+                counted(others, "other connection")
+            ),
         ));
     } else {
         // A pool that gave up for its time-outs leaves nobody who would ask the server.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::super::Cause;
+use super::super::super::words::counted;
 use super::super::Opinion;
 use super::{
     Case, SHUTDOWN, SignalKind, cuts, fact, hello_since, note, refused, replied, restarted,
@@ -16,6 +17,12 @@ const NO_DIAL: Duration = Duration::from_millis(1200);
 /// Words before a death belong to it when they come no later than this after its first sign: what is read from
 /// different connections is read by different threads.
 const LAST_WORDS: Duration = Duration::from_millis(150);
+
+/// `18 dials were refused`.
+fn refused_dials(count: u64) -> String {
+    let were = if count == 1 { "was" } else { "were" };
+    format!("{} {were} refused", counted(count, "dial"))
+}
 
 /// The server's process ended without a word.
 pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion> {
@@ -33,11 +40,7 @@ pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     evidence.extend(cut.map(super::Cut::told));
     if let Some((signal, count)) = refused {
         evident_at = evident_at.max(signal.at);
-        evidence.push(fact(
-            signal.at,
-            count,
-            format!("{count} dials were refused"),
-        ));
+        evidence.push(fact(signal.at, count, refused_dials(count)));
     }
     if let Some(signal) = restarted {
         if refused.is_none() {
@@ -95,18 +98,17 @@ pub(super) fn shutdown(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Op
     let mut evidence = vec![fact(
         signal.at,
         count,
-        format!("{count} replies said that the server is shutting down (error {code})"),
+        format!(
+            "{} said that the server is shutting down (error {code})",
+            counted(count, "reply")
+        ),
     )];
     let cuts = cuts(case);
     let cut = cuts.iter().find(|cut| cut.is_total());
     evidence.extend(cut.map(super::Cut::told));
     let refused = refused(case);
     if let Some((signal, count)) = refused {
-        evidence.push(fact(
-            signal.at,
-            count,
-            format!("{count} dials were refused"),
-        ));
+        evidence.push(fact(signal.at, count, refused_dials(count)));
     }
     let first_cut = cuts.first().map(|cut| cut.signal.at);
     let is_after = first_cut.is_some_and(|cut_at| signal.at > cut_at + LAST_WORDS);
@@ -150,7 +152,8 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
     let mut evidence: Vec<_> = single.iter().take(5).map(|cut| cut.told()).collect();
     let mut against = Vec::new();
     let upstream = case.upstream();
-    let returned = hello_since(pools, upstream, first.signal.at);
+    let restarted = restarted(case);
+    let returned = hello_since(pools, upstream, first.signal.at).filter(|_| restarted.is_none());
     if let Some(returned_at) = returned {
         evidence.push(note(
             returned_at,
@@ -173,7 +176,7 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
             "the server refused dials afterwards",
         ));
     }
-    if let Some(signal) = restarted(case) {
+    if let Some(signal) = restarted {
         confidence = confidence.min(0.1);
         against.push(note(
             signal.at,
@@ -217,7 +220,11 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
         evident_at = evident_at.max(returned_at);
         evidence.push(note(
             returned_at,
-            "the next dial succeeded, and the same server process answered",
+            if restarted(case).is_some() {
+                "the next dial succeeded"
+            } else {
+                "the next dial succeeded, and the same server process answered"
+            },
         ));
         if first.is_total() || first.is_client_side {
             0.9
@@ -234,8 +241,8 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     if first.signal.subject.instance.is_some() && first.instances_before > 1 {
         evidence.push(fact(
             first.signal.at,
-            first.instances_before - first.instances,
-            "other instances lost nothing",
+            first.instances_before.saturating_sub(first.instances),
+            "the other instances lost nothing",
         ));
     }
     if let Some((signal, count)) = refused(case) {

@@ -25,6 +25,7 @@ mod unknown;
 
 use std::time::Duration;
 
+use super::super::words::{counted, within};
 use super::super::{Case, Evidence};
 use super::Rule;
 use crate::detect::{CloseGroup, Signal, SignalKind, is_of_a_client};
@@ -114,22 +115,37 @@ impl Cut<'_> {
         } else if resets == closed {
             "by RST".to_owned()
         } else {
-            format!("{resets} by RST, the others by FIN")
+            format!("{resets} by RST, {} by FIN", closed - resets)
         };
         let side = if self.is_client_side {
-            "the client's side"
+            "client"
         } else {
-            "the server's side"
+            "server"
+        };
+        let when = match closed {
+            1 => String::new(),
+            _ => format!(" within {}", within(*span)),
+        };
+        let busy = match (in_flight, closed) {
+            (0, _) => "none with a request in flight".to_owned(),
+            (1, 1) => "with a request in flight".to_owned(),
+            _ => format!("{in_flight} with a request in flight"),
+        };
+        let whose = match (self.instances, self.instances_before) {
+            (_, 0 | 1) => String::new(),
+            (some, before) if some == before => format!(" of all {before} instances"),
+            (some, before) => format!(" of {some} of {before} instances"),
         };
         fact(
             self.signal.at,
             *closed,
             format!(
-                "{side} ended {closed} of {of} connections of {} of {} instances within {} ms, {how}, {in_flight} \
-                 with a request in flight",
-                self.instances,
-                self.instances_before,
-                span.as_millis().max(1),
+                "{}{whose} ended from the {side}'s side{when}, {how}, {busy}",
+                match (closed, of) {
+                    (1, 1) => "the only connection".to_owned(),
+                    (closed, of) if closed == of => format!("all {of} connections"),
+                    (closed, of) => format!("{closed} of {}", counted(*of, "connection")),
+                },
             ),
         )
     }
@@ -237,14 +253,4 @@ fn heard_since(pools: &Pools, upstream: UpstreamId, since: Timestamp) -> u64 {
             connection.hello_answered_at.is_some() && connection.last.from_server_at > since
         })
         .count() as u64
-}
-
-/// Whole milliseconds, for people.
-fn millis(duration: Duration) -> String {
-    format!("{} ms", duration.as_millis())
-}
-
-/// Seconds with one decimal, for people.
-fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }

@@ -1,6 +1,7 @@
 //! The server is there, and says no.
 
 use super::super::super::Cause;
+use super::super::super::words::counted;
 use super::super::Opinion;
 use super::{Case, SignalKind, cuts, fact, note};
 use crate::pools::Pools;
@@ -16,12 +17,20 @@ pub(super) fn capacity(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Op
         fact(
             signal.at,
             count,
-            format!("the server accepted {count} connections and closed them before it answered"),
+            format!(
+                "the server accepted {} and closed {} before it answered",
+                counted(count, "connection"),
+                if count == 1 { "it" } else { "them" }
+            ),
         ),
         fact(
             signal.at,
             open,
-            format!("{open} connections were open meanwhile, and stayed"),
+            format!(
+                "{} {} open meanwhile, and stayed",
+                counted(open, "connection"),
+                if open == 1 { "was" } else { "were" }
+            ),
         ),
     ];
     let mut confidence: f64 = if count >= 6 { 0.9 } else { 0.75 };
@@ -71,7 +80,10 @@ pub(super) fn authentication(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
         evidence.push(fact(
             signal.at,
             *count,
-            format!("the server refused the credentials{user} {count} times"),
+            format!(
+                "the server refused the credentials{user} {}",
+                counted(*count, "time")
+            ),
         ));
         if *had_succeeded {
             evidence.push(note(signal.at, "they had been accepted before"));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::super::Cause;
+use super::super::super::words::counted;
 use super::super::Opinion;
 use super::{Case, NOT_PRIMARY, SHUTDOWN, SignalKind, cuts, fact, note, replied};
 use crate::connection::ServerRole;
@@ -32,49 +33,43 @@ pub(super) fn failover(case: &Case, _pools: &Pools, at: Timestamp) -> Option<Opi
         .all(|kind| match kind {
             SignalKind::RoleChanged {
                 from: ServerRole::Primary,
-                to,
-            } => Some(*to),
+                ..
+            } => Some(()),
             _ => None,
         })
-        .find(|(signal, _)| !has_restarted(signal));
-    let elected = case.find(|kind| match kind {
-        SignalKind::RoleChanged {
-            to: ServerRole::Primary,
-            ..
-        } => Some(()),
-        _ => None,
-    });
+        .find(|(signal, ())| !has_restarted(signal));
     let replies = replied(case, &NOT_PRIMARY);
     let first_at = match (&stepped_down, &replies) {
-        (Some((stepped, _)), Some((reply, ..))) => stepped.at.min(reply.at),
-        (Some((stepped, _)), None) => stepped.at,
+        (Some((stepped, ())), Some((reply, ..))) => stepped.at.min(reply.at),
+        (Some((stepped, ())), None) => stepped.at,
         (None, Some((reply, ..))) => reply.at,
         (None, None) => return None,
     };
     if at.since(first_at) < SETTLED {
         return None;
     }
+    let elected = elected_since(case, first_at);
     let mut evidence = Vec::new();
     let mut against = Vec::new();
     let mut confidence: f64 = 0.66;
-    if let Some((signal, to)) = stepped_down {
+    if let Some((signal, ())) = stepped_down {
         confidence = 0.9;
         evidence.push(note(
             signal.at,
-            format!(
-                "the primary announced that it is {} from then on",
-                to.label()
-            ),
+            "the primary announced that it is primary no longer",
         ));
     }
     if let Some((signal, code, count)) = replies {
         evidence.push(fact(
             signal.at,
             count,
-            format!("{count} replies said that the server is not primary (error {code})"),
+            format!(
+                "{} said that the server is not primary (error {code})",
+                counted(count, "reply")
+            ),
         ));
     }
-    if let Some((signal, ())) = elected {
+    if let Some(signal) = elected {
         confidence += 0.04;
         evidence.push(note(
             signal.at,
@@ -117,4 +112,17 @@ pub(super) fn failover(case: &Case, _pools: &Pools, at: Timestamp) -> Option<Opi
         evidence,
         against,
     })
+}
+
+/// The first member that announced from then on that it is primary; one before is the one that stepped down.
+fn elected_since(case: &Case, since: Timestamp) -> Option<&super::Signal> {
+    case.all(|kind| match kind {
+        SignalKind::RoleChanged {
+            to: ServerRole::Primary,
+            ..
+        } => Some(()),
+        _ => None,
+    })
+    .map(|(signal, ())| signal)
+    .find(|signal| signal.at >= since)
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
+use super::super::super::words::{counted, length};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
-use super::{
-    Case, Signal, SignalKind, cuts, dialled_at_once, fact, note, refused, seconds, unreachable,
-};
+use super::{Case, Signal, SignalKind, cuts, dialled_at_once, fact, note, refused, unreachable};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
@@ -94,10 +93,10 @@ impl Silence<'_> {
             self.signal.at,
             self.connections,
             format!(
-                "no byte came from the server for {}, while {} connections of {} instances waited",
-                seconds(self.waited),
-                self.connections,
-                self.instances,
+                "no byte came from the server for {}, while {} of {} waited",
+                length(self.waited),
+                counted(self.connections, "connection"),
+                counted(self.instances, "instance"),
             ),
         )];
         if self.hellos > 0 {
@@ -124,10 +123,13 @@ impl Silence<'_> {
         fact(
             self.signal.at,
             self.retransmits,
-            format!(
-                "what was sent was not acknowledged, and was sent again {} times",
-                self.retransmits
-            ),
+            match self.retransmits {
+                0 => "what was sent was not acknowledged".to_owned(),
+                count => format!(
+                    "what was sent was not acknowledged, and was sent again ({})",
+                    counted(count, "segment")
+                ),
+            },
         )
     }
 }

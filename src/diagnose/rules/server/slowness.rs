@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use super::super::super::words::{counted, length};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::silence::MANY_LOST_IN_A_ROW;
-use super::{Case, Signal, SignalKind, cuts, fact, millis, note, refused};
+use super::{Case, Signal, SignalKind, cuts, fact, note, refused};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
@@ -62,12 +63,11 @@ impl Resent<'_> {
             self.signal.at,
             self.count,
             format!(
-                "{} of {} segments to {side} ({:.1} %) were sent again on {} connections, which went on afterwards; the \
-                 other side had not got {} of them",
+                "{} of {} to {side} ({:.1} %) were sent again on {}, which went on afterwards; {} of them had not arrived",
                 self.count,
-                self.sent,
+                counted(self.sent, "segment"),
                 self.share() * 100.0,
-                self.connections,
+                counted(self.connections, "connection"),
                 self.lost,
             ),
         )
@@ -111,8 +111,8 @@ fn delayed(case: &Case) -> Option<Evidence> {
             signal.at,
             format!(
                 "round trips took {} instead of {}",
-                millis(now),
-                millis(before)
+                length(now),
+                length(before)
             ),
         )
     })
@@ -199,8 +199,8 @@ pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
                 signal.at,
                 format!(
                     "round trips to {side} took {} instead of {}",
-                    millis(*now),
-                    millis(*before)
+                    length(*now),
+                    length(*before)
                 ),
             )
         })
@@ -236,8 +236,8 @@ pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
         in_flight,
         format!(
             "operations took {} instead of {}, {in_flight} under way",
-            millis(now),
-            millis(before)
+            length(now),
+            length(before)
         ),
     )];
     let mut confidence: f64 = 0.68;

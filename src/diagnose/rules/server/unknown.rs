@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::super::book::SURE;
+use super::super::super::words::counted;
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{Case, SignalKind, cuts, fact};
@@ -28,7 +29,7 @@ pub(super) fn unknown(case: &Case, _pools: &Pools, at: Timestamp) -> Option<Opin
         }
         _ => None,
     }) {
-        let text = format!("{count} dials failed ({})", failure.label());
+        let text = format!("{} failed ({})", counted(count, "dial"), failure.label());
         evidence.push(fact(signal.at, count, text));
     }
     if evidence.is_empty() || at.since(case.began_at()) < PATIENCE {
