@@ -1,5 +1,6 @@
 //! The findings of detectors.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::connection::ServerRole;
@@ -17,8 +18,34 @@ pub struct Signal {
     pub seen_at: Timestamp,
     /// Whom it is about.
     pub subject: Subject,
+    /// The instances it concerns, where they are several of those connected and not all; otherwise empty.
+    pub among: Vec<InstanceId>,
     /// What was found.
     pub kind: SignalKind,
+}
+
+impl Signal {
+    /// The same about these instances, where `connected` had more to lose: one of several is the subject.
+    #[must_use]
+    pub fn among(mut self, concerned: &BTreeSet<InstanceId>, connected: usize) -> Self {
+        if concerned.is_empty() || concerned.len() >= connected {
+            return self;
+        }
+        if concerned.len() == 1 {
+            self.subject.instance = concerned.first().copied();
+        } else {
+            self.among = concerned.iter().copied().collect();
+        }
+        self
+    }
+
+    /// Whether it concerns an instance; one that names none concerns all.
+    pub fn concerns(&self, instance: InstanceId) -> bool {
+        if let Some(subject) = self.subject.instance {
+            return instance == subject;
+        }
+        self.among.is_empty() || self.among.contains(&instance)
+    }
 }
 
 /// Whom a signal is about. What is `None` is not narrowed down: without an instance it is the whole upstream.
@@ -205,6 +232,21 @@ pub enum SignalKind {
     /// Another server process answers.
     ServerRestarted,
     // --- silence and slowness ---
+    /// Nothing that is sent to clients is acknowledged, and nothing comes from them.
+    ClientsUnreached {
+        /// Connections with unacknowledged replies.
+        connections: u64,
+        /// Instances they belong to.
+        instances: u64,
+        /// Instances that were connected.
+        instances_before: u64,
+        /// The longest time without an acknowledgement so far.
+        waited: Duration,
+        /// Segments sent again to them meanwhile.
+        retransmits: u64,
+        /// An acknowledgement came again at this moment.
+        resumed_at: Option<Timestamp>,
+    },
     /// Replies are missing on connections of an upstream.
     RepliesMissing {
         /// Connections with an unanswered request and no byte from the server since.

@@ -129,10 +129,16 @@ impl Case {
         }
     }
 
-    /// Learns whom a signal concerns: its instance, or all that were connected to its upstream when it began.
+    /// Learns whom a signal concerns: its instances, or all that were connected to its upstream when it began.
     pub fn concern(&mut self, signal: &Signal, pools: &Pools) {
         if let Some(id) = signal.subject.instance {
             self.name(id, pools);
+            return;
+        }
+        if !signal.among.is_empty() {
+            for id in &signal.among {
+                self.name(*id, pools);
+            }
             return;
         }
         let concerned = pools.connections().filter(|connection| {

@@ -191,6 +191,16 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
             scene.of(),
             length(*waited)
         ),
+        SignalKind::ClientsUnreached {
+            connections,
+            waited,
+            ..
+        } => format!(
+            "clients fall silent: nothing is acknowledged on {}{} for {}",
+            counted(*connections, "connection"),
+            scene.of(),
+            length(*waited)
+        ),
         SignalKind::Retransmits {
             count,
             sent,
@@ -324,6 +334,7 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
         | SignalKind::RoleChanged { .. }
         | SignalKind::ServerRestarted
         | SignalKind::RepliesMissing { .. }
+        | SignalKind::ClientsUnreached { .. }
         | SignalKind::Retransmits { .. }
         | SignalKind::RoundTripTime { .. } => String::new(),
     }

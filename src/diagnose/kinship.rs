@@ -57,6 +57,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::RoleChanged { .. }
         | SignalKind::ServerRestarted
         | SignalKind::RepliesMissing { .. }
+        | SignalKind::ClientsUnreached { .. }
         | SignalKind::Retransmits { .. }
         | SignalKind::RoundTripTime { .. }
         | SignalKind::SlowOperations { .. }
@@ -174,6 +175,7 @@ fn begins_something(case: &Case, kind: &SignalKind) -> bool {
                 | SignalKind::RoleChanged { .. }
                 | SignalKind::ServerRestarted
                 | SignalKind::RepliesMissing { .. }
+                | SignalKind::ClientsUnreached { .. }
                 | SignalKind::InstanceGone { .. }
                 | SignalKind::ErrorReplies { .. }
         )

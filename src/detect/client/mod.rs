@@ -64,6 +64,7 @@ const fn about(
             instance: Some(instance),
             mongo_client: None,
         },
+        among: Vec::new(),
         kind,
     }
 }

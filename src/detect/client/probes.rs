@@ -76,6 +76,7 @@ impl Detector for Probes {
                 instance: None,
                 mongo_client: None,
             },
+            among: Vec::new(),
             kind: SignalKind::Probes {
                 count: source.count,
                 every: source.last_at.since(source.first_at).checked_div(gaps),

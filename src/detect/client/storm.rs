@@ -242,6 +242,7 @@ impl Source {
                 instance,
                 mongo_client: None,
             },
+            among: Vec::new(),
             kind: SignalKind::ReconnectBurst {
                 opened: storm.opened,
                 lost: storm.lost,

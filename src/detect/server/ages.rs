@@ -16,7 +16,7 @@ use super::thresholds::{
     AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_EARLY_MS, SETTING_LATE_MS,
     SETTING_STEP_MS, SILENCE, TIMEOUT_MIN, TIMEOUT_SPREAD, TOLD_EVERY,
 };
-use super::{Signal, SignalKind, Subject, is_of_a_client};
+use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Manner, Role};
 use crate::pools::{Connection, End, Instance, InstanceId, Pools};
 use crate::time::Timestamp;
@@ -305,32 +305,23 @@ impl Ages {
             ages().max().unwrap_or_default(),
         );
         let waiting = || like.iter().filter(|aged| aged.in_flight);
-        let instances: BTreeSet<_> = like.iter().map(|aged| aged.instance).collect();
-        signals.push(Signal {
-            at: episode.began_at,
-            seen_at: at,
-            subject: Subject {
-                upstream: key.upstream,
-                instance: if instances.len() == 1 {
-                    newest.instance
-                } else {
-                    None
-                },
-                mongo_client: None,
-            },
-            kind: SignalKind::EqualIdleAge {
-                age: shortest,
-                spread: longest.saturating_sub(shortest),
-                closed: like.len() as u64,
-                in_flight: waiting().count() as u64,
-                by_server: matches!(key.way, Way::CutIdle | Way::CutAtUse),
-                at_first_use: matches!(key.way, Way::CutAtUse | Way::Forgotten),
-                pauses: waiting()
-                    .map(|aged| aged.pause)
-                    .min()
-                    .zip(waiting().map(|aged| aged.pause).max()),
-                is_unacknowledged: like.iter().any(|aged| aged.is_unacknowledged),
-            },
-        });
+        let instances: BTreeSet<InstanceId> =
+            like.iter().filter_map(|aged| aged.instance).collect();
+        let kind = SignalKind::EqualIdleAge {
+            age: shortest,
+            spread: longest.saturating_sub(shortest),
+            closed: like.len() as u64,
+            in_flight: waiting().count() as u64,
+            by_server: matches!(key.way, Way::CutIdle | Way::CutAtUse),
+            at_first_use: matches!(key.way, Way::CutAtUse | Way::Forgotten),
+            pauses: waiting()
+                .map(|aged| aged.pause)
+                .min()
+                .zip(waiting().map(|aged| aged.pause).max()),
+            is_unacknowledged: like.iter().any(|aged| aged.is_unacknowledged),
+        };
+        // Those that lost nothing had no pause, or have nothing to do with it.
+        let signal = about_upstream(key.upstream, episode.began_at, at, kind);
+        signals.push(signal.among(&instances, usize::MAX));
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::{CloseGroup, Detector};
 use super::thresholds::{BURST_GAP, BURST_TOLD_AFTER, RESET_SHARE};
-use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
+use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Manner, Phase};
 use crate::pools::{Connection, End, InstanceId, Pools};
 use crate::time::Timestamp;
@@ -118,12 +118,15 @@ fn tell(
     };
     let (lost, connected) = (instances(&cut), instances(&before));
     if !cut.is_empty() {
-        let followed = before
+        let followed: Vec<&Connection> = before
             .iter()
-            .filter_map(ended_within)
-            .filter(|end| end.ending.initiator == Initiator::Client)
-            .count() as u64;
-        let mut signal = about_upstream(
+            .copied()
+            .filter(|connection| {
+                ended_within(connection)
+                    .is_some_and(|end| end.ending.initiator == Initiator::Client)
+            })
+            .collect();
+        let signal = about_upstream(
             upstream,
             burst.began_at,
             at,
@@ -131,33 +134,40 @@ fn tell(
                 group: group(&cut, &before),
                 instances: lost.len() as u64,
                 instances_before: connected.len() as u64,
-                followed,
+                followed: followed.len() as u64,
                 is_client_side: false,
             },
         );
-        if lost.len() == 1 && connected.len() > 1 {
-            signal.subject.instance = lost.first().copied();
-        }
-        signals.push(signal);
+        // Whoever closed the rest of what it had is concerned as well.
+        let concerned = &lost | &instances(&followed);
+        signals.push(signal.among(&concerned, connected.len()));
     }
-    for instance in connected {
-        let own: Vec<&Connection> = before
-            .iter()
-            .copied()
-            .filter(|connection| connection.instance == Some(instance))
-            .collect();
-        signals.extend(reset_by_path(upstream, instance, &own, burst, at));
+    let own = |instance: InstanceId| -> Vec<&Connection> {
+        let all = before.iter().copied();
+        all.filter(|connection| connection.instance == Some(instance))
+            .collect()
+    };
+    let reset: BTreeSet<InstanceId> = connected
+        .iter()
+        .copied()
+        .filter(|instance| is_reset_by_path(&own(*instance), burst))
+        .collect();
+    if !reset.is_empty() {
+        let all: Vec<&Connection> = reset.iter().flat_map(|instance| own(*instance)).collect();
+        let kind = SignalKind::ServerClosed {
+            group: group(&all, &all),
+            instances: reset.len() as u64,
+            instances_before: connected.len() as u64,
+            followed: 0,
+            is_client_side: true,
+        };
+        let signal = about_upstream(upstream, burst.began_at, at, kind);
+        signals.push(signal.among(&reset, connected.len()));
     }
 }
 
 /// Every connection of an instance ended in one moment, most of them by resets from the client's side.
-fn reset_by_path(
-    upstream: UpstreamId,
-    instance: InstanceId,
-    own: &[&Connection],
-    burst: &Burst,
-    at: Timestamp,
-) -> Option<Signal> {
+fn is_reset_by_path(own: &[&Connection], burst: &Burst) -> bool {
     let until = burst.last_at + BURST_TOLD_AFTER;
     let ends: Vec<End> = own
         .iter()
@@ -172,25 +182,7 @@ fn reset_by_path(
     let has_said_goodbye = own
         .iter()
         .any(|connection| connection.said_goodbye_at.is_some());
-    if resets < 2 || ends.len() < own.len() || share < RESET_SHARE || has_said_goodbye {
-        return None;
-    }
-    Some(Signal {
-        at: burst.began_at,
-        seen_at: at,
-        subject: Subject {
-            upstream,
-            instance: Some(instance),
-            mongo_client: None,
-        },
-        kind: SignalKind::ServerClosed {
-            group: group(own, own),
-            instances: 1,
-            instances_before: 1,
-            followed: 0,
-            is_client_side: true,
-        },
-    })
+    resets >= 2 && ends.len() == own.len() && share >= RESET_SHARE && !has_said_goodbye
 }
 
 /// What the connections in `cut` have in common, all of which ended; `before` are those that were open.

@@ -166,11 +166,10 @@ impl State {
             && std::mem::take(&mut self.is_turning_away_news)
         {
             let kind = SignalKind::TurnedAway { count, open };
-            let mut signal = about_upstream(id, began_at, at, kind);
-            if self.turned_away_of.len() == 1 && open > 0 {
-                signal.subject.instance = self.turned_away_of.first().copied();
-            }
-            signals.push(signal);
+            let signal = about_upstream(id, began_at, at, kind);
+            // While others stay, it concerns only those that are turned away.
+            let connected = if open > 0 { usize::MAX } else { 0 };
+            signals.push(signal.among(&self.turned_away_of, connected));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Operations that take longer than they did, and pools that grow because of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::super::Detector;
@@ -55,7 +55,7 @@ struct Slow {
     began_at: Timestamp,
     told_at: Timestamp,
     last_at: Timestamp,
-    subject: Option<InstanceId>,
+    instances: BTreeSet<InstanceId>,
 }
 
 /// What the open connections of a pool do.
@@ -129,7 +129,7 @@ impl Detector for Load {
         }
         let mut slow: BTreeMap<UpstreamId, Vec<(InstanceId, Duration, Duration, u64)>> =
             BTreeMap::new();
-        let mut connected: BTreeMap<UpstreamId, u64> = BTreeMap::new();
+        let mut connected: BTreeMap<UpstreamId, usize> = BTreeMap::new();
         for ((upstream, instance), activity) in &activity {
             *connected.entry(*upstream).or_default() += 1;
             let state = self.instances.entry((*upstream, *instance)).or_default();
@@ -150,9 +150,8 @@ impl Detector for Load {
         self.slow
             .retain(|_, slow| at.since(slow.last_at) <= LOAD_WINDOW);
         for (upstream, instances) in slow {
-            let alone =
-                connected.get(&upstream).is_some_and(|&all| all > 1) && instances.len() == 1;
-            self.tell_slow(upstream, &instances, alone, at, signals);
+            let connected = connected.get(&upstream).copied().unwrap_or_default();
+            self.tell_slow(upstream, &instances, connected, at, signals);
         }
     }
 }
@@ -272,6 +271,7 @@ impl State {
             at: *began_at,
             seen_at: at,
             subject,
+            among: Vec::new(),
             kind: SignalKind::PoolGrew {
                 from: *from,
                 to,
@@ -304,14 +304,10 @@ impl Load {
         &mut self,
         upstream: UpstreamId,
         instances: &[(InstanceId, Duration, Duration, u64)],
-        is_alone: bool,
+        connected: usize,
         at: Timestamp,
         signals: &mut Vec<Signal>,
     ) {
-        let subject = instances
-            .first()
-            .filter(|_| is_alone)
-            .map(|(instance, ..)| *instance);
         let now = instances.iter().map(|(_, now, ..)| *now).max();
         let before = instances.iter().map(|(_, _, before, _)| *before).max();
         let (now, before) = (now.unwrap_or_default(), before.unwrap_or_default());
@@ -319,24 +315,21 @@ impl Load {
             began_at: at - now.min(LOAD_WINDOW),
             told_at: Timestamp::default(),
             last_at: at,
-            subject,
+            instances: BTreeSet::new(),
         });
         slow.last_at = at;
         if at.since(slow.told_at) < TOLD_EVERY {
             return;
         }
         slow.told_at = at;
-        // Whoever was alone when it began is not any more; never the other way round.
-        if subject != slow.subject {
-            slow.subject = None;
-        }
+        // Whoever was among the slow stays concerned.
+        slow.instances.extend(instances.iter().map(|(id, ..)| *id));
         let kind = SignalKind::SlowOperations {
             now,
             before,
             in_flight: instances.iter().map(|(.., in_flight)| in_flight).sum(),
         };
-        let mut signal = about_upstream(upstream, slow.began_at, at, kind);
-        signal.subject.instance = slow.subject;
-        signals.push(signal);
+        let signal = about_upstream(upstream, slow.began_at, at, kind);
+        signals.push(signal.among(&slow.instances, connected));
     }
 }

@@ -18,8 +18,8 @@ use super::thresholds::{
     LOSS_BY_CHANCE, LOSS_CHANCE, LOSS_OVER, LOSS_SECONDS_MIN, LOSS_SHARE_MIN, LOSS_WINDOW,
     LOSS_WINDOW_LONG, RESENT_BY_CHANCE, RESENT_MIN, RESENT_SHARE_MIN,
 };
-use super::{Side, Signal, SignalKind, about_upstream};
-use crate::pools::{Connection, Pools};
+use super::{Side, Signal, SignalKind, about_upstream, connected_to};
+use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact, Sample, TcpState, UpstreamId};
 
@@ -33,7 +33,10 @@ const CONNECTIONS_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub(super) struct Loss {
     connections: BTreeMap<ConnectionId, [Counters; 2]>,
-    paths: BTreeMap<(UpstreamId, Side), Path>,
+    /// Paths to servers, and from there to instances: each of them may be at another place.
+    paths: BTreeMap<(UpstreamId, Option<InstanceId>), Path>,
+    /// Since when paths to clients of an upstream are lossy.
+    clients_from: BTreeMap<UpstreamId, Timestamp>,
 }
 
 /// What was known of a socket, and what became of it.
@@ -78,7 +81,7 @@ struct Traffic {
     lost: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Episode {
     began_at: Timestamp,
     traffic: Traffic,
@@ -97,9 +100,42 @@ impl Detector for Loss {
         }
     }
 
-    fn tick(&mut self, at: Timestamp, _pools: &Pools, signals: &mut Vec<Signal>) {
-        for ((upstream, side), path) in &mut self.paths {
-            path.tell(*upstream, *side, at, signals);
+    fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        self.paths
+            .retain(|(_, instance), _| instance.is_none_or(|id| pools.instance(id).is_some()));
+        let mut clients: BTreeMap<UpstreamId, (Episode, BTreeSet<InstanceId>, bool)> =
+            BTreeMap::new();
+        for ((upstream, instance), path) in &mut self.paths {
+            let is_news = path.look(at);
+            let Some(episode) = &path.episode else {
+                continue;
+            };
+            let Some(instance) = instance else {
+                if is_news {
+                    signals.push(episode.told(*upstream, Side::Server, at));
+                }
+                continue;
+            };
+            let (all, instances, has_news) = clients.entry(*upstream).or_insert_with(|| {
+                let none = Episode {
+                    began_at: episode.began_at,
+                    ..Episode::default()
+                };
+                (none, BTreeSet::new(), false)
+            });
+            all.add(episode);
+            instances.insert(*instance);
+            *has_news |= is_news;
+        }
+        self.clients_from
+            .retain(|upstream, _| clients.contains_key(upstream));
+        for (upstream, (mut all, instances, is_news)) in clients {
+            let began_at = *self.clients_from.entry(upstream).or_insert(all.began_at);
+            if is_news {
+                all.began_at = began_at;
+                let signal = all.told(upstream, Side::Client, at);
+                signals.push(signal.among(&instances, connected_to(pools, upstream)));
+            }
         }
     }
 }
@@ -119,7 +155,12 @@ impl Loss {
             {
                 socket.begin(state, sample.requests);
             }
-            let path = self.paths.entry((connection.upstream, side)).or_default();
+            let whose = match side {
+                Side::Server => None,
+                Side::Client if connection.instance.is_none() => continue,
+                Side::Client => connection.instance,
+            };
+            let path = self.paths.entry((connection.upstream, whose)).or_default();
             path.sent(at, socket.sent(state, sample.requests));
             if let Some((noticed_at, traffic)) = socket.settle(state, at, heard_at) {
                 path.resent(at, noticed_at, traffic, connection.id);
@@ -226,6 +267,25 @@ const fn float(count: u64) -> f64 {
     count as f64
 }
 
+impl Episode {
+    fn add(&mut self, other: &Self) {
+        self.began_at = self.began_at.min(other.began_at);
+        self.traffic.add(other.traffic);
+        self.connections.extend(&other.connections);
+    }
+
+    fn told(&self, upstream: UpstreamId, side: Side, at: Timestamp) -> Signal {
+        let kind = SignalKind::Retransmits {
+            count: self.traffic.resent,
+            lost: self.traffic.lost,
+            sent: self.traffic.sent,
+            connections: self.connections.len() as u64,
+            is_client_side: side == Side::Client,
+        };
+        about_upstream(upstream, self.began_at, at, kind)
+    }
+}
+
 impl Path {
     /// So much was sent, as a sample of `at` tells.
     fn sent(&mut self, at: Timestamp, count: u64) {
@@ -272,29 +332,19 @@ impl Path {
         &mut self.seconds[newest]
     }
 
-    fn tell(&mut self, upstream: UpstreamId, side: Side, at: Timestamp, signals: &mut Vec<Signal>) {
+    /// Looks whether it is lossy; returns whether something new is known of it.
+    fn look(&mut self, at: Timestamp) -> bool {
         if self.episode.is_some() && at.since(self.resent_at) > LOSS_OVER {
             // What it was made of must not begin another.
             *self = Self::default();
         }
-        if !std::mem::take(&mut self.is_news) {
-            return;
-        }
-        if self.episode.is_none() {
+        let is_news = std::mem::take(&mut self.is_news);
+        if is_news && self.episode.is_none() {
             self.episode = [LOSS_WINDOW, LOSS_WINDOW_LONG]
                 .into_iter()
                 .find_map(|window| self.lossy(window, at));
         }
-        if let Some(episode) = &self.episode {
-            let kind = SignalKind::Retransmits {
-                count: episode.traffic.resent,
-                lost: episode.traffic.lost,
-                sent: episode.traffic.sent,
-                connections: episode.connections.len() as u64,
-                is_client_side: side == Side::Client,
-            };
-            signals.push(about_upstream(upstream, episode.began_at, at, kind));
-        }
+        is_news && self.episode.is_some()
     }
 
     /// An episode, where enough was lost within a window that ends at `at`.

@@ -8,6 +8,7 @@
 //! | [`silence`] | a server of which no byte comes while requests wait |
 //! | [`loss`] | lost segments |
 //! | [`network`] | longer round-trip times |
+//! | [`unreached`] | clients that nothing reaches |
 //! | [`load`] | slow operations, growing pools |
 //! | [`ages`] | connections that end at one age |
 
@@ -20,8 +21,12 @@ mod loss;
 mod network;
 mod replies;
 mod silence;
+mod unreached;
+
+use std::collections::BTreeSet;
 
 use super::{Detector, Signal, SignalKind, Subject, is_of_a_client, thresholds};
+use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
 
@@ -31,6 +36,7 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<dials::Dials>::default(),
         Box::<replies::Replies>::default(),
         Box::<silence::Silences>::default(),
+        Box::<unreached::Unreached>::default(),
         Box::<loss::Loss>::default(),
         Box::<network::Network>::default(),
         Box::<load::Load>::default(),
@@ -43,6 +49,16 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
 enum Side {
     Client,
     Server,
+}
+
+/// Instances that have a connection to an upstream.
+fn connected_to(pools: &Pools, upstream: UpstreamId) -> usize {
+    let connected: BTreeSet<InstanceId> = pools
+        .connections()
+        .filter(|one| one.upstream == upstream && one.is_open() && is_of_a_client(one))
+        .filter_map(|one| one.instance)
+        .collect();
+    connected.len()
 }
 
 /// A finding about a whole upstream.
@@ -60,6 +76,7 @@ fn about_upstream(
             instance: None,
             mongo_client: None,
         },
+        among: Vec::new(),
         kind,
     }
 }

@@ -8,8 +8,8 @@ use super::thresholds::{
     ROUND_TRIP_FACTOR, ROUND_TRIP_MORE, ROUND_TRIP_SPREAD, ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN,
     TOLD_EVERY,
 };
-use super::{Side, Signal, SignalKind, about_upstream};
-use crate::pools::{Connection, Pools};
+use super::{Side, Signal, SignalKind, about_upstream, connected_to};
+use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
 
@@ -24,12 +24,32 @@ pub(super) struct Network {
     /// When each connection's client and server were heard last.
     heard_at: BTreeMap<ConnectionId, [Timestamp; 2]>,
     round_trips: BTreeMap<(UpstreamId, Measure), RoundTrips>,
+    /// Since when paths to clients of an upstream are slow.
+    clients_from: BTreeMap<UpstreamId, Timestamp>,
+}
+
+/// A path that takes longer than it did.
+#[derive(Clone, Copy, Debug)]
+struct Slow {
+    began_at: Timestamp,
+    now: Duration,
+    before: Duration,
+}
+
+/// Instances to which paths are slow, and one of these paths, when it is to be told.
+#[derive(Debug, Default)]
+struct SlowClients {
+    instances: BTreeSet<InstanceId>,
+    slow: Option<Slow>,
 }
 
 /// What a round-trip time was measured by. Their scales differ, so each has its own baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Measure {
-    Kernel(Side),
+    /// The server's sockets, by the kernel.
+    Server,
+    /// The sockets of an instance, by the kernel.
+    Client(InstanceId),
     Hello,
 }
 
@@ -63,24 +83,44 @@ impl Detector for Network {
         }
     }
 
-    fn tick(&mut self, at: Timestamp, _pools: &Pools, signals: &mut Vec<Signal>) {
+    fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
+        self.round_trips.retain(|(_, measure), _| match measure {
+            Measure::Client(instance) => pools.instance(*instance).is_some(),
+            Measure::Server | Measure::Hello => true,
+        });
         // Where the kernel measures and finds the network quick, late hellos are owed to whoever answers them.
         let mut quick = BTreeSet::new();
+        let mut clients: BTreeMap<UpstreamId, SlowClients> = BTreeMap::new();
         for ((upstream, measure), trips) in &mut self.round_trips {
-            let had = signals.len();
-            trips.tell(*upstream, *measure, at, signals);
+            let slow = trips.look(at);
             match measure {
-                Measure::Kernel(Side::Server) => {
+                Measure::Server => {
                     if trips.recent.len() >= ROUND_TRIPS_MIN && trips.episode.is_none() {
                         quick.insert(*upstream);
                     }
+                    signals.extend(slow.map(|slow| slow.told(*upstream, Side::Server, at)));
                 }
-                Measure::Kernel(Side::Client) => {}
                 Measure::Hello => {
-                    if quick.contains(upstream) {
-                        signals.truncate(had);
+                    let slow = slow.filter(|_| !quick.contains(upstream));
+                    signals.extend(slow.map(|slow| slow.told(*upstream, Side::Server, at)));
+                }
+                Measure::Client(instance) => {
+                    if trips.episode.is_some() {
+                        let all = clients.entry(*upstream).or_default();
+                        all.instances.insert(*instance);
+                        all.slow = slow.or(all.slow);
                     }
                 }
+            }
+        }
+        self.clients_from
+            .retain(|upstream, _| clients.contains_key(upstream));
+        for (upstream, SlowClients { instances, slow }) in clients {
+            if let Some(slow) = slow {
+                let began_at = *self.clients_from.entry(upstream).or_insert(slow.began_at);
+                let slow = Slow { began_at, ..slow };
+                let signal = slow.told(upstream, Side::Client, at);
+                signals.push(signal.among(&instances, connected_to(pools, upstream)));
             }
         }
     }
@@ -96,13 +136,31 @@ impl Network {
         for (position, side) in [Side::Client, Side::Server].into_iter().enumerate() {
             let (state, heard_at) = (states[position], heard[position]);
             let before = std::mem::replace(&mut known[position], heard_at);
-            if heard_at > before && state.rtt > Duration::ZERO {
+            let measure = match side {
+                Side::Server => Some(Measure::Server),
+                Side::Client => connection.instance.map(Measure::Client),
+            };
+            if let Some(measure) = measure
+                && heard_at > before
+                && state.rtt > Duration::ZERO
+            {
                 self.round_trips
-                    .entry((connection.upstream, Measure::Kernel(side)))
+                    .entry((connection.upstream, measure))
                     .or_default()
                     .measured(at, state.rtt);
             }
         }
+    }
+}
+
+impl Slow {
+    fn told(&self, upstream: UpstreamId, side: Side, at: Timestamp) -> Signal {
+        let kind = SignalKind::RoundTripTime {
+            now: self.now,
+            before: self.before,
+            is_client_side: side == Side::Client,
+        };
+        about_upstream(upstream, self.began_at, at, kind)
     }
 }
 
@@ -114,13 +172,8 @@ impl RoundTrips {
         }
     }
 
-    fn tell(
-        &mut self,
-        upstream: UpstreamId,
-        measure: Measure,
-        at: Timestamp,
-        signals: &mut Vec<Signal>,
-    ) {
+    /// How slow it is, where that is to be told.
+    fn look(&mut self, at: Timestamp) -> Option<Slow> {
         while self
             .recent
             .front()
@@ -132,7 +185,7 @@ impl RoundTrips {
             if self.recent.is_empty() {
                 self.episode = None;
             }
-            return;
+            return None;
         }
         let mut times: Vec<Duration> = self.recent.iter().map(|(_, took)| *took).collect();
         times.sort_unstable();
@@ -140,7 +193,7 @@ impl RoundTrips {
         let now = times[times.len() / 4];
         let Some(before) = self.baseline else {
             self.baseline = Some(times[times.len() / 2]);
-            return;
+            return None;
         };
         let limit = (before * ROUND_TRIP_FACTOR).max(before + ROUND_TRIP_MORE);
         let slow = self.recent.iter().filter(|(_, took)| *took >= limit);
@@ -162,19 +215,18 @@ impl RoundTrips {
                     self.baseline = Some((before * 63 + median) / 64);
                 }
             }
-            return;
+            return None;
         }
         let began_at = first.unwrap_or(at);
         let (began_at, told_at) = self.episode.get_or_insert((began_at, Timestamp::default()));
         if at.since(*told_at) < TOLD_EVERY {
-            return;
+            return None;
         }
         *told_at = at;
-        let kind = SignalKind::RoundTripTime {
+        Some(Slow {
+            began_at: *began_at,
             now,
             before,
-            is_client_side: measure == Measure::Kernel(Side::Client),
-        };
-        signals.push(about_upstream(upstream, *began_at, at, kind));
+        })
     }
 }

@@ -117,6 +117,7 @@ impl Detector for Replies {
                         instance: *instance,
                         mongo_client: None,
                     },
+                    among: Vec::new(),
                     kind: SignalKind::AuthenticationFails {
                         count: refused.count,
                         user: refused.user.clone(),

@@ -128,6 +128,7 @@ pub(super) fn wide(millis: u64, upstream: u16, kind: SignalKind) -> Signal {
             instance: None,
             mongo_client: None,
         },
+        among: Vec::new(),
         kind,
     }
 }

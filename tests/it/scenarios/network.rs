@@ -142,39 +142,89 @@ pub(super) fn blackhole_tight(stage: &mut Stage) {
 fn blackhole_with(stage: &mut Stage, options: &str) {
     stage.usual_apps(options);
     stage.steady(BEFORE);
-    stage.fault(
+    wire_fault(
+        stage,
         "packets to and from mongod vanished",
         &["orders", "billing"],
+        &json!({ "loss": 1.0 }),
     );
-    stage.wire(&json!({ "loss": 1.0 }));
-    stage.await_alarm(ALARM);
+}
+
+/// Packets fare so until an alarm comes, and some seconds longer.
+fn wire_fault(stage: &mut Stage, what: &str, affected: &[&str], faults: &serde_json::Value) {
+    stage.fault(what, affected);
+    stage.wire(faults);
+    stage.await_alarm(Duration::from_secs(12));
     stage.steady(AFTER);
     stage.wire(&json!({}));
-    stage.note("packets pass again", &json!(null));
+    stage.note("packets fare well again", &json!(null));
     stage.steady(AFTER);
 }
 
 pub(super) fn loss(stage: &mut Stage) {
     stage.usual_apps("");
     stage.steady(BEFORE);
-    stage.fault("15 % of the packets vanished", &["orders", "billing"]);
-    stage.wire(&json!({ "loss": 0.15 }));
-    stage.await_alarm(Duration::from_secs(12));
-    stage.steady(AFTER);
-    stage.wire(&json!({}));
-    stage.steady(AFTER);
+    wire_fault(
+        stage,
+        "15 % of the packets vanished",
+        &["orders", "billing"],
+        &json!({ "loss": 0.15 }),
+    );
+}
+
+/// Few packets vanish: an operation feels it now and then.
+pub(super) fn slight_loss(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(BEFORE);
+    wire_fault(
+        stage,
+        "3 % of the packets vanished",
+        &["orders", "billing"],
+        &json!({ "loss": 0.03 }),
+    );
 }
 
 pub(super) fn latency(stage: &mut Stage) {
     stage.usual_apps("");
     stage.steady(BEFORE);
-    stage.fault(
+    wire_fault(
+        stage,
         "packets take 300 ms longer, there and back",
         &["orders", "billing"],
+        &json!({ "delay": 0.15 }),
     );
-    stage.wire(&json!({ "delay": 0.15 }));
-    stage.await_alarm(Duration::from_secs(12));
-    stage.steady(AFTER);
-    stage.wire(&json!({}));
-    stage.steady(AFTER);
+}
+
+/// Packets to and from the application vanish.
+pub(super) fn remote_blackhole(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(BEFORE);
+    wire_fault(
+        stage,
+        "packets to and from orders vanished",
+        &["orders"],
+        &json!({ "loss": 1.0 }),
+    );
+}
+
+pub(super) fn remote_loss(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(BEFORE);
+    wire_fault(
+        stage,
+        "10 % of the packets to and from orders vanished",
+        &["orders"],
+        &json!({ "loss": 0.1 }),
+    );
+}
+
+pub(super) fn remote_latency(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(BEFORE);
+    wire_fault(
+        stage,
+        "packets to and from orders take 300 ms longer, there and back",
+        &["orders"],
+        &json!({ "delay": 0.15 }),
+    );
 }

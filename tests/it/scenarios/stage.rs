@@ -1,7 +1,7 @@
 //! Where a case is played: servers, poolscope, applications on real drivers, and what they really saw.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub(super) struct Stage {
     pub(super) servers: Servers,
     /// What lies between poolscope and a server that is alone, where something does.
     pub(super) between: Option<FaultRelay>,
+    /// The network of the application under test, where it has one of its own.
+    pub(super) remote: Option<Network>,
     /// The program under test.
     pub(super) poolscope: Poolscope,
     /// Applications, in the order they were started.
@@ -110,6 +112,7 @@ impl Stage {
             directory,
             Servers::Alone(server),
             between,
+            None,
             &[upstream],
         )
     }
@@ -119,12 +122,25 @@ impl Stage {
         let server = Mongod::start_in(MongodOptions::default(), Some(Network::start()));
         seed(&server);
         let upstream = server.addr();
-        Self::around(driver, directory, Servers::Alone(server), None, &[upstream])
+        let servers = Servers::Alone(server);
+        Self::around(driver, directory, servers, None, None, &[upstream])
+    }
+
+    /// The application under test in a network of its own, behind such a wire.
+    pub(super) fn with_remote_application(driver: Driver, directory: PathBuf) -> Self {
+        let server = Mongod::start(MongodOptions::default());
+        seed(&server);
+        let (upstream, servers) = (server.addr(), Servers::Alone(server));
+        let remote = Some(Network::start());
+        Self::around(driver, directory, servers, None, remote, &[upstream])
     }
 
     /// How packets fare from now on.
     pub(super) fn wire(&mut self, faults: &Value) {
-        self.server_mut().network_mut().set(faults);
+        match &mut self.remote {
+            Some(remote) => remote.set(faults),
+            None => self.server_mut().network_mut().set(faults),
+        }
     }
 
     /// Three members of a set, each behind a listener of its own.
@@ -137,7 +153,7 @@ impl Stage {
             ],
         );
         let upstreams = set.addrs();
-        let mut stage = Self::around(driver, directory, Servers::Set(set), None, &upstreams);
+        let mut stage = Self::around(driver, directory, Servers::Set(set), None, None, &upstreams);
         let advertised = stage.poolscope.advertised();
         let Servers::Set(set) = &mut stage.servers else {
             unreachable!("it was made a moment ago");
@@ -152,6 +168,7 @@ impl Stage {
         directory: PathBuf,
         servers: Servers,
         between: Option<FaultRelay>,
+        remote: Option<Network>,
         upstreams: &[SocketAddr],
     ) -> Self {
         let journal = directory.join("journal");
@@ -162,12 +179,16 @@ impl Stage {
         } else {
             &[]
         };
-        let poolscope = Poolscope::start_with(upstreams, args);
+        let near = remote
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST.into(), Network::near_addr);
+        let poolscope = Poolscope::start_at(near, upstreams, args);
         Self {
             driver,
             shape: Shape::Usual,
             servers,
             between,
+            remote,
             poolscope,
             apps: Vec::new(),
             directory,
@@ -213,13 +234,17 @@ impl Stage {
     /// Starts a process of an application; nothing is opened yet.
     pub(super) fn start(&mut self, name: &str, driver: Driver, host: Option<IpAddr>) -> usize {
         let host = host.map(|source| (source, FaultRelay::from(source, self.poolscope.addr())));
-        let address = host
-            .as_ref()
-            .map_or("127.0.0.1".to_owned(), |(source, _)| source.to_string());
+        let address = match (&host, &self.remote) {
+            (Some((source, _)), _) => source.to_string(),
+            (None, Some(remote)) if name == "orders" => remote.addr().to_string(),
+            (None, Some(remote)) => remote.near_addr().to_string(),
+            (None, None) => "127.0.0.1".to_owned(),
+        };
+        let network = self.remote.as_ref().filter(|_| name == "orders");
         self.apps.push(App {
             name: name.to_owned(),
             driver,
-            agent: Agent::spawn(driver),
+            agent: Agent::spawn_in(driver, network),
             address,
             host: host.map(|(_, relay)| relay),
             is_gone: false,

@@ -155,7 +155,12 @@ impl Scenario {
 
     /// Whether it is about what only the kernel can do to packets.
     pub(super) fn takes_root(&self) -> bool {
-        std::ptr::fn_addr_eq(self.set, Stage::behind_wire as Set)
+        [
+            Stage::behind_wire as Set,
+            Stage::with_remote_application as Set,
+        ]
+        .iter()
+        .any(|set| std::ptr::fn_addr_eq(self.set, *set))
     }
 
     const fn slowly_evident(self) -> Self {
@@ -311,11 +316,43 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     )
     .slowly_evident(),
     alarm(
+        "network_loss_slight",
+        &["network_loss"],
+        SOME,
+        Stage::behind_wire,
+        network::slight_loss,
+    )
+    .slowly_evident(),
+    alarm(
         "network_latency",
         &["network_latency"],
         SOME,
         Stage::behind_wire,
         network::latency,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_blackhole_of_application",
+        &["network_blackhole"],
+        SOME,
+        Stage::with_remote_application,
+        network::remote_blackhole,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_loss_of_application",
+        &["network_loss"],
+        SOME,
+        Stage::with_remote_application,
+        network::remote_loss,
+    )
+    .slowly_evident(),
+    alarm(
+        "network_latency_of_application",
+        &["network_latency"],
+        SOME,
+        Stage::with_remote_application,
+        network::remote_latency,
     )
     .slowly_evident(),
     alarm(

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Mongod, Process, root, tool};
+use super::{Mongod, Network, Process, root, tool};
 
 /// Nothing that a test asks of a driver takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
@@ -196,7 +196,20 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts the agent of a driver.
     pub(crate) fn spawn(driver: Driver) -> Self {
+        Self::spawn_in(driver, None)
+    }
+
+    /// The same in a network of its own.
+    pub(crate) fn spawn_in(driver: Driver, network: Option<&Network>) -> Self {
         let mut command = driver.command();
+        if let Some(network) = network {
+            let mut there = network.command(command.get_program());
+            there.args(command.get_args());
+            for (name, value) in command.get_envs() {
+                there.env(name, value.unwrap_or_default());
+            }
+            command = there;
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::start_quiet(&mut command);
         let (input, output) = process.take_pipes();

@@ -17,6 +17,7 @@ pub(crate) struct Network {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     namespace: u64,
+    near: Ipv4Addr,
     far: Ipv4Addr,
     /// Reserves the name of the interface and its addresses.
     _number: Port,
@@ -56,6 +57,7 @@ impl Network {
             input,
             output,
             namespace: ready["pid"].as_u64().unwrap(),
+            near,
             far,
             _number: number,
         }
@@ -65,6 +67,11 @@ impl Network {
     pub(crate) fn set(&mut self, faults: &Value) {
         writeln!(self.input, "{faults}").unwrap();
         self.output.read_line(&mut String::new()).unwrap();
+    }
+
+    /// The address on this side of the wire.
+    pub(crate) fn near_addr(&self) -> IpAddr {
+        self.near.into()
     }
 
     /// The address in the namespace.

@@ -1,6 +1,6 @@
 //! The real binary before real servers.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Poolscope {
     process: Process,
-    listeners: Vec<Port>,
+    listeners: Vec<SocketAddr>,
+    /// Reserves their numbers.
+    _ports: Vec<Port>,
     web: Port,
     upstreams: Vec<SocketAddr>,
     args: Vec<String>,
@@ -31,8 +33,14 @@ impl Poolscope {
     /// The same with further arguments.
     #[track_caller]
     pub(crate) fn start_with(upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), upstreams, args)
+    }
+
+    /// The same with listeners on another address of this host.
+    #[track_caller]
+    pub(crate) fn start_at(host: IpAddr, upstreams: &[SocketAddr], args: &[&str]) -> Self {
         let command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
-        Self::launch(command, upstreams, args)
+        Self::launch(command, host, upstreams, args)
     }
 
     /// Whether `serve` takes an argument.
@@ -62,17 +70,22 @@ impl Poolscope {
     #[track_caller]
     pub(crate) fn start_by(mut command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
         command.arg(env!("CARGO_BIN_EXE_poolscope"));
-        Self::launch(command, upstreams, args)
+        Self::launch(command, Ipv4Addr::LOCALHOST.into(), upstreams, args)
     }
 
     #[track_caller]
-    fn launch(command: Command, upstreams: &[SocketAddr], args: &[&str]) -> Self {
-        let listeners: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
+    fn launch(command: Command, host: IpAddr, upstreams: &[SocketAddr], args: &[&str]) -> Self {
+        let ports: Vec<Port> = upstreams.iter().map(|_| Port::reserve()).collect();
+        let listeners: Vec<SocketAddr> = ports
+            .iter()
+            .map(|port| SocketAddr::new(host, port.number()))
+            .collect();
         let web = Port::reserve();
         let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
         Self {
             process: Self::run(command, &listeners, &web, upstreams, &args),
             listeners,
+            _ports: ports,
             web,
             upstreams: upstreams.to_vec(),
             args,
@@ -83,7 +96,7 @@ impl Poolscope {
     #[track_caller]
     fn run(
         mut command: Command,
-        listeners: &[Port],
+        listeners: &[SocketAddr],
         web: &Port,
         upstreams: &[SocketAddr],
         args: &[String],
@@ -91,7 +104,7 @@ impl Poolscope {
         command.arg("serve");
         for (listener, upstream) in listeners.iter().zip(upstreams) {
             command
-                .args(["--listen", &listener.addr().to_string()])
+                .args(["--listen", &listener.to_string()])
                 .args(["--upstream", &upstream.to_string()]);
         }
         command
@@ -122,12 +135,12 @@ impl Poolscope {
 
     /// Where clients connect to the first upstream.
     pub(crate) fn addr(&self) -> SocketAddr {
-        self.listeners[0].addr()
+        self.listeners[0]
     }
 
     /// Where clients connect, in the order of the upstreams.
     pub(crate) fn addrs(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().map(Port::addr).collect()
+        self.listeners.clone()
     }
 
     /// The same as `host:port`, as replica set members are advertised.

@@ -194,6 +194,7 @@ impl Scope<'_> {
                 instance: Some(instance),
                 mongo_client: self.mongo_client.filter(|_| !self.others.is_empty()),
             },
+            among: Vec::new(),
             kind: SignalKind::ClientClosed {
                 is_whole: self.is_whole(),
                 still_busy,
@@ -288,6 +289,7 @@ impl Scope<'_> {
                 instance: Some(instance),
                 mongo_client: self.mongo_client,
             },
+            among: Vec::new(),
             kind: SignalKind::InstanceGone {
                 has_said_goodbye: true,
                 in_flight: 0,

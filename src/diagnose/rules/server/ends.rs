@@ -209,13 +209,15 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     let mut evidence: Vec<_> = resets.iter().take(5).map(|cut| cut.told()).collect();
     let mut against = Vec::new();
     let mut evident_at = first.signal.at;
-    let returned = match first.signal.subject.instance {
-        Some(instance) => super::connections_to(pools, upstream)
-            .filter(|one| one.instance == Some(instance) && one.opened_at > first.signal.at)
-            .filter_map(|one| one.hello_answered_at)
-            .min(),
-        None => hello_since(pools, upstream, first.signal.at),
-    };
+    let is_of_all = first.instances >= first.instances_before;
+    let returned = super::connections_to(pools, upstream)
+        .filter(|one| one.opened_at > first.signal.at)
+        .filter(|one| {
+            one.instance
+                .is_some_and(|instance| first.signal.concerns(instance))
+        })
+        .filter_map(|one| one.hello_answered_at)
+        .min();
     let mut confidence: f64 = if let Some(returned_at) = returned {
         evident_at = evident_at.max(returned_at);
         evidence.push(note(
@@ -228,7 +230,7 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
         ));
         if first.is_total() || first.is_client_side {
             0.9
-        } else if first.signal.subject.instance.is_some() && first.group.closed >= 2 {
+        } else if !is_of_all && first.group.closed >= 2 {
             0.85
         } else {
             0.6
@@ -238,7 +240,7 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     } else {
         0.45
     };
-    if first.signal.subject.instance.is_some() && first.instances_before > 1 {
+    if !is_of_all {
         evidence.push(fact(
             first.signal.at,
             first.instances_before.saturating_sub(first.instances),

@@ -237,6 +237,80 @@ pub(super) fn freeze(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opini
 
 /// Nothing arrives any more, and nobody says so.
 pub(super) fn blackhole(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+    let server_side = blackhole_to_server(case, pools);
+    let client_side = blackhole_to_clients(case);
+    let sure = |opinion: &Option<Opinion>| opinion.as_ref().map_or(0.0, |one| one.confidence);
+    if sure(&client_side) > sure(&server_side) {
+        client_side
+    } else {
+        server_side
+    }
+}
+
+/// Clients acknowledge nothing and say nothing.
+fn blackhole_to_clients(case: &Case) -> Option<Opinion> {
+    let (signal, (connections, instances, instances_before, waited, retransmits, resumed_at)) =
+        case.find(|kind| match *kind {
+            SignalKind::ClientsUnreached {
+                connections,
+                instances,
+                instances_before,
+                waited,
+                retransmits,
+                resumed_at,
+            } => Some((
+                connections,
+                instances,
+                instances_before,
+                waited,
+                retransmits,
+                resumed_at,
+            )),
+            _ => None,
+        })?;
+    let mut evidence = vec![fact(
+        signal.at,
+        connections,
+        format!(
+            "what was sent to {instances} of {instances_before} instances on {connections} connections was not \
+             acknowledged for {}, and was sent again up to {retransmits} times; nothing came from them either",
+            seconds(waited),
+        ),
+    )];
+    if let Some(resumed_at) = resumed_at {
+        evidence.push(note(resumed_at, "they acknowledged again"));
+    }
+    let mut confidence: f64 = if connections > 1 { 0.88 } else { 0.7 };
+    let mut against = Vec::new();
+    if let Some((lost, ())) = lossy(case)
+        && resumed_at.is_some()
+        && waited <= MANY_LOST_IN_A_ROW
+    {
+        confidence = confidence.min(0.4);
+        against.push(came_through(lost));
+    }
+    Some(Opinion {
+        cause: Cause::NetworkBlackhole,
+        confidence,
+        evident_at: signal.seen_at,
+        evidence,
+        against,
+    })
+}
+
+fn lossy(case: &Case) -> Option<(&Signal, ())> {
+    case.find(|kind| matches!(kind, SignalKind::Retransmits { .. }).then_some(()))
+}
+
+fn came_through(lost: &Signal) -> Evidence {
+    note(
+        lost.at,
+        "packets came through now and then: part of them was lost",
+    )
+}
+
+/// No byte comes from the server, and what is sent to it is not acknowledged.
+fn blackhole_to_server(case: &Case, pools: &Pools) -> Option<Opinion> {
     let silence = silence(case)?;
     let mut evidence = silence.told();
     let mut against = Vec::new();
@@ -259,16 +333,12 @@ pub(super) fn blackhole(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Op
         confidence = confidence.min(0.2);
         against.push(other);
     }
-    let lost = case.find(|kind| matches!(kind, SignalKind::Retransmits { .. }).then_some(()));
-    if let Some((signal, ())) = lost
+    if let Some((lost, ())) = lossy(case)
         && silence.resumed_at.is_some()
         && silence.waited <= MANY_LOST_IN_A_ROW
     {
         confidence = confidence.min(0.4);
-        against.push(note(
-            signal.at,
-            "packets came through now and then: part of them was lost",
-        ));
+        against.push(came_through(lost));
     }
     Some(Opinion {
         cause: Cause::NetworkBlackhole,
