@@ -301,6 +301,8 @@ pub enum SignalKind {
         before: Duration,
         /// Operations under way.
         in_flight: u64,
+        /// How long hellos, which need no work of the server, took lately and before, where they are slow, too.
+        hello: Option<(Duration, Duration)>,
     },
     /// A pool grew to several times its size, or every connection of it is in use.
     PoolGrew {

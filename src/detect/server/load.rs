@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::super::Detector;
 use super::heard::Heard;
+use super::network::slow_from;
 use super::thresholds::{
     BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, OCCUPIED_MIN,
-    SLOW_ANYWAY, SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
+    ROUND_TRIPS_MIN, SLOW_ANYWAY, SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
 };
 use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::Role;
@@ -17,6 +18,9 @@ use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
 
 /// A pool's size is compared with what it was so long ago.
 const SIZES_KEPT: Duration = Duration::from_secs(15);
+
+/// Hellos that are compared with.
+const HELLOS_KEPT: usize = 15;
 
 /// Parts of a window that are kept of one instance.
 const KEPT_MAX: usize = 4096;
@@ -29,7 +33,17 @@ pub(super) struct Load {
     connections: BTreeMap<ConnectionId, (u64, Duration)>,
     instances: BTreeMap<Key, State>,
     slow: BTreeMap<UpstreamId, Slow>,
+    hellos: BTreeMap<UpstreamId, Hellos>,
     heard: Heard,
+}
+
+/// How long hellos take: they need no work of the server.
+#[derive(Debug, Default)]
+struct Hellos {
+    /// Those that were quick, the newest last.
+    usual: VecDeque<Duration>,
+    /// When the newest came, and the quickest of those in a row that took longer.
+    slow: Option<(Timestamp, Duration)>,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +87,10 @@ impl Detector for Load {
     fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
         if let Some(connection) = pools.connection(entry.connection) {
             self.heard.record(entry, connection);
+            if let Fact::HelloAnswered(took) = &entry.fact {
+                let hellos = self.hellos.entry(connection.upstream).or_default();
+                hellos.took(entry.at, *took);
+            }
         }
         let (sample, is_end) = if let Fact::Sampled(sample) = &entry.fact {
             (*sample, false)
@@ -165,6 +183,33 @@ fn is_pooled(connection: &Connection) -> bool {
                 false
             }
         }
+}
+
+impl Hellos {
+    fn took(&mut self, at: Timestamp, took: Duration) {
+        if self.median().is_some_and(|usual| took >= slow_from(usual)) {
+            let quickest = self.slow.map_or(took, |(_, quickest)| took.min(quickest));
+            self.slow = Some((at, quickest));
+            return;
+        }
+        self.slow = None;
+        self.usual.push_back(took);
+        if self.usual.len() > HELLOS_KEPT {
+            self.usual.pop_front();
+        }
+    }
+
+    fn median(&self) -> Option<Duration> {
+        let mut times: Vec<Duration> = self.usual.iter().copied().collect();
+        times.sort_unstable();
+        (times.len() >= ROUND_TRIPS_MIN).then(|| times[times.len() / 2])
+    }
+
+    /// How long they take and took, when those since `from` were slow.
+    fn slow_since(&self, from: Timestamp) -> Option<(Duration, Duration)> {
+        let (at, took) = self.slow?;
+        (at >= from).then_some((took, self.median()?))
+    }
 }
 
 impl Activity {
@@ -328,6 +373,10 @@ impl Load {
             now,
             before,
             in_flight: instances.iter().map(|(.., in_flight)| in_flight).sum(),
+            hello: self
+                .hellos
+                .get(&upstream)
+                .and_then(|hellos| hellos.slow_since(slow.began_at)),
         };
         let signal = about_upstream(upstream, slow.began_at, at, kind);
         signals.push(signal.among(&slow.instances, connected));

@@ -26,6 +26,9 @@ use crate::timeline::{ConnectionId, Entry, Fact, Sample, TcpState, UpstreamId};
 /// A connection's first counters count from zero when it is so young: it was seen from its beginning.
 const YOUNG: Duration = Duration::from_secs(3);
 
+/// Where a path begins to lose, the share of what is lost rises by this at least.
+const DENSER: f64 = 1.5;
+
 /// Connections that are told apart in an episode.
 const CONNECTIONS_MAX: usize = 512;
 
@@ -231,6 +234,10 @@ impl Traffic {
         self.lost += other.lost;
     }
 
+    fn resent_share(self) -> f64 {
+        float(self.resent) / float(self.sent.max(1))
+    }
+
     /// So much is lost, and chance does not explain it.
     fn is_lossy(self) -> bool {
         let is_lost = is_share(self.lost, self.sent, LOSS_SHARE_MIN)
@@ -350,18 +357,44 @@ impl Path {
     /// An episode, where enough was lost within a window that ends at `at`.
     fn lossy(&self, window: Duration, at: Timestamp) -> Option<Episode> {
         let oldest = (at.as_millis() / 1000).saturating_sub(window.as_secs());
-        let all = || self.seconds.iter().filter(|second| second.number >= oldest);
-        let mut episode = Episode {
-            began_at: all().find_map(|second| second.first_at)?,
-            traffic: Traffic::default(),
-            connections: BTreeSet::new(),
+        let all: Vec<&Second> = self
+            .seconds
+            .iter()
+            .filter(|second| second.number >= oldest)
+            .collect();
+        let count = |seconds: &[&Second]| {
+            let lossy = seconds.iter().filter(|second| second.first_at.is_some());
+            lossy.count()
         };
-        let mut seconds = 0;
-        for second in all() {
-            seconds += usize::from(second.first_at.is_some());
-            episode.traffic.add(second.traffic);
-            episode.connections.extend(&second.connections);
+        let traffic = |seconds: &[&Second]| {
+            let mut sum = Traffic::default();
+            for second in seconds {
+                sum.add(second.traffic);
+            }
+            sum
+        };
+        if count(&all) < LOSS_SECONDS_MIN || !traffic(&all).is_lossy() {
+            return None;
         }
-        (seconds >= LOSS_SECONDS_MIN && episode.traffic.is_lossy()).then_some(episode)
+        // What was lost long before is another story: it began where leaving out more would not make it denser.
+        let mut from = &all[..];
+        let mut whole = traffic(from).resent_share();
+        for (position, _) in all.iter().enumerate() {
+            let rest = &all[position..];
+            let is_lossy = rest.first().is_some_and(|first| first.first_at.is_some());
+            let share = traffic(rest).resent_share();
+            if is_lossy && count(rest) >= LOSS_SECONDS_MIN && share >= whole * DENSER {
+                (from, whole) = (rest, share);
+            }
+        }
+        Some(Episode {
+            began_at: from.iter().find_map(|second| second.first_at)?,
+            traffic: traffic(from),
+            connections: from
+                .iter()
+                .flat_map(|second| &second.connections)
+                .copied()
+                .collect(),
+        })
     }
 }

@@ -67,12 +67,10 @@ impl Detector for Network {
         let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
-        if let Fact::Dialled(took) | Fact::HelloAnswered(took) = &entry.fact {
-            let key = (connection.upstream, Measure::Hello);
-            // A dial is the network's alone, but too quick to compare a hello with.
-            if let Fact::HelloAnswered(_) = &entry.fact
-                && *took < ROUND_TRIP_MAX
-            {
+        // A dial is the network's alone, but too quick to compare a hello with.
+        if let Fact::HelloAnswered(took) = &entry.fact {
+            if *took < ROUND_TRIP_MAX {
+                let key = (connection.upstream, Measure::Hello);
                 let trips = self.round_trips.entry(key).or_default();
                 trips.measured(entry.at, *took);
             }
@@ -153,6 +151,11 @@ impl Network {
     }
 }
 
+/// What takes so long is slow, where `usual` was.
+pub(super) fn slow_from(usual: Duration) -> Duration {
+    (usual * ROUND_TRIP_FACTOR).max(usual + ROUND_TRIP_MORE)
+}
+
 impl Slow {
     fn told(&self, upstream: UpstreamId, side: Side, at: Timestamp) -> Signal {
         let kind = SignalKind::RoundTripTime {
@@ -195,7 +198,7 @@ impl RoundTrips {
             self.baseline = Some(times[times.len() / 2]);
             return None;
         };
-        let limit = (before * ROUND_TRIP_FACTOR).max(before + ROUND_TRIP_MORE);
+        let limit = slow_from(before);
         let slow = self.recent.iter().filter(|(_, took)| *took >= limit);
         let (mut first, mut last) = (None, Timestamp::default());
         for (then, _) in slow {

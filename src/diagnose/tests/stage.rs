@@ -207,6 +207,7 @@ pub(super) fn slow() -> SignalKind {
         now: Duration::from_secs(2),
         before: Duration::from_millis(2),
         in_flight: 5,
+        hello: None,
     }
 }
 

@@ -195,6 +195,25 @@ pub(super) fn latency(stage: &mut Stage) {
     );
 }
 
+/// What lies between is quick to acknowledge, and late to pass on.
+pub(super) fn latency_behind_proxy(stage: &mut Stage) {
+    stage.usual_apps("heartbeatFrequencyMS=2000");
+    stage.steady(BEFORE);
+    stage.fault(
+        "a proxy before mongod passes everything on 150 ms later",
+        &["orders", "billing"],
+    );
+    let late = Faults {
+        delay: Duration::from_millis(150),
+        ..Faults::default()
+    };
+    stage.between.as_ref().unwrap().set(late);
+    stage.await_alarm(Duration::from_secs(12));
+    stage.steady(2 * AFTER);
+    stage.between.as_ref().unwrap().set(Faults::default());
+    stage.steady(AFTER);
+}
+
 /// Packets to and from the application vanish.
 pub(super) fn remote_blackhole(stage: &mut Stage) {
     stage.usual_apps("");

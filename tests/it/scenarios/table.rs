@@ -332,6 +332,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     )
     .slowly_evident(),
     alarm(
+        "network_latency_behind_proxy",
+        &["network_latency"],
+        &[PyMongo4, Node7, Rust],
+        Stage::behind_relay,
+        network::latency_behind_proxy,
+    )
+    .slowly_evident(),
+    alarm(
         "network_blackhole_of_application",
         &["network_blackhole"],
         SOME,

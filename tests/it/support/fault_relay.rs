@@ -40,6 +40,8 @@ pub(crate) struct Faults {
     pub(crate) idle_cut: Option<(Duration, Cut)>,
     /// Nothing is passed on.
     pub(crate) stalls: bool,
+    /// Everything is passed on so much later.
+    pub(crate) delay: Duration,
 }
 
 #[derive(Debug)]
@@ -233,6 +235,10 @@ async fn pump(
         }
         // The sender lives as long as the runtime.
         drop(faults.wait_for(|faults| !faults.stalls).await);
+        let delay = faults.borrow().delay;
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         if count == 0 {
             return to.shutdown().await;
         }

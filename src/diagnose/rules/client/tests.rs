@@ -18,6 +18,7 @@ fn signal(kind: SignalKind) -> Signal {
             instance: Some(InstanceId(1)),
             mongo_client: None,
         },
+        among: Vec::new(),
         kind,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::super::words::{counted, length};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
+use super::slowness::slow_since_resumed;
 use super::{Case, Signal, SignalKind, cuts, dialled_at_once, fact, note, refused, unreachable};
 use crate::pools::Pools;
 use crate::time::Timestamp;
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 const LONG_FOR_MANY: Duration = Duration::from_millis(2500);
 
 /// The same for one instance.
-const LONG_FOR_ONE: Duration = Duration::from_millis(4500);
+const LONG_FOR_ONE: Duration = Duration::from_millis(3500);
 
 /// A path that loses every third segment may well lose one four times in a row, which takes so long.
 pub(super) const MANY_LOST_IN_A_ROW: Duration = Duration::from_secs(4);
@@ -222,6 +223,15 @@ pub(super) fn freeze(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opini
             "requests waited on when the server was heard again; a process that goes on answers them all",
         ));
     }
+    if let Some(slow) = slow_since_resumed(case)
+        && silence.hellos == 0
+    {
+        confidence = confidence.min(0.3);
+        against.push(note(
+            slow.at,
+            "operations were as slow as before when replies came again",
+        ));
+    }
     if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.3);
         against.push(other);
@@ -274,7 +284,7 @@ fn blackhole_to_clients(case: &Case) -> Option<Opinion> {
         format!(
             "what was sent to {instances} of {instances_before} instances on {connections} connections was not \
              acknowledged for {}, and was sent again up to {retransmits} times; nothing came from them either",
-            seconds(waited),
+            length(waited),
         ),
     )];
     if let Some(resumed_at) = resumed_at {

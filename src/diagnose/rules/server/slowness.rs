@@ -13,6 +13,9 @@ use crate::time::Timestamp;
 /// A share of lost segments that leaves no doubt.
 const MUCH_LOST: f64 = 0.03;
 
+/// Operations that were held up by a silence are no longer among the newest so long after it.
+const STILL_SLOW: Duration = Duration::from_secs(5);
+
 /// Segments that were sent again, as a signal has it.
 #[derive(Clone, Copy, Debug)]
 struct Resent<'a> {
@@ -174,6 +177,28 @@ pub(super) fn loss(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinio
     })
 }
 
+/// Hellos, which need no work of the server, are as slow as operations: what takes the time lies between.
+fn delayed_behind_next_hop(case: &Case) -> Option<(&Signal, Evidence)> {
+    let (signal, (operations, now, before)) = case.find(|kind| match *kind {
+        SignalKind::SlowOperations {
+            now,
+            hello: Some((hello, before)),
+            ..
+        } => Some((now, hello, before)),
+        _ => None,
+    })?;
+    let evidence = note(
+        signal.at,
+        format!(
+            "hellos, which need no work of the server, took {} instead of {}, like operations ({})",
+            length(now),
+            length(before),
+            length(operations)
+        ),
+    );
+    (now * 2 >= operations).then_some((signal, evidence))
+}
+
 /// Packets take longer than before.
 pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let all: Vec<_> = case
@@ -186,8 +211,10 @@ pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
             _ => None,
         })
         .collect();
-    let (first, _) = all.first()?;
-    let evidence = all
+    let hellos = delayed_behind_next_hop(case);
+    let first = all.first().map(|(signal, _)| *signal);
+    let first = first.or(hellos.as_ref().map(|(signal, _)| *signal))?;
+    let mut evidence: Vec<Evidence> = all
         .iter()
         .map(|(signal, (now, before, is_client_side))| {
             let side = if *is_client_side {
@@ -205,7 +232,12 @@ pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
             )
         })
         .collect();
-    let mut confidence: f64 = if all.len() > 1 { 0.92 } else { 0.85 };
+    evidence.extend(hellos.map(|(_, evidence)| evidence));
+    let mut confidence: f64 = match all.len() {
+        0 => 0.8,
+        1 => 0.85,
+        _ => 0.92,
+    };
     let mut against = Vec::new();
     weigh(
         &mut confidence,
@@ -221,6 +253,25 @@ pub(super) fn latency(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
     })
 }
 
+/// Replies came again after a silence, and operations are as slow as before: the signal that says so.
+pub(super) fn slow_since_resumed(case: &Case) -> Option<&Signal> {
+    let resumed_at = case
+        .all(|kind| match kind {
+            SignalKind::RepliesMissing {
+                resumed_at: Some(at),
+                is_acknowledged,
+                ..
+            } if *is_acknowledged != Some(false) => Some(*at),
+            _ => None,
+        })
+        .map(|(_, at)| at)
+        .min()?;
+    let is_slow = |kind: &SignalKind| matches!(kind, SignalKind::SlowOperations { .. });
+    case.signals()
+        .iter()
+        .find(|signal| is_slow(&signal.kind) && signal.seen_at > resumed_at + STILL_SLOW)
+}
+
 /// Slow operations occupy the pools.
 pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let (signal, (now, before, in_flight)) = case.find(|kind| match kind {
@@ -228,6 +279,7 @@ pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             now,
             before,
             in_flight,
+            ..
         } => Some((*now, *before, *in_flight)),
         _ => None,
     })?;
@@ -291,14 +343,18 @@ pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
                 "what hung was the first use of a connection after a pause",
             )
         });
+    let silent = silent(case, Duration::ZERO);
+    // A process that was held up answers quickly again; so does one that waited for a lock.
+    let is_slow_again = slow_since_resumed(case).is_some();
     let mut against = Vec::new();
     weigh(
         &mut confidence,
         &mut against,
         [
             (delayed(case), 0.35),
+            (delayed_behind_next_hop(case).map(|(_, one)| one), 0.35),
             (lost(case), 0.35),
-            (silent(case, Duration::ZERO), 0.35),
+            (silent.filter(|_| !is_slow_again), 0.35),
             (broken(case), 0.3),
             (timed_out, 0.48),
             (forgotten, 0.35),
