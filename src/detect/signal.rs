@@ -74,6 +74,8 @@ pub struct CloseGroup {
     pub in_flight: u64,
     /// Unanswered requests of the application on them.
     pub requests_lost: u64,
+    /// Pooled connections that had carried operations and lay idle.
+    pub idle: u64,
     /// Ended by a reset.
     pub resets: u64,
     /// Ended before their first hello was answered.
@@ -114,7 +116,7 @@ pub enum SignalKind {
         still_busy: u64,
         /// Transactions that were open on them.
         transactions: u64,
-        /// Operations of the subject in the second before.
+        /// Pooled connections of the subject that were used in the second before.
         load: u64,
         /// Age of the subject.
         age: Duration,

@@ -52,11 +52,7 @@ impl Scope<'_> {
     pub(super) fn outlasted(&self, burst: &Burst) -> u64 {
         self.ends()
             .filter(|(connection, end)| {
-                !is_monitor(connection)
-                    && !end.was_in_flight()
-                    && connection.last.operations > 0
-                    && connection.last.from_client_at < burst.began_at
-                    && connection.last.from_server_at >= burst.began_at + OUTLASTS
+                !is_monitor(connection) && has_outlasted(connection, *end, burst)
             })
             .count() as u64
     }
@@ -98,6 +94,8 @@ impl Scope<'_> {
             if end.was_in_flight() {
                 group.in_flight += 1;
                 group.requests_lost += u64::from(connection.last.in_flight.max(1));
+            } else if connection.last.operations > 0 && !has_outlasted(connection, end, burst) {
+                group.idle += 1;
             }
             let age = connection.idle_age(end.at);
             let (shortest, longest) = group.idle_ages.unwrap_or((age, age));
@@ -306,4 +304,12 @@ fn operations(clients: impl Iterator<Item = MongoClientId>, pools: &Pools) -> u6
         .flat_map(|client| client.pools.values())
         .map(|pool| pool.operations)
         .sum()
+}
+
+/// A request was under way on it when the close began, and was answered.
+fn has_outlasted(connection: &Connection, end: End, burst: &Burst) -> bool {
+    !end.was_in_flight()
+        && connection.last.operations > 0
+        && connection.last.from_client_at < burst.began_at
+        && connection.last.from_server_at >= burst.began_at + OUTLASTS
 }

@@ -47,6 +47,10 @@ impl Told {
         let is_late = *still_busy > 0 && is_of_it && connection.opened_at <= self.last_at;
         if is_late && self.closed.insert(connection.id) {
             group.closed += 1;
+            if connection.ended.is_some_and(|end| end.was_in_flight()) {
+                group.in_flight += 1;
+                group.requests_lost += u64::from(connection.last.in_flight.max(1));
+            }
             group.span = connection
                 .ended
                 .map_or(group.span, |end| end.at.since(self.signal.at));

@@ -16,6 +16,12 @@ const JOB: Duration = Duration::from_millis(2500);
 /// A process with a steady load is no script once it is this old.
 const SERVICE: Duration = Duration::from_secs(2);
 
+/// A service whose every connection was used so shortly before is in the middle of its traffic.
+const STILL_HOT: Duration = Duration::from_millis(500);
+
+/// No more than this where nothing is known to be lost: not enough to raise an alarm.
+const UNHARMED: f64 = 0.4;
+
 /// A client's connections that ended together.
 #[derive(Clone, Copy, Debug)]
 struct Farewell<'a> {
@@ -120,6 +126,20 @@ impl Farewell<'_> {
     /// Operations were under way.
     const fn left_work(&self) -> bool {
         self.group.in_flight > 0 || self.still_busy > 0 || self.transactions > 0
+    }
+
+    /// Whoever waited was told of an error: requests were cut off; or all of the pool was at work, so that others were
+    /// in its queue; or a service had its client closed in the middle of its traffic. A close that waits for the last
+    /// requests of an orderly stop shows none of these.
+    fn lost_work(&self) -> bool {
+        let is_cut = self.group.in_flight > 0 || self.transactions > 0;
+        let has_queue = self.still_busy > 0 && self.group.idle == 0;
+        let is_hot = self
+            .group
+            .idle_ages
+            .is_some_and(|(_, longest)| longest < STILL_HOT);
+        let is_in_traffic = self.age >= SERVICE && is_hot && self.was_busy();
+        is_cut || has_queue || is_in_traffic
     }
 
     /// It was made for a job rather than for the life of its process.
@@ -350,6 +370,9 @@ pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
             "the client was made for a job and closed right after",
         ));
     }
+    if farewell.left_work() && !farewell.lost_work() {
+        confidence = confidence.min(UNHARMED);
+    }
     Some(farewell.opinion(Cause::DriverPoolDestroyed, confidence, evidence, against))
 }
 
@@ -391,6 +414,11 @@ pub(super) fn cleanup(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opi
     if farewell.is_alive == Some(false) {
         confidence -= 0.3;
         against.push(note(at, "the process ended, too"));
+    }
+    if !farewell.lost_work() {
+        // A close that waits for what is under way looks the same until it has waited.
+        confidence = confidence.min(UNHARMED);
+        against.push(note(at, "nothing that was under way was cut off so far"));
     }
     Some(farewell.opinion(Cause::UnhandledAsyncCleanup, confidence, evidence, against))
 }
