@@ -303,15 +303,25 @@ impl ConnectionCell {
     ///
     /// Pictures are taken side by side, so a finding may be older than what was counted: one whose ground has
     /// changed is ignored, and that nothing was known yet takes nothing back.
-    pub(super) fn found_pooled(&self, is_pooled: bool, told: Role) {
+    ///
+    /// True when it is counted as open there.
+    pub(super) fn found_pooled(&self, is_pooled: bool, told: Role) -> bool {
         let mut facts = lock(&self.facts);
-        if self.told_role() != told {
-            return;
+        if self.told_role() == told {
+            match (facts.membership, is_pooled) {
+                (Membership::Outside, true) => self.join_pool(&mut facts),
+                (Membership::Inside, false) if told != Role::Unknown => self.leave_pool(&mut facts),
+                (Membership::Outside, false) | (Membership::Inside | Membership::Over, _) => {}
+            }
         }
-        match (facts.membership, is_pooled) {
-            (Membership::Outside, true) => self.join_pool(&mut facts),
-            (Membership::Inside, false) if told != Role::Unknown => self.leave_pool(&mut facts),
-            (Membership::Outside, false) | (Membership::Inside | Membership::Over, _) => {}
+        facts.membership == Membership::Inside
+    }
+
+    /// Its client closed it, and has no use for it any more, however long the server's side takes.
+    pub(super) fn left_by_client(&self) {
+        let is_pooled = self.was_found_pooled.load(Ordering::Relaxed);
+        if is_pooled || self.told_role() == Role::Application {
+            self.ended_pooled(true);
         }
     }
 

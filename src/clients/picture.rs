@@ -255,8 +255,8 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
         if let Some(one) = seen.get_mut(*position) {
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
-            one.is_pooled = one.sibling.is_pooled(role);
-            one.cell.found_pooled(one.is_pooled, one.sibling.told);
+            let is_pooled = one.sibling.is_pooled(role);
+            one.is_pooled = one.cell.found_pooled(is_pooled, one.sibling.told);
         }
     }
 }

@@ -115,6 +115,9 @@ impl Recorder {
     /// in flight: the other side may take its time.
     pub fn first_ended(&self, ending: Ending, at: Timestamp) {
         self.tell_end(ending, at);
+        if ending.initiator == Initiator::Client {
+            self.connection.left_by_client();
+        }
     }
 
     /// The connection ended.

@@ -31,6 +31,8 @@
 //! A connection that *ends* undecided is judged a second later, when everything that its client did on other
 //! sockets at the same moment has been seen, by best evidence: rules 2 to 4, and then:
 //!
+//! -  Its client had lost a monitor within half a minute, and no other had been answered when it was opened: it is
+//!    the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
 //! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
@@ -73,6 +75,9 @@ const MISSING_MIN: Duration = Duration::from_secs(12);
 
 /// Node opens the round-trip connection one heartbeat after the monitor; in tenths, with some tolerance.
 const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
+
+/// The end of a monitor may be read so much later than the beginning of the one in its place.
+const REPLACED_WITHIN: Duration = Duration::from_millis(100);
 
 /// A streaming monitor has sent its first awaitable hello by then.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -188,6 +193,9 @@ impl Family<'_> {
         if let Some(role) = self.evident(ending, &streaming, self.round_trip_count()) {
             return role;
         }
+        if self.replaces_monitor(ending, departed) {
+            return Role::Monitor;
+        }
         streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
         streaming.sort_unstable();
         let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
@@ -208,6 +216,30 @@ impl Family<'_> {
             return self.by_goodbyes(ending, departed, &streaming);
         }
         Role::Application
+    }
+
+    /// Rule 5. A server is known, and pooled connections are opened to it, as long as its monitor is answered.
+    fn replaces_monitor(&self, ending: &Sibling, departed: &Departed) -> bool {
+        if !ending.traits.has_monitors() {
+            return false;
+        }
+        let alive = self.siblings.iter().filter(|one| one.is_streaming());
+        let alive: Vec<Timestamp> = alive.map(|one| one.opened_at).collect();
+        let watching = |at: Timestamp| {
+            let until = at + REPLACED_WITHIN;
+            let ended = departed.reigns.iter();
+            let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
+            ended.count() + alive.iter().filter(|opened| **opened < at).count()
+        };
+        let begun = ending.opened_at;
+        let lost = departed.reigns.iter().rev().map(|(_, ended)| *ended);
+        let lost = lost.filter(|ended| *ended <= begun + REPLACED_WITHIN);
+        // Each was there until it was lost.
+        let most = lost
+            .take(LOSSES_MAX)
+            .map(|ended| watching(ended - REPLACED_WITHIN * 2).max(1))
+            .max();
+        most.is_some_and(|most| watching(begun) < most)
     }
 
     /// Rule 7.
@@ -321,6 +353,9 @@ impl Family<'_> {
             .filter(move |sibling| self.evident(sibling, &streaming, round_trips).is_none())
     }
 }
+
+/// Losses of monitors that are looked at.
+const LOSSES_MAX: usize = 16;
 
 /// Whether something was opened at about the time of `connection`.
 fn is_near(opened_at: Timestamp, connection: &Sibling) -> bool {

@@ -242,7 +242,9 @@ impl Connection {
         self.ignores_state_changes = is_one_of(&["mongo-java-driver"]) && major <= 3;
         self.clears_on_failed_authentication =
             (is_node && major >= 4) || is_one_of(&["mongo-go-driver"]);
-        self.clears_on_failed_handshake = !client.backpressure && !client.load_balanced;
+        // Node's pools of 3.5 to 3.7 leave a failed handshake to whoever waits for the connection.
+        self.clears_on_failed_handshake =
+            !(client.backpressure || client.load_balanced || (is_node && major <= 3));
     }
 
     /// It is still open.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::closings::Circumstances;
 use super::sessions::CircleId;
 use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
-use crate::connection::{Initiator, Role};
+use crate::connection::{Initiator, Manner, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 
@@ -92,8 +92,10 @@ pub struct MongoClient {
 struct Replaced {
     upstream: UpstreamId,
     at: Timestamp,
-    /// The newest pooled connection at that moment.
-    newest: ConnectionId,
+    /// The newest pooled connection at that moment; `None` when the server's side had ended all.
+    newest: Option<ConnectionId>,
+    /// It was reset rather than closed: by something on the way.
+    is_reset: bool,
 }
 
 /// One mongo client's monitors of one server.
@@ -107,6 +109,8 @@ pub(super) struct Watch {
     pub(super) lost_at: Option<Timestamp>,
     /// The round-trip monitor that is open.
     pub(super) round_trip: Option<ConnectionId>,
+    /// When the newest of the former was opened.
+    renewed_at: Timestamp,
 }
 
 impl MongoClient {
@@ -169,6 +173,9 @@ impl MongoClient {
             };
             if is_open {
                 *place = Some(connection.id);
+                if connection.found == Role::Monitor {
+                    watch.renewed_at = connection.opened_at;
+                }
                 self.monitors.insert(connection.id);
             } else if connection.found == Role::Monitor && watch.monitor.is_none() {
                 watch.lost_at = connection.ended.map(|end| end.at);
@@ -206,7 +213,14 @@ impl MongoClient {
                 watch.lost_at = Some(at);
                 let pool = self.pools.get(&connection.upstream);
                 let newest = pool.and_then(|pool| pool.open.last()).copied();
-                if let Some(newest) = newest
+                let is_reset = connection.ended.is_some_and(|end| {
+                    end.ending.manner == Manner::Reset && end.ending.initiator == Initiator::Client
+                });
+                // A check is cancelled when the next use of a connection finds it dead.
+                let found_dead = newest.is_none()
+                    && self.last_end.is_some_and(|(_, is_own)| !is_own)
+                    && pool.is_some_and(|pool| pool.created > 0);
+                if (newest.is_some() || is_reset || found_dead)
                     && !connection.is_overdue()
                     && self.replaced.len() < REPLACED_MAX
                 {
@@ -214,6 +228,7 @@ impl MongoClient {
                         upstream: connection.upstream,
                         at,
                         newest,
+                        is_reset,
                     });
                 }
             }
@@ -286,9 +301,26 @@ impl MongoClient {
         for one in replaced {
             // A client that closes keeps nothing. Without monitor it is still about to.
             let pool = self.pools.get(&one.upstream);
-            let has_kept = pool.is_some_and(|pool| pool.has_kept(one.newest));
-            if has_kept && self.said_goodbye_at.is_none() && self.is_watching(one.upstream) {
-                self.sign(one.upstream, one.at, ClearTrigger::Unknown);
+            let has_kept = match one.newest {
+                Some(newest) => pool.is_some_and(|pool| pool.has_kept(newest)),
+                None => true,
+            };
+            let renewed_at = self
+                .watches
+                .get(&one.upstream)
+                .map(|watch| watch.renewed_at);
+            let is_replaced = self.is_watching(one.upstream) && self.said_goodbye_at.is_none();
+            if is_replaced && (has_kept || one.is_reset) {
+                let trigger = if one.is_reset {
+                    ClearTrigger::Network
+                } else {
+                    ClearTrigger::Unknown
+                };
+                self.sign(one.upstream, one.at, trigger);
+                let pool = self.pools.get_mut(&one.upstream);
+                if let (Some(pool), Some(renewed_at)) = (pool, renewed_at) {
+                    clear::succeeded(&mut pool.clears, renewed_at, renewed_at);
+                }
             }
         }
         let is_left = self.pooled_open() > 0 || !self.monitors.is_empty();

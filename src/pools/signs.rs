@@ -81,8 +81,10 @@ impl Pools {
         let is_by_client = end.ending.initiator == Initiator::Client;
         let is_monitor = connection.found == Role::Monitor && connection.mongo_client.is_some();
         if connection.hello_answered_at.is_none() {
-            let introduced_at = connection.introduced_at.unwrap_or(at);
-            let is_broken = !is_by_client || at.since(introduced_at) >= GIVEN_UP_AFTER;
+            // What a client says may be stuck on its way, its hello along with its farewell.
+            let given_up_at = connection.opened_at + GIVEN_UP_AFTER;
+            let is_broken = !is_by_client || at >= given_up_at;
+            let at = at.min(given_up_at);
             let clears = connection.clears_on_failed_handshake;
             let upstream = connection.upstream;
             let owner = self.owner(id, instance);

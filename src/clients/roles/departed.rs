@@ -10,6 +10,10 @@ use crate::time::Timestamp;
 /// A closing client has closed everything within this time (PyMongo's monitor follows half a second later).
 const DEPARTURE: Duration = Duration::from_secs(5);
 
+/// A client whose monitor was lost tries again and again, and may be held up by its host; what follows later than
+/// this is not told from a client that is new.
+const LOST_FOR: Duration = Duration::from_secs(30);
+
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
 
@@ -22,6 +26,8 @@ pub(crate) struct Departed {
     pub(super) polling: VecDeque<Timestamp>,
     /// When the last streaming monitor ended, paired off or not.
     pub(super) streamed_at: Option<Timestamp>,
+    /// When monitors that had been answered were opened, and when they ended.
+    pub(super) reigns: VecDeque<(Timestamp, Timestamp)>,
     /// Opening times of ended connections that had carried `endSessions`.
     pub(super) goodbyes: VecDeque<Timestamp>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
@@ -46,6 +52,11 @@ impl Departed {
                 ended.pop_front();
             }
         }
+        while let Some((_, ended)) = self.reigns.front()
+            && at.since(*ended) > LOST_FOR
+        {
+            self.reigns.pop_front();
+        }
         if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
             self.streamed_at = None;
         }
@@ -58,6 +69,9 @@ impl Departed {
     /// A connection with this final role ended.
     pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
         self.expire(at);
+        if role == Role::Monitor && connection.is_answered {
+            remember(&mut self.reigns, (connection.opened_at, at));
+        }
         match role {
             Role::Monitor if connection.is_streaming() => {
                 self.streamed_at = Some(at);

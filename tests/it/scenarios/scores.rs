@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 
+use poolscope::connection::Initiator;
 use poolscope::journal::Reader;
 use poolscope::observer::{Observer, Sequencer};
 use poolscope::pools::Pools;
 use poolscope::time::Timestamp;
+use poolscope::timeline::ConnectionId;
 use poolscope::timeline::lines::Line;
 use serde_json::Value;
 
@@ -30,6 +32,11 @@ pub(super) struct Scores {
     /// Instances with pool events, and those whose opened, closed and open connections were right.
     pools: u64,
     pools_right: u64,
+    /// Those of the latter whose driver had not told of all sockets that were closed on it.
+    pools_unnoticed: u64,
+    /// Connections whose close a driver gave a reason for, and those of them with the same reason.
+    closes: u64,
+    closes_right: u64,
     /// What was not right.
     pub(super) amiss: Vec<String>,
 }
@@ -69,7 +76,11 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
         }
         scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
         if all_tell("created") {
-            scores.score_pools(&name, &apps, &key, clients);
+            let ended = inferred.ended_by_server.get(&key);
+            let ended = ended.map_or(0, BTreeSet::len) as u64;
+            scores.score_pools(&name, &apps, &key, clients, ended);
+            let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
+            scores.score_reasons(&apps, reasons);
         }
     }
     scores
@@ -125,7 +136,14 @@ impl Scores {
         }
     }
 
-    fn score_pools(&mut self, name: &str, apps: &[&Value], key: &Key, clients: &Value) {
+    fn score_pools(
+        &mut self,
+        name: &str,
+        apps: &[&Value],
+        key: &Key,
+        clients: &Value,
+        ended_by_server: u64,
+    ) {
         let rows = clients["clients"].as_array().unwrap();
         let mut rows = rows
             .iter()
@@ -145,16 +163,37 @@ impl Scores {
             let counts = apps.iter().map(|app| app["stats"][field].as_u64());
             counts.map(Option::unwrap).sum()
         };
-        let (told_open, created, ready) = (sum("open"), sum("created"), sum("ready"));
+        let told_open: u64 = apps.iter().map(|app| told_open(app)).sum();
+        let created: u64 = apps.iter().map(|app| told_created(app)).sum();
+        let ready = sum("ready");
         self.pools += 1;
+        // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
+        // and Pooling specification § Checking Out a Connection: a perished connection is closed then).
+        let unnoticed = told_open.saturating_sub(open);
+        let is_open_right = open <= told_open && unnoticed <= ended_by_server;
         // What never got through its handshake may or may not be known for what it was to be.
-        if (ready..=created).contains(&opened) && open == told_open {
+        if (ready..=created).contains(&opened) && is_open_right {
+            self.pools_unnoticed += u64::from(unnoticed > 0);
             self.pools_right += 1;
         } else {
             self.amiss.push(format!(
                 "{name}: {opened} pooled connections opened, {closed} closed, {open} open instead of {ready} ready of \
                  {created} created, {told_open} open"
             ));
+        }
+    }
+
+    fn score_reasons(&mut self, apps: &[&Value], inferred: [u64; 4]) {
+        for (reason, inferred) in ["idle", "stale", "error", "poolClosed"]
+            .iter()
+            .zip(inferred)
+        {
+            let told = apps
+                .iter()
+                .map(|app| app["stats"]["closed"][reason].as_u64());
+            let told: u64 = told.map(Option::unwrap_or_default).sum();
+            self.closes += told;
+            self.closes_right += told.min(inferred);
         }
     }
 
@@ -168,11 +207,14 @@ impl Scores {
             format!("{share:.3} ({part} of {whole})")
         };
         format!(
-            "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}",
+            "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
+             sockets closed but not noticed by the driver in {} of them; reasons of closes {}",
             share(self.clears_found, self.clears_true),
             share(self.clears_confirmed, self.clears_inferred),
             share(self.mongo_clients_right, self.instances),
             share(self.pools_right, self.pools),
+            self.pools_unnoticed,
+            share(self.closes_right, self.closes),
         )
     }
 }
@@ -187,6 +229,9 @@ impl AddAssign for Scores {
         self.mongo_clients_right += other.mongo_clients_right;
         self.pools += other.pools;
         self.pools_right += other.pools_right;
+        self.pools_unnoticed += other.pools_unnoticed;
+        self.closes += other.closes;
+        self.closes_right += other.closes_right;
         self.amiss.extend(other.amiss);
     }
 }
@@ -199,9 +244,22 @@ fn told_clears(app: &Value) -> Vec<Span> {
         named.map(|event| event["at"].as_f64().unwrap()).collect()
     };
     let closed = times("pool_closed");
+    let is_over = |at: f64| {
+        // PyMongo 3 tells a clear where others tell that the pool is closed, and nothing comes after it but another
+        // client.
+        let tells_clears = app["driver"] == "pymongo-3.13";
+        let later = events
+            .iter()
+            .filter(|event| event["at"].as_f64().is_some_and(|later| later > at));
+        let mut next = later.filter_map(|event| event["event"].as_str());
+        let next = next.find(|name| matches!(*name, "pool_created" | "created" | "ready"));
+        tells_clears
+            && (next == Some("pool_created")
+                || (next.is_none() && app["stats"]["clients"].as_u64() == Some(0)))
+    };
     let mut spans: Vec<Span> = Vec::new();
     for at in times("pool_cleared") {
-        if closed.iter().any(|closed| (closed - at).abs() < 0.2) {
+        if closed.iter().any(|closed| (closed - at).abs() < 0.2) || is_over(at) {
             continue;
         }
         match spans.last_mut() {
@@ -212,10 +270,53 @@ fn told_clears(app: &Value) -> Vec<Span> {
     spans
 }
 
+/// Connections that are open as the driver's events tell them. Node tells nothing of connections that were in use, or
+/// about to be made, when their client was closed: once the last pool is closed none is left.
+fn told_open(app: &Value) -> u64 {
+    let counted = app["stats"]["open"].as_u64().unwrap();
+    let mut pools = 0_u64;
+    let mut open: Vec<&Value> = Vec::new();
+    for event in app["events"].as_array().unwrap() {
+        let connection = &event["connection"];
+        match event["event"].as_str().unwrap_or_default() {
+            "pool_created" => pools += 1,
+            "pool_closed" => {
+                pools = pools.saturating_sub(1);
+                if pools == 0 {
+                    open.clear();
+                }
+            }
+            "created" => open.push(connection),
+            "closed" => {
+                if let Some(position) = open.iter().position(|one| *one == connection) {
+                    open.swap_remove(position);
+                }
+            }
+            _ => {}
+        }
+    }
+    counted.min(open.len() as u64)
+}
+
+/// Connections that a driver began to make. Node 3.6 tells of those only that were made, but numbers them all.
+fn told_created(app: &Value) -> u64 {
+    let told = app["stats"]["created"].as_u64().unwrap();
+    if app["driver"] != "node-3.6-unified" {
+        return told;
+    }
+    let events = app["events"].as_array().unwrap().iter();
+    let numbers = events.filter_map(|event| event["connection"].as_u64());
+    numbers.max().unwrap_or(0).max(told)
+}
+
 #[derive(Debug, Default)]
 struct InferredPools {
     /// Begin and end (0: none) of episodes, in nanoseconds.
     clears: BTreeMap<Key, BTreeSet<[u64; 2]>>,
+    /// Pooled connections that the server's side ended.
+    ended_by_server: BTreeMap<Key, BTreeSet<ConnectionId>>,
+    /// Closed connections by reason: idle, stale, error, pool closed.
+    closed: BTreeMap<Key, [u64; 4]>,
     /// Mongo clients that are open at the end.
     open: BTreeMap<Key, u64>,
 }
@@ -228,6 +329,7 @@ fn infer(journal: &str) -> InferredPools {
     let mut found = InferredPools::default();
     let mut looked_at = Timestamp::default();
     let mut episodes: BTreeMap<(u64, u16, Timestamp), (Key, u64)> = BTreeMap::new();
+    let mut closed = BTreeMap::new();
     while let Some(line) = reader.next_line().unwrap() {
         let at = match line {
             Line::Header(header) => {
@@ -246,9 +348,17 @@ fn infer(journal: &str) -> InferredPools {
         if at.since(looked_at).as_secs() >= 1 {
             looked_at = at;
             look(observer.pools(), &mut episodes);
+            note_ends(observer.pools(), &mut found.ended_by_server, &mut closed);
         }
     }
     look(observer.pools(), &mut episodes);
+    note_ends(observer.pools(), &mut found.ended_by_server, &mut closed);
+    for ((key, _), reasons) in closed {
+        let sums = found.closed.entry(key).or_default();
+        for (sum, count) in sums.iter_mut().zip(reasons) {
+            *sum += count;
+        }
+    }
     for ((_, _, begin), (key, end)) in episodes {
         found
             .clears
@@ -267,6 +377,42 @@ fn infer(journal: &str) -> InferredPools {
         }
     }
     found
+}
+
+fn note_ends(
+    pools: &Pools,
+    by_server: &mut BTreeMap<Key, BTreeSet<ConnectionId>>,
+    closed: &mut BTreeMap<(Key, u64), [u64; 4]>,
+) {
+    let key = |instance| {
+        let instance = pools.instance(instance)?;
+        Some((instance.address.to_string(), instance.app.to_string()))
+    };
+    for connection in pools.connections().filter(|one| one.is_pooled()) {
+        let is_by_server = connection
+            .ended
+            .is_some_and(|end| end.ending.initiator == Initiator::Server);
+        if let Some(key) = connection.instance.and_then(key)
+            && is_by_server
+        {
+            by_server.entry(key).or_default().insert(connection.id);
+        }
+    }
+    for client in pools.mongo_clients() {
+        let Some(key) = key(client.instance) else {
+            continue;
+        };
+        let reasons = client.pools.values().map(|pool| pool.closed);
+        let sums = reasons.fold([0; 4], |[idle, stale, error, pool_closed], closed| {
+            [
+                idle + closed.idle,
+                stale + closed.stale,
+                error + closed.error,
+                pool_closed + closed.pool_closed,
+            ]
+        });
+        closed.insert((key, client.id.0), sums);
+    }
 }
 
 fn look(pools: &Pools, episodes: &mut BTreeMap<(u64, u16, Timestamp), (Key, u64)>) {
