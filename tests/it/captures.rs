@@ -170,7 +170,11 @@ fn a_server_killed_under_captured_drivers_is_the_cause() {
     });
     drop(agents);
     let found = capture.analyze(&server.addr().to_string());
-    let incidents = found["incidents"].as_array().unwrap();
-    assert_eq!(incidents.len(), 1, "{found:#}");
-    assert_eq!(incidents[0]["cause"], "server_crash", "{found:#}");
+    // That a second process of the application came is information.
+    let incidents = found["incidents"].as_array().unwrap().iter();
+    let alarms: Vec<_> = incidents
+        .filter(|incident| incident["severity"] != "info")
+        .map(|incident| &incident["cause"])
+        .collect();
+    assert_eq!(alarms, ["server_crash"], "{found:#}");
 }
