@@ -16,9 +16,8 @@ const MESSAGE: &str = "Pool was force destroyed";
 /// What a driver queues again, and how that is known.
 const QUEUED_AGAIN: &str = "requests unanswered when its connections were lost, which the driver queues again where it may retry; what it \
      queued afterwards was never on the wire";
-/// What waits behind what is on the wire.
-const QUEUED_BEHIND: &str =
-    "one at least where its pool was growing or had nothing idle; what waited in the queue was never on the wire";
+/// What waits in a queue, and how much is known of it.
+const QUEUED_BEHIND: &str = "one at least where its pool was growing or had nothing idle; what waited in the queue was never on the wire";
 
 /// A forced close fails its queue in the same turn of the event loop.
 const AT_ONCE: Duration = Duration::from_millis(500);
