@@ -76,8 +76,9 @@ const MISSING_MIN: Duration = Duration::from_secs(12);
 /// Node opens the round-trip connection one heartbeat after the monitor; in tenths, with some tolerance.
 const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
 
-/// The end of a monitor may be read so much later than the beginning of the one in its place.
-const REPLACED_WITHIN: Duration = Duration::from_millis(100);
+/// The end of a monitor may be read so much later than the beginning of the one in its place. Not more: a process that
+/// is killed while its pool grows ends everything together.
+const REPLACED_WITHIN: Duration = Duration::from_millis(5);
 
 /// A streaming monitor has sent its first awaitable hello by then.
 const SETTLING: Duration = Duration::from_secs(2);

@@ -204,6 +204,43 @@ fn clients_closed_before_their_monitor_spoke_have_one_monitor_each() {
 }
 
 #[test]
+fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
+    let role_of = |opened_ms, ended_ms| {
+        let mut departed = Departed::default();
+        departed.ended(&sibling("rust", 1, 0, Monitor), Monitor, milli(5000));
+        departed.ended(&sibling("rust", 2, 1, RoundTrip), RoundTrip, milli(5000));
+        let open = [sibling("rust", 9, opened_ms, Unknown)];
+        let family = family(&open, milli(ended_ms));
+        family.final_role(&open[0], &departed)
+    };
+    assert_eq!(role_of(5001, 5300), Monitor);
+    assert_eq!(role_of(4998, 5300), Monitor);
+    // It was opened before, so it is not in place of that monitor: both went with their process.
+    assert_eq!(role_of(4980, 5000), Application);
+
+    let mut departed = Departed::default();
+    departed.ended(&sibling("node6", 1, 0, Monitor), Monitor, milli(5000));
+    // Attempts that nobody answered make no server known, however long they are there.
+    for (id, opened_ms, ended_ms) in [(2, 5001, 8000), (3, 7000, 9000), (4, 9001, 9100)] {
+        let open = [Sibling {
+            is_answered: false,
+            ..sibling("node6", id, opened_ms, Unknown)
+        }];
+        let role = family(&open, milli(ended_ms)).final_role(&open[0], &departed);
+        assert_eq!(role, Monitor, "{opened_ms}");
+        departed.ended(&open[0], role, milli(ended_ms));
+    }
+    // Once a monitor is answered, others are pooled.
+    let open = [
+        sibling("node6", 5, 9500, Monitor),
+        sibling("node6", 6, 9520, Unknown),
+    ];
+    departed.expire(milli(12_000));
+    let role = family(&open, milli(12_000)).final_role(&open[1], &departed);
+    assert_eq!(role, Application);
+}
+
+#[test]
 fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
     let open = [
         sibling("node6", 1, 0, Monitor),
