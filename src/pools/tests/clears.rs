@@ -235,3 +235,46 @@ fn connections_nobody_asked_for_tell_the_minimum() {
     assert_eq!(seen.min_size.unwrap().value, 3);
     assert!(seen.min_size.unwrap().confidence > 0.5);
 }
+
+#[test]
+fn a_monitor_that_is_reset_on_its_way_and_made_anew_is_a_clear() {
+    let (mut stage, monitor, pool) = settled(NODE, 2);
+    for id in pool {
+        stage.end(id, Initiator::Client, Manner::Reset, Phase::InExchange);
+    }
+    stage.end(monitor, Initiator::Client, Manner::Reset, Phase::Idle);
+    stage.at(10_020);
+    stage.monitor(NODE, 0, 120);
+    stage.at(10_030).pooled(NODE, 0, 121, 1);
+    stage.at(15_000);
+    assert_eq!(
+        stage.clears(),
+        [(10_000, Some(10_020), ClearTrigger::Network)]
+    );
+
+    // One that does not come back was its process.
+    let (mut stage, monitor, pool) = settled(NODE, 2);
+    for id in pool {
+        stage.end(id, Initiator::Client, Manner::Reset, Phase::InExchange);
+    }
+    stage.end(monitor, Initiator::Client, Manner::Reset, Phase::Idle);
+    stage.at(15_000);
+    assert_eq!(stage.clears(), []);
+}
+
+#[test]
+fn a_check_that_is_cancelled_over_a_dead_pool_is_a_clear() {
+    let (mut stage, monitor, pool) = settled(RUST, 2);
+    for id in pool {
+        stage.end(id, Initiator::Server, Manner::Fin, Phase::Idle);
+    }
+    stage.at(11_200).close(monitor);
+    stage.at(11_700);
+    stage.monitor(RUST, 0, 120);
+    stage.at(11_710).pooled(RUST, 0, 121, 1);
+    stage.at(16_000);
+    assert_eq!(
+        stage.clears(),
+        [(11_200, Some(11_700), ClearTrigger::Unknown)]
+    );
+}
