@@ -246,8 +246,7 @@ fn log(logged: &api::Logged) -> String {
         clock(&logged.wire_at),
         safe(&logged.trigger)
     );
-    let basis = format!("how often is an estimate from the {}", safe(&logged.basis));
-    wrap("  ", &said) + &wrap("    ", &why) + &wrap("    ", &basis)
+    wrap("  ", &said) + &wrap("    ", &why)
 }
 
 fn section(text: &mut String, title: &str) {

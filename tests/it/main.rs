@@ -10,7 +10,6 @@
 mod architecture;
 mod budget;
 mod bypass;
-mod capture_parity;
 mod captures;
 mod command_line;
 mod demo;

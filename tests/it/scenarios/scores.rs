@@ -250,7 +250,7 @@ fn told_clears(app: &Value) -> Vec<Span> {
         let tells_clears = app["driver"] == "pymongo-3.13";
         let later = events
             .iter()
-            .filter(|event| event["at"].as_f64().is_some_and(|later| later > at));
+            .filter(|event| event["at"].as_f64() > Some(at));
         let mut next = later.filter_map(|event| event["event"].as_str());
         let next = next.find(|name| matches!(*name, "pool_created" | "created" | "ready"));
         tells_clears
@@ -276,6 +276,8 @@ fn told_open(app: &Value) -> u64 {
     let counted = app["stats"]["open"].as_u64().unwrap();
     let mut pools = 0_u64;
     let mut open: Vec<&Value> = Vec::new();
+    // Told of late, when the next client has used their numbers again.
+    let mut leaving: Vec<&Value> = Vec::new();
     for event in app["events"].as_array().unwrap() {
         let connection = &event["connection"];
         match event["event"].as_str().unwrap_or_default() {
@@ -283,13 +285,15 @@ fn told_open(app: &Value) -> u64 {
             "pool_closed" => {
                 pools = pools.saturating_sub(1);
                 if pools == 0 {
-                    open.clear();
+                    leaving.append(&mut open);
                 }
             }
             "created" => open.push(connection),
             "closed" => {
-                if let Some(position) = open.iter().position(|one| *one == connection) {
-                    open.swap_remove(position);
+                let is_leaving = event["reason"] == "poolClosed" && leaving.contains(&connection);
+                let from = if is_leaving { &mut leaving } else { &mut open };
+                if let Some(position) = from.iter().position(|one| *one == connection) {
+                    from.swap_remove(position);
                 }
             }
             _ => {}
