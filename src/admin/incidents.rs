@@ -86,6 +86,7 @@ fn logged(logged: &Logged) -> api::Logged {
         from: logged.from.to_string(),
         until: logged.until.to_string(),
         failed: logged.failed,
+        basis: logged.basis.clone(),
         hanging: logged.hanging,
         trigger: logged.trigger.clone(),
     }

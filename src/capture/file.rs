@@ -2,8 +2,9 @@
 //!
 //! Sources: draft-ietf-opsawg-pcap, draft-ietf-opsawg-pcapng.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 
+use flate2::bufread::MultiGzDecoder;
 use pcap_parser::traits::PcapNGPacketBlock as _;
 use pcap_parser::{Block, InterfaceDescriptionBlock, PcapBlockOwned, PcapError, create_reader};
 
@@ -55,6 +56,19 @@ struct Interface {
     units: u64,
     /// Seconds to be added.
     offset: i64,
+}
+
+/// The first bytes of a file that gzip packed (RFC 1952 § 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// What is in a file, unpacked where gzip packed it.
+pub(super) fn unpacked(from: impl Read + Send + 'static) -> io::Result<Box<dyn Read + Send>> {
+    let mut from = BufReader::new(from);
+    Ok(if from.fill_buf()?.starts_with(&GZIP) {
+        Box::new(MultiGzDecoder::new(from))
+    } else {
+        Box::new(from)
+    })
 }
 
 /// Shows every packet with its moment.

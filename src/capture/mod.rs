@@ -35,7 +35,7 @@ use crate::live::PoolPicture;
 use crate::time::Timestamp;
 
 use analysis::Analysis;
-use file::{FileEnd, read_packets};
+use file::{FileEnd, read_packets, unpacked};
 use segment::{Seen, segment};
 use servers::Scout;
 
@@ -158,7 +158,7 @@ fn read(
 ) -> Result<FileEnd, CaptureError> {
     let opened = std::fs::File::open(path).map_err(ReadError::from);
     opened
-        .and_then(|file| read_packets(file, each))
+        .and_then(|file| read_packets(unpacked(file)?, each))
         .map_err(|error| CaptureError::File {
             path: path.to_owned(),
             error,

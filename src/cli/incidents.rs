@@ -246,7 +246,8 @@ fn log(logged: &api::Logged) -> String {
         clock(&logged.wire_at),
         safe(&logged.trigger)
     );
-    wrap("  ", &said) + &wrap("    ", &why)
+    let basis = format!("how often is an estimate from the {}", safe(&logged.basis));
+    wrap("  ", &said) + &wrap("    ", &why) + &wrap("    ", &basis)
 }
 
 fn section(text: &mut String, title: &str) {

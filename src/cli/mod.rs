@@ -208,6 +208,7 @@ impl From<ConfigError> for Failure {
 impl Cli {
     /// Does what was asked for.
     pub fn run(self) -> Result<(), Failure> {
+        table::set_width(table::terminal_width());
         match self.command {
             Command::Serve(flags) => serve(flags),
             Command::Config {
@@ -384,6 +385,8 @@ impl Asking {
             .context("cannot start")?;
         let instance = Instance::at(&self.address);
         let once = || -> anyhow::Result<String> {
+            // Whoever watches may make the window wider meanwhile.
+            table::set_width(table::terminal_width());
             let answers = runtime.block_on(instance.get_all(paths))?;
             match self.output {
                 Output::Table => table(answers.each_ref().map(Vec::as_slice)),

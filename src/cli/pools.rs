@@ -1,22 +1,24 @@
 //! Mongo clients for people: what pool each has, and when it was cleared.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use super::format::{UNKNOWN, count, duration, number, or_unknown, plural, safe};
 use super::incidents::{between, clock};
 use super::show::client as name;
-use super::table::Align::{Number, Text};
+use super::table::Align::{Number, Spare, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
 
 /// Clears that are told one by one, the newest first.
 const CLEARS_TOLD_MAX: usize = 10;
+/// Mongo clients of one instance that have a row of their own; an application that leaks them has hundreds.
+const ROWS_MAX: usize = 8;
 
-const LEGEND: &str = "\
-One row a MongoClient object and upstream. SURE: that these connections are one client's. SIZE, PEAK:
-pooled connections, now and at most. MAX: its maxPoolSize as inferred (-: no evidence yet). RECYCLED:
-connections replaced a minute. LOST: closed for an error or with the pool. CLEARS: of the pool.
-";
+const LEGEND: &str = "One row a MongoClient object and upstream. SURE: that these connections are one client's. SIZE, PEAK: pooled \
+     connections, now and at most. MAX: its maxPoolSize as inferred (-: no evidence yet). MADE: connections so far. \
+     LOST: closed for an error or because the pool was cleared. RECYCLED/MIN: replaced a minute. OPS/CONN: operations \
+     a connection carried. CLEARS: of the pool. +31: so many more of that instance, their figures summed up.";
 
 /// The mongo clients of the rows, those with the largest pools first; those that were closed only counted.
 pub(super) fn pools(answer: &api::Clients) -> String {
@@ -41,7 +43,7 @@ pub(super) fn pools(answer: &api::Clients) -> String {
     let columns = [
         ("CLIENT", Text),
         ("ID", Number),
-        ("SURE", Number),
+        ("SURE", Spare),
         ("AGE", Number),
         ("SIZE", Number),
         ("PEAK", Number),
@@ -49,26 +51,36 @@ pub(super) fn pools(answer: &api::Clients) -> String {
         ("ACTIVE", Number),
         ("IDLE", Number),
         ("MON", Number),
-        ("MADE", Number),
+        ("MADE", Spare),
         ("LOST", Number),
-        ("RECYCLED\n/MIN", Number),
-        ("OPS/\nCONN", Number),
+        ("RECYCLED\n/MIN", Spare),
+        ("OPS/\nCONN", Spare),
         ("CLEARS", Number),
     ];
     let mut text = String::new();
     for upstream in open.chunk_by(|(a, _), (b, _)| a.upstream == b.upstream) {
-        let cells: Vec<[Cell; 15]> = upstream
-            .iter()
-            .map(|(row, pool)| cells(row, pool, &answer.at))
-            .collect();
+        let mut of_instance = BTreeMap::<u64, usize>::new();
+        let mut rows: Vec<[Cell; 15]> = Vec::new();
+        let mut rest = BTreeMap::<u64, Vec<&(&api::Client, &api::MongoClient)>>::new();
+        for one in upstream {
+            let (row, pool) = one;
+            let shown = of_instance.entry(row.id).or_default();
+            *shown += 1;
+            if *shown <= ROWS_MAX {
+                rows.push(cells(row, pool, &answer.at));
+            } else {
+                rest.entry(row.id).or_default().push(one);
+            }
+        }
+        rows.extend(rest.values().map(|more| sums(more)));
         if let [(row, _), ..] = upstream {
             text += &wrap("", &format!("{}:", safe(&row.upstream)));
         }
-        text += &render(columns, &cells, None);
+        text += &render(columns, &rows, None);
         text.push('\n');
     }
     text += &clears(all());
-    text + &format!("{closed} lately closed\n") + LEGEND
+    text + &format!("{closed} lately closed\n") + &wrap("", LEGEND)
 }
 
 fn cells(row: &api::Client, pool: &api::MongoClient, at: &str) -> [Cell; 15] {
@@ -92,6 +104,36 @@ fn cells(row: &api::Client, pool: &api::MongoClient, at: &str) -> [Cell; 15] {
         number(pool.recycled_per_minute).into(),
         or_unknown(pool.operations_per_connection, number).into(),
         pool.pool_clears.len().to_string().into(),
+    ]
+}
+
+/// Many more of one instance as one row.
+fn sums(all: &[&(&api::Client, &api::MongoClient)]) -> [Cell; 15] {
+    let sum = |value: fn(&api::MongoClient) -> u64| {
+        let values = all.iter().map(|(_, pool)| value(pool));
+        Cell::from(count(values.fold(0, u64::saturating_add)))
+    };
+    let more = u64::try_from(all.len()).unwrap_or(u64::MAX);
+    let client = all
+        .first()
+        .map_or_else(String::new, |(row, _)| safe(&row.client));
+    let unknown = || Cell::from(UNKNOWN);
+    [
+        Cell::with_tail(&format!("+{} ", count(more)), &client),
+        unknown(),
+        unknown(),
+        unknown(),
+        sum(|pool| pool.pool_size.open),
+        unknown(),
+        unknown(),
+        sum(|pool| pool.pool_size.active),
+        sum(|pool| pool.pool_size.idle),
+        sum(|pool| pool.monitors),
+        sum(|pool| pool.created),
+        sum(|pool| pool.closed.stale.saturating_add(pool.closed.error)),
+        unknown(),
+        unknown(),
+        sum(|pool| u64::try_from(pool.pool_clears.len()).unwrap_or(u64::MAX)),
     ]
 }
 

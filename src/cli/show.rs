@@ -1,17 +1,14 @@
 //! What the API said, as tables for people.
 
 use super::format::{UNKNOWN, brief, count, driver, duration, number, or_unknown, plural, safe};
-use super::table::Align::{Aside, Number, Text};
+use super::table::Align::{Aside, Number, Spare, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
 use crate::connection::{CloseReason, Initiator};
 
-const LEGEND: &str = "\
-POOLS: MongoClient objects; --pools lists them (-: none to tell). CONN: all open connections.
-ACTIVE, IDLE: in pools. MON: those that only watch the server. CLOSED BY C/S/P: first by client,
-server, proxy. ABRUPT: of these, all but orderly ends. OPS/CONN: operations a pooled one carried.
-P95: command time.
-";
+const LEGEND: &str = "POOLS: MongoClient objects; --pools lists them (-: none to tell). CONN: all open connections. ACTIVE, IDLE: \
+     in pools. MON: those that only watch the server. CLOSED BY C/S/P: first by client, server, proxy. ABRUPT: of \
+     these, all but orderly ends. OPS/CONN: operations a pooled one carried. P95: command time.";
 /// A space at which no line is broken.
 const TIED: char = '\u{a0}';
 /// How the reason of an orderly end is called, as in the API.
@@ -39,7 +36,7 @@ pub(super) fn clients(clients: &api::Clients, upstreams: &api::Upstreams) -> Str
         text.push_str(&undecided(&rows));
         text.push('\n');
     }
-    text.push_str(LEGEND);
+    text.push_str(&wrap("", LEGEND));
     text.push_str(&warnings(&clients.warnings));
     text
 }
@@ -177,9 +174,9 @@ fn clients_table(rows: &[&api::Client]) -> String {
         ("ACTIVE", Number),
         ("IDLE", Number),
         ("MON", Number),
-        ("OPENED", Number),
+        ("OPENED", Spare),
         ("CLOSED BY\nC/S/P", Number),
-        ("ABRUPT", Number),
+        ("ABRUPT", Spare),
         ("OPS/\nCONN", Number),
         ("P95", Number),
         ("ERR", Number),
@@ -272,7 +269,7 @@ pub(super) fn connections(answer: &api::Connections) -> String {
         ("FOR", Number),
         ("AGE", Number),
         ("QUIET", Number),
-        ("REQUESTS", Number),
+        ("REQUESTS", Spare),
         ("LAST", Text),
         ("SERVER", Text),
         ("UPSTREAM", Aside),
@@ -330,7 +327,7 @@ pub(super) fn upstreams(answer: &api::Upstreams) -> String {
         ("CLOSED", Number),
         ("DIALS\nFAILED", Number),
         ("ERR", Number),
-        ("RE-\nSTARTS", Number),
+        ("RE-\nSTARTS", Spare),
     ];
     let rows: Vec<[Cell; 12]> = answer
         .upstreams

@@ -1,15 +1,48 @@
 //! Tables that fit a terminal: columns as wide as their content, and where that is too wide the texts give way.
 
+use std::cell::Cell as Shared;
+
 use super::format::{shorten, width};
 
-/// Columns of the narrowest terminal a table is made for.
-pub(super) const WIDTH_MAX: usize = 100;
+/// Columns where nothing tells how many there are, as in a pipe.
+const WIDTH_USUAL: usize = 100;
+/// The narrowest and the widest page a table is made for.
+const WIDTHS: (usize, usize) = (80, 240);
+/// Sentences in longer lines are hard to read.
+const PROSE_WIDTH_MAX: usize = 120;
 /// A text that gives way keeps at least this many columns.
 const TEXT_WIDTH_MIN: usize = 8;
 /// Before that it keeps these, the longest IPv4 address with what tells that a name stood before it.
 const NAME_WIDTH_MIN: usize = 20;
 /// One that gives way before the others keeps these until they have given way.
 const ASIDE_WIDTH_MIN: usize = 14;
+
+thread_local! {
+    /// Columns of the page this thread prints on: the one thing about it that every table must know.
+    static WIDTH: Shared<usize> = const { Shared::new(WIDTH_USUAL) };
+}
+
+/// From now on pages have so many columns, within reason.
+pub(super) fn set_width(columns: usize) {
+    let (least, most) = WIDTHS;
+    WIDTH.set(columns.clamp(least, most));
+}
+
+/// Columns of a page.
+pub(super) fn page_width() -> usize {
+    WIDTH.get()
+}
+
+/// Columns of the terminal, or as many as `COLUMNS` says; neither is known in a pipe.
+pub(super) fn terminal_width() -> usize {
+    let asked = std::env::var("COLUMNS").ok();
+    let asked = asked.and_then(|columns| columns.parse().ok());
+    let measured = || {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+        (size.ws_col > 0).then(|| usize::from(size.ws_col))
+    };
+    asked.or_else(measured).unwrap_or(WIDTH_USUAL)
+}
 
 /// How a column stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +53,8 @@ pub(super) enum Align {
     Aside,
     /// A number, right.
     Number,
+    /// A number that is left out where the page is too narrow, the last one first.
+    Spare,
 }
 
 /// One entry. The text must be harmless already.
@@ -66,23 +101,35 @@ pub(super) fn render<const N: usize>(
             *widest = width(&cell.text).max(*widest);
         }
     }
-    let gap = fit(&columns, &mut widths);
+    let mut is_shown = [true; N];
+    let gap = fit(&columns, &mut widths, &mut is_shown);
+    let left_out: Vec<String> = columns
+        .iter()
+        .zip(is_shown)
+        .filter(|(_, is_shown)| !is_shown)
+        .map(|((head, _), _)| head.replace('\n', ""))
+        .collect();
 
     let mut text = String::new();
     let mut push = |row: &[Cell; N]| {
         let mut line = String::new();
-        for ((cell, (_, align)), &columns) in row.iter().zip(&columns).zip(&widths) {
+        let columns = columns.iter().zip(&widths).zip(is_shown);
+        for (cell, (((_, align), &columns), is_shown)) in row.iter().zip(columns) {
+            if !is_shown {
+                continue;
+            }
             let shown = shorten(&cell.text, columns, cell.tail);
             let space = " ".repeat(columns.saturating_sub(width(&shown)));
             match align {
                 Align::Text | Align::Aside => line.extend([shown.as_str(), &space, gap]),
-                Align::Number => line.extend([space.as_str(), &shown, gap]),
+                Align::Number | Align::Spare => line.extend([space.as_str(), &shown, gap]),
             }
         }
         text.push_str(line.trim_end());
         text.push('\n');
     };
-    if upper.iter().any(|cell| !cell.text.is_empty()) {
+    let mut above = upper.iter().zip(is_shown);
+    if above.any(|(cell, is_shown)| is_shown && !cell.text.is_empty()) {
         push(&upper);
     }
     push(&lower);
@@ -92,14 +139,27 @@ pub(super) fn render<const N: usize>(
         push(&line);
         push(totals);
     }
+    if !left_out.is_empty() {
+        let left_out = format!("left out, the page is narrow: {}", left_out.join(", "));
+        text += &wrap("", &left_out);
+    }
     text
 }
 
-/// Narrows the gaps first, then the widest texts, until a row fits; gives the gap.
-fn fit<const N: usize>(columns: &[(&str, Align); N], widths: &mut [usize; N]) -> &'static str {
-    let sum = |widths: &[usize; N]| widths.iter().sum::<usize>();
-    let gaps = N.saturating_sub(1);
-    if sum(widths) + 2 * gaps <= WIDTH_MAX {
+/// Narrows the gaps first, then the widest texts, then leaves columns out, until a row fits; gives the gap.
+fn fit<const N: usize>(
+    columns: &[(&str, Align); N],
+    widths: &mut [usize; N],
+    is_shown: &mut [bool; N],
+) -> &'static str {
+    let page = page_width();
+    // A row with gaps of this many columns.
+    let row = |widths: &[usize; N], is_shown: &[bool; N], gap: usize| {
+        let shown = widths.iter().zip(is_shown).filter(|(_, shown)| **shown);
+        let sum = shown.clone().map(|(columns, _)| columns).sum::<usize>();
+        sum + shown.count().saturating_sub(1) * gap
+    };
+    if row(widths, is_shown, 2) <= page {
         return "  ";
     }
     for (align, least) in [
@@ -108,7 +168,21 @@ fn fit<const N: usize>(columns: &[(&str, Align); N], widths: &mut [usize; N]) ->
         (Align::Aside, TEXT_WIDTH_MIN),
         (Align::Text, TEXT_WIDTH_MIN),
     ] {
-        while sum(widths) + gaps > WIDTH_MAX {
+        // Before names are cut short.
+        let is_last = align == Align::Text && least == TEXT_WIDTH_MIN;
+        while is_last && row(widths, is_shown, 1) > page {
+            let spare = columns.iter().zip(&*is_shown);
+            let spare = spare
+                .enumerate()
+                .filter(|(_, ((_, align), shown))| *align == Align::Spare && **shown)
+                .map(|(place, _)| place)
+                .next_back();
+            let Some(spare) = spare else {
+                break;
+            };
+            is_shown[spare] = false;
+        }
+        while row(widths, is_shown, 1) > page {
             let widest = columns
                 .iter()
                 .zip(widths.iter_mut())
@@ -126,13 +200,14 @@ fn fit<const N: usize>(columns: &[(&str, Align); N], widths: &mut [usize; N]) ->
 
 /// Breaks a text at spaces so that no line is too wide; lines after the first are indented like its mark.
 pub(super) fn wrap(mark: &str, text: &str) -> String {
+    let page = page_width().min(PROSE_WIDTH_MAX);
     let indent = " ".repeat(width(mark));
     let mut lines = String::new();
     let mut line = mark.to_owned();
     let mut is_empty = true;
     for word in text.split(' ') {
         let space = usize::from(!is_empty);
-        if !is_empty && width(&line) + space + width(word) > WIDTH_MAX {
+        if !is_empty && width(&line) + space + width(word) > page {
             lines.push_str(&line);
             lines.push('\n');
             line.clone_from(&indent);
@@ -141,7 +216,7 @@ pub(super) fn wrap(mark: &str, text: &str) -> String {
         if !is_empty {
             line.push(' ');
         }
-        let room = WIDTH_MAX.saturating_sub(width(&line));
+        let room = page.saturating_sub(width(&line));
         line.push_str(&shorten(word, room, 0));
         is_empty = false;
     }

@@ -40,7 +40,14 @@ fn clients_of(source: Fixed) -> (api::Clients, api::Upstreams) {
 /// No line is too wide, and none holds what a terminal would act upon.
 fn check_harmless(text: &str) {
     for line in text.lines() {
-        assert!(format::width(line) <= table::WIDTH_MAX, "too wide: {line}");
+        // What is there to be copied stays on its line, however long.
+        let is_command = ["     $ ", "     mongosh> ", "     connection string: "]
+            .iter()
+            .any(|prompt| line.starts_with(prompt));
+        assert!(
+            is_command || format::width(line) <= table::page_width(),
+            "too wide: {line}"
+        );
         let bad = line.chars().find(|c| is_invisible(*c) || *c == '\t');
         assert_eq!(bad, None, "{line:?}");
     }
@@ -180,6 +187,65 @@ fn incidents_are_listed_and_explained() {
         explained.extend([news.as_str(), "========\n"]);
     }
     insta::assert_snapshot!("explained", explained);
+}
+
+/// Everything that is printed, on pages of several widths.
+#[test]
+fn pages_of_every_width_are_kept_to() {
+    let (clients, upstreams) = clients_of(fixed());
+    let paths = ["connections", "upstreams", "status", "incidents"];
+    let paths = paths.map(|path| client::path(path, &[]));
+    let [connections, servers, status, incidents] = ask(fixed(), &paths).unwrap();
+    let incidents: api::Incidents = client::decode(&incidents).unwrap();
+    for columns in [80, 100, 200] {
+        table::set_width(columns);
+        assert_eq!(table::page_width(), columns);
+        for text in [
+            show::clients(&clients, &upstreams),
+            pools::pools(&clients),
+            show::connections(&client::decode(&connections).unwrap()),
+            show::upstreams(&client::decode(&servers).unwrap()),
+            show::status(&client::decode(&status).unwrap()),
+            incidents::table(&incidents),
+        ] {
+            check_harmless(&text);
+            if columns > 80 {
+                assert!(!text.contains("left out, the page"), "{text}");
+            }
+        }
+        for row in &incidents.incidents {
+            check_harmless(&incidents::explain(row));
+            check_harmless(&incidents::news("incident_opened", row));
+        }
+    }
+    // Nobody prints on a stamp, and a page without end helps nobody.
+    for (asked, expected) in [(0, 80), (79, 80), (5000, 240)] {
+        table::set_width(asked);
+        assert_eq!(table::page_width(), expected);
+    }
+    table::set_width(80);
+    let narrow = pools::pools(&clients);
+    table::set_width(100);
+    let usual = pools::pools(&clients);
+    insta::assert_snapshot!("pools", format!("{usual}========\n{narrow}"));
+}
+
+#[test]
+fn mongo_clients_that_leak_share_a_row() {
+    let (mut clients, _) = clients_of(fixed());
+    let row = clients.clients.iter_mut();
+    let row = row
+        .filter(|row| row.mongo_clients.iter().any(|one| one.closed_at.is_none()))
+        .last()
+        .unwrap();
+    let mut all = row.mongo_clients.iter();
+    let one = all.rfind(|one| one.closed_at.is_none()).unwrap();
+    let one = one.clone();
+    row.mongo_clients = vec![one; 60];
+    let name = row.client.clone();
+    let text = pools::pools(&clients);
+    check_harmless(&text);
+    assert!(text.contains(&format!("+52 {name}")), "{text}");
 }
 
 #[test]

@@ -104,6 +104,8 @@ pub struct Logged {
     /// About how many operations fail with it, where the wire tells; after a forced close 1 stands for whatever was in
     /// the queue, and 0 for a queue that was probably empty.
     pub failed: u64,
+    /// What that number was taken from.
+    pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,
     /// What made the driver do it.

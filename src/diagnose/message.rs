@@ -13,6 +13,12 @@ use crate::pools::{Instance, Pools};
 
 const MESSAGE: &str = "Pool was force destroyed";
 
+/// What a driver queues again, and how that is known.
+const QUEUED_AGAIN: &str = "requests unanswered when its connections were lost, which the driver queues again where it may retry; what it \
+     queued afterwards was never on the wire";
+/// What waits in a queue, and how much is known of it.
+const QUEUED_BEHIND: &str = "one at least where its pool was growing or had nothing idle; what waited in the queue was never on the wire";
+
 /// A forced close fails its queue in the same turn of the event loop.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -40,6 +46,7 @@ fn told(signal: &Signal, pools: &Pools) -> Option<Logged> {
         from: destroyed.from,
         until: destroyed.until,
         failed: destroyed.failed,
+        basis: QUEUED_AGAIN.to_owned(),
         hanging: destroyed.hanging,
         trigger: destroyed.trigger.label().to_owned(),
     })
@@ -56,12 +63,21 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
     else {
         return None;
     };
-    let is_possible = incident.causes.iter().any(|ranked| {
-        matches!(
-            ranked.cause,
-            Cause::DriverPoolDestroyed | Cause::UnhandledAsyncCleanup
-        ) && ranked.confidence >= WORTH_A_LOOK
-    });
+    // What has another cause was closed by that.
+    let is_open = matches!(
+        incident.cause(),
+        Cause::DriverPoolDestroyed
+            | Cause::UnhandledAsyncCleanup
+            | Cause::AppCrash
+            | Cause::Unknown
+    );
+    let is_possible = is_open
+        && incident.causes.iter().any(|ranked| {
+            matches!(
+                ranked.cause,
+                Cause::DriverPoolDestroyed | Cause::UnhandledAsyncCleanup
+            ) && ranked.confidence >= WORTH_A_LOOK
+        });
     let instance = pools.instance(signal.subject.instance?)?;
     // What destroyed itself was not closed.
     let has_own_cause = case.signals().iter().any(|other| {
@@ -82,6 +98,7 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
         from: signal.at - AT_ONCE * 2,
         until: signal.at + group.span + AT_ONCE,
         failed: u64::from(had_queue),
+        basis: QUEUED_BEHIND.to_owned(),
         hanging: group.requests_lost,
         trigger: DestroyTrigger::ForcedClose.label().to_owned(),
     })

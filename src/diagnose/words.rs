@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// `1 connection`, `2 connections`, `3 replies`.
+/// `1 connection`, `2 connections`, `3 replies`, `4 processes`.
 pub(super) fn counted(number: u64, one: &str) -> String {
     match (number, one.strip_suffix('y')) {
         (1, _) => format!("1 {one}"),
         (_, Some(begin)) => format!("{number} {begin}ies"),
+        (_, None) if one.ends_with('s') => format!("{number} {one}es"),
         (_, None) => format!("{number} {one}s"),
     }
 }

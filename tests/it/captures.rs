@@ -12,7 +12,7 @@ use crate::support::{Agent, Driver, Mongod, Process, eventually, tool};
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// A running capture of the loopback.
-struct Capture {
+pub(crate) struct Capture {
     tcpdump: Process,
     file: PathBuf,
 }
@@ -23,7 +23,7 @@ impl Capture {
         reason = "whoever reads the output of a test should know what it left out"
     )]
     /// `None` where this user must not capture, which is said; the committed captures are analysed everywhere.
-    fn start(directory: &Path, port: u16) -> Option<Self> {
+    pub(crate) fn start(directory: &Path, port: u16) -> Option<Self> {
         let file = directory.join("loopback.pcap");
         let mut command = Command::new(tool("tcpdump/tcpdump"));
         command
@@ -55,8 +55,8 @@ impl Capture {
         std::fs::metadata(&self.file).unwrap().len()
     }
 
-    /// Ends it when everything up to now is in the file, and says what it shows.
-    fn analyze(mut self, server: &str) -> Value {
+    /// Ends it when everything up to now is in the file; gives the file.
+    pub(crate) fn finish(mut self) -> PathBuf {
         // Packets are handed over in batches; the file has all when it no longer grows.
         let mut known = None;
         eventually(LIMIT, || {
@@ -72,14 +72,24 @@ impl Capture {
             .iter()
             .any(|line| line.starts_with("0 packets dropped"));
         assert!(is_lossless, "{lines:#?}");
-        let output = Command::new(env!("CARGO_BIN_EXE_poolscope"))
-            .args(["analyze", "--json", "--server", server])
-            .arg(&self.file)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
-        serde_json::from_slice(&output.stdout).unwrap()
+        self.file.clone()
     }
+
+    /// What it shows, when everything up to now is in the file.
+    fn analyze(self, server: &str) -> Value {
+        analyze(&self.finish(), server)
+    }
+}
+
+/// What `poolscope analyze` finds in a file.
+pub(crate) fn analyze(file: &Path, server: &str) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_poolscope"))
+        .args(["analyze", "--json", "--server", server])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn number(value: &Value) -> u64 {
@@ -170,7 +180,11 @@ fn a_server_killed_under_captured_drivers_is_the_cause() {
     });
     drop(agents);
     let found = capture.analyze(&server.addr().to_string());
-    let incidents = found["incidents"].as_array().unwrap();
-    assert_eq!(incidents.len(), 1, "{found:#}");
-    assert_eq!(incidents[0]["cause"], "server_crash", "{found:#}");
+    // That a second process of the application came is information.
+    let incidents = found["incidents"].as_array().unwrap().iter();
+    let alarms: Vec<_> = incidents
+        .filter(|incident| incident["severity"] != "info")
+        .map(|incident| &incident["cause"])
+        .collect();
+    assert_eq!(alarms, ["server_crash"], "{found:#}");
 }

@@ -85,18 +85,20 @@ fn every_metric_and_label_of_the_rules_is_in_the_catalogue() {
         .collect();
     assert!(families.len() >= 50);
     for file in [
-        "alerts.yml",
-        "alerts_test.yml",
-        "recording.yml",
-        "recording_test.yml",
-        "prometheus.yml",
+        "prometheus/alerts.yml",
+        "prometheus/alerts_test.yml",
+        "prometheus/recording.yml",
+        "prometheus/recording_test.yml",
+        "prometheus/prometheus.yml",
+        "grafana/poolscope.json",
     ] {
-        let text = read(&format!("deploy/prometheus/{file}"));
+        // A dashboard quotes its quotation marks.
+        let text = read(&format!("deploy/{file}")).replace("\\\"", "\"");
         let used: BTreeSet<&str> = words(&text)
             .filter(|word| word.starts_with("poolscope_") || word.starts_with("process_"))
             .collect();
         assert!(
-            used.len() >= 5 || file == "prometheus.yml",
+            used.len() >= 5 || file == "prometheus/prometheus.yml",
             "{file}: {used:?}"
         );
         for name in used {
@@ -122,6 +124,46 @@ fn every_metric_and_label_of_the_rules_is_in_the_catalogue() {
                 }
             }
         }
+    }
+}
+
+/// Every value of this name in a document.
+fn values<'a>(value: &'a serde_json::Value, name: &str, found: &mut Vec<&'a str>) {
+    for one in value.as_array().into_iter().flatten() {
+        values(one, name, found);
+    }
+    for (key, one) in value.as_object().into_iter().flatten() {
+        if key == name {
+            found.extend(one.as_str());
+        }
+        values(one, name, found);
+    }
+}
+
+#[test]
+fn the_expressions_of_the_dashboard_are_understood_by_prometheus() {
+    let dashboard = serde_json::from_str(&read("deploy/grafana/poolscope.json")).unwrap();
+    let mut expressions = Vec::new();
+    values(&dashboard, "expr", &mut expressions);
+    assert!(expressions.len() >= 12, "{expressions:?}");
+    let rules = expressions.iter().zip(0..).map(|(expression, number)| {
+        // What Grafana fills in.
+        let expression = expression.replace("$__rate_interval", "5m");
+        json!({ "record": format!("panel:{number}"), "expr": expression })
+    });
+    let rules: Vec<_> = rules.collect();
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("dashboard.yml");
+    // JSON is YAML, too.
+    fs::write(&file, rules.to_string()).unwrap();
+    let checked = promtool(&["check", "rules", &file.display().to_string()], "").unwrap();
+    let found = format!("{} rules found", expressions.len());
+    assert!(checked.contains(&found), "{checked}");
+    let mut titles = Vec::new();
+    values(&dashboard, "title", &mut titles);
+    for panel in ["What goes wrong now", "Pooled connections", "Pool clears"] {
+        assert!(titles.contains(&panel), "{titles:?}");
     }
 }
 

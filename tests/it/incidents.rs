@@ -231,7 +231,7 @@ fn one_row(poolscope: &Poolscope, cause: &str) -> Value {
 fn check_width(shown: &str) {
     for line in shown.lines() {
         // What is there to be copied stays on its line.
-        let is_command = line.starts_with("       ");
+        let is_command = line.trim_start().starts_with("$ ");
         assert!(
             is_command || line.chars().count() <= WIDTH,
             "{line}\n{shown}"

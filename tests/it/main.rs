@@ -10,6 +10,7 @@
 mod architecture;
 mod budget;
 mod bypass;
+mod capture_parity;
 mod captures;
 mod command_line;
 mod demo;

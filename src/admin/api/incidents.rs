@@ -134,6 +134,8 @@ pub struct Logged {
     pub until: String,
     /// About how many operations fail with it.
     pub failed: u64,
+    /// What that number was taken from.
+    pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,
     /// What made the driver do it.

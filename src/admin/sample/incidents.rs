@@ -135,6 +135,7 @@ pub(crate) fn crash() -> Incident {
             from: before(94_500),
             until: before(85_000),
             failed: 79,
+            basis: "requests unanswered when the connections were lost".to_owned(),
             hanging: 72,
             trigger: "crash of the primary".to_owned(),
         }],

@@ -155,7 +155,7 @@ async fn who_is_too_slow_is_told_so_and_goes_on() {
     let mut slow = Subscriber::attach(&stage.server, None).await;
     assert_eq!(slow.next().await.unwrap().event, "hello");
     // More than the buffers of both sockets and the channel hold.
-    for _ in 0..20_000 {
+    for _ in 0..6_000 {
         stage.publish(EventKind::Updated);
         tokio::task::yield_now().await;
     }
@@ -170,7 +170,7 @@ async fn who_is_too_slow_is_told_so_and_goes_on() {
         }
     }
     assert!(lagged > 0);
-    assert_eq!(lagged + heard, 20_000);
+    assert_eq!(lagged + heard, 6_000);
 }
 
 #[tokio::test]

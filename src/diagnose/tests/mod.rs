@@ -1,6 +1,7 @@
 //! Which signals become which incidents, by hand-made signals.
 
 mod book;
+mod causes;
 mod kinship;
 mod rank;
 mod stage;

@@ -14,7 +14,7 @@ use super::CaseId;
 use super::judge::Verdict;
 use super::shape::Shape;
 use super::table::{SCENARIOS, Scenario};
-use crate::support::{Driver, root};
+use crate::support::{Driver, Network, root};
 
 /// What one run of a case came to.
 #[derive(Clone, Debug)]
@@ -191,6 +191,7 @@ impl Report {
         text.push_str(&"---|".repeat(Driver::ALL.len() + 2));
         text.push('\n');
         let mut notes = Vec::new();
+        let mut skipped = Vec::new();
         for scenario in SCENARIOS {
             let of_scenario: Vec<&Outcome> = self
                 .outcomes
@@ -198,6 +199,9 @@ impl Report {
                 .filter(|one| one.scenario == scenario.name)
                 .collect();
             if of_scenario.is_empty() {
+                if scenario.takes_root() && !Network::is_possible() {
+                    skipped.push(format!("`{}`", scenario.name));
+                }
                 continue;
             }
             write!(text, "| `{}` |", scenario.name).unwrap();
@@ -214,6 +218,14 @@ impl Report {
         for (number, note) in (1..).zip(&notes) {
             let gap = if number == 1 { "\n" } else { "" };
             writeln!(text, "{gap}{number}. {note}").unwrap();
+        }
+        if !skipped.is_empty() {
+            let names = skipped.join(", ");
+            writeln!(
+                text,
+                "\nNot played, because a network of their own takes root and `/dev/net/tun`: {names}."
+            )
+            .unwrap();
         }
         text
     }

@@ -1,5 +1,6 @@
 //! Instances of an application that come and go, as they should.
 
+use super::super::super::words::counted;
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::fact;
@@ -19,10 +20,14 @@ fn movements(case: &Case) -> (Vec<&Signal>, Vec<&Signal>) {
     (arrived.collect(), left.collect())
 }
 
-fn told(signals: &[&Signal], what: &str) -> Option<Evidence> {
+fn told(signals: &[&Signal], whom: &str, what: &str) -> Option<Evidence> {
     let first = signals.first()?;
     let count = signals.len() as u64;
-    Some(fact(first.at, count, format!("{count} {what}")))
+    Some(fact(
+        first.at,
+        count,
+        format!("{} {what}", counted(count, whom)),
+    ))
 }
 
 /// Instances were replaced.
@@ -34,8 +39,8 @@ pub(super) fn deploy(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opin
         confidence: 0.9,
         evident_at,
         evidence: [
-            told(&arrived, "new processes of the application connected"),
-            told(&left, "clients said goodbye with nothing under way"),
+            told(&arrived, "new process", "of the application connected"),
+            told(&left, "client", "said goodbye with nothing under way"),
         ]
         .into_iter()
         .flatten()
@@ -53,14 +58,16 @@ pub(super) fn scale_out(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<O
     } else {
         (
             0.3,
-            told(&left, "clients left meanwhile").into_iter().collect(),
+            told(&left, "client", "left meanwhile")
+                .into_iter()
+                .collect(),
         )
     };
     Some(Opinion {
         cause: Cause::ScaleOut,
         confidence,
         evident_at: first.at,
-        evidence: told(&arrived, "new processes of the application connected")
+        evidence: told(&arrived, "new process", "of the application connected")
             .into_iter()
             .collect(),
         against,

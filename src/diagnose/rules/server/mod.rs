@@ -133,6 +133,7 @@ impl Cut<'_> {
         };
         let whose = match (self.instances, self.instances_before) {
             (_, 0 | 1) => String::new(),
+            (2, 2) => " of both instances".to_owned(),
             (some, before) if some == before => format!(" of all {before} instances"),
             (some, before) => format!(" of {some} of {before} instances"),
         };
