@@ -24,7 +24,7 @@ const WAKING: Duration = Duration::from_secs(30);
 
 /// Drives an [`Observer`].
 ///
-/// **Invariant:** a step of time, however long, takes no more ticks than [`SETTLED`] and [`WAKING`] have: moments that a damaged file
+/// **Invariant:** a step of time, however long, takes no more ticks than `SETTLED` and `WAKING` have: moments that a damaged file
 /// holds, or a process that was stopped for weeks, cannot keep it busy.
 #[derive(Debug, Default)]
 pub struct Sequencer {
