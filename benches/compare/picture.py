@@ -15,9 +15,11 @@ text { font-family: system-ui, "Segoe UI", "DejaVu Sans", sans-serif; font-size:
 .faint { fill: #59636e } .small { font-size: 11px } .strong { font-weight: bold }
 .grid { stroke: #d1d9e0; stroke-width: 1 } .one { stroke: #59636e; stroke-width: 1.5 }
 .poolscope { fill: #0a7d4b } .haproxy-splice { fill: #9a6700 } .nginx { fill: #0969da } .envoy { fill: #8250df }
+.bare { fill: #59636e }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .faint { fill: #9198a1 } .grid { stroke: #3d444d } .one { stroke: #9198a1 }
   .poolscope { fill: #3fb950 } .haproxy-splice { fill: #d29922 } .nginx { fill: #4493f8 } .envoy { fill: #ab7df8 }
+  .bare { fill: #9198a1 }
 }
 """
 
@@ -35,6 +37,7 @@ def mark(proxy, x, y):
     corners = {
         "haproxy-splice": [(0, -6), (6, 0), (0, 6), (-6, 0)],
         "envoy": [(0, -6), (6, 5), (-6, 5)],
+        "bare": [(-6, -2), (6, -2), (6, 2), (-6, 2)],
     }[proxy]
     points = " ".join(f"{x + dx:.1f},{y + dy:.1f}" for dx, dy in corners)
     return f'<polygon class="{proxy}" points="{points}"/>'

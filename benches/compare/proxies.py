@@ -130,6 +130,9 @@ def all_proxies():
                "--web.listen-address", "127.0.0.1:@admin_port@"],
               version_flag="--version"),
         Proxy("haproxy", "HAProxy", ["@tools@/haproxy/haproxy", "-db", "-f", "@config@"], "haproxy.cfg"),
+        # What the kernel alone takes: forwarding with two threads and nothing else.
+        Proxy("bare", "bare loop",
+              [str(WIRELOAD), "bare", "--listen", "@listen@", "--upstream", "@upstream@"]),
         # It splices only where much is under way, so small messages would tell the same twice.
         Proxy("haproxy-splice", "HAProxy with splice",
               ["@tools@/haproxy/haproxy", "-db", "-f", "@config@"], "haproxy-splice.cfg",

@@ -3,6 +3,7 @@
 //! The modes of a comparison, but for `canned` and `hello`, end by printing one JSON object. A wrong byte fails the
 //! run. `fleet` and `member` play hundreds of applications and their server for as long as they are let.
 
+mod bare;
 mod canned;
 mod connections;
 mod exchanges;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 
 const USAGE: &str = "usage: wireload MODE [--key value]...
   canned  --listen ADDR                      serve hello, ping, find r<BYTES> and insert w<BYTES> from a shelf
+  bare    --listen ADDR --upstream ADDR      forward and nothing else, on --threads T (2)
   hello   --target ADDR                      one hello; succeeds when it is answered
   ping    --target ADDR --conns N            pings, one at a time on each connection
   find    --target ADDR --conns N --size B   finds whose reply has about B bytes
@@ -76,6 +78,14 @@ fn run(mode: &str, args: &Args) -> io::Result<()> {
                 .value("listen")?
                 .unwrap_or_else(|| "127.0.0.1:0".to_owned());
             return canned::run(&listen);
+        }
+        "bare" => {
+            let named = |key: &str| {
+                let missing = || io::Error::other(format!("--{key} ADDRESS:PORT is needed"));
+                args.value(key)?.ok_or_else(missing)
+            };
+            let threads = args.value("threads")?.unwrap_or(2);
+            return bare::run(named("listen")?, named("upstream")?, threads);
         }
         "member" => {
             let listen: String = args
