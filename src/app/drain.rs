@@ -2,29 +2,21 @@
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::source::{AppSource, Stage};
 use crate::config::Config;
-use crate::proxy::Drain;
+use crate::proxy::Crew;
 
 /// Takes no new connections, and returns when every open one has ended.
-pub(super) async fn drain(
-    signal: &'static str,
-    config: &Config,
-    source: &AppSource,
-    drain: &Drain,
-    stop_accepting: &CancellationToken,
-) {
+pub(super) async fn drain(signal: &'static str, config: &Config, source: &AppSource, crew: &Crew) {
     source.enter(Stage::Draining);
-    stop_accepting.cancel();
     tracing::info!(
         signal,
-        connections = drain.open_count(),
+        connections = crew.open_count(),
         seconds = config.drain_timeout.as_secs_f64(),
         "draining"
     );
-    drain.run(config.drain_timeout).await;
+    crew.drain(config.drain_timeout).await;
     tracing::info!("drained");
 }
 

@@ -29,9 +29,7 @@ use crate::config::{Config, JournalConfig, Limits, ListenerConfig};
 use crate::journal::Journal;
 use crate::live::{self, Feed};
 use crate::metrics::{BuildFacts, Cost, Exposition, Health, IncidentTally, Sources};
-use crate::proxy::{
-    Drain, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
-};
+use crate::proxy::{Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit};
 use crate::timeline::lines::UpstreamName;
 use crate::wire::DecoderLimits;
 use herald::Herald;
@@ -78,8 +76,8 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
     let web_addr = web
         .local_addr()
         .context("failed to read the http address")?;
-    let workers =
-        Arc::new(Workers::start(workers_count).context("failed to start worker threads")?);
+    let mut workers = Workers::new(workers_count).context("failed to prepare worker threads")?;
+    let crew = workers.crew();
     let (feed, findings, reasoning) = live::channel();
     let shared = Arc::new(share(&config, &listeners, clock, feed));
     let health = &shared.health;
@@ -128,7 +126,9 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         ),
     ));
 
-    let stop_accepting = CancellationToken::new();
+    workers
+        .start(&shared)
+        .context("failed to start worker threads")?;
     let stop_all = CancellationToken::new();
     let tasks = TaskTracker::new();
     tasks.spawn(crate::admin::serve(
@@ -144,14 +144,14 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
             upstream = %listener.upstream().address,
             "accepting connections"
         );
-        listener.start(&shared, &workers, &stop_accepting, &tasks);
+        listener.start(&crew);
     }
     source.enter(Stage::Serving);
     tracing::info!(web = %web_addr, workers = workers_count, max_connections = config.limits.connections_max, "serving");
 
     let signal = signals.next().await;
     let ending = async {
-        drain::drain(signal, &config, &source, &shared.drain, &stop_accepting).await;
+        drain::drain(signal, &config, &source, &crew).await;
         stop_all.cancel();
         tasks.close();
         tasks.wait().await;
@@ -161,7 +161,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
     tokio::select! {
         () = ending => tracing::info!("stopped"),
         signal = signals.next() => {
-            let connections = shared.drain.open_count();
+            let connections = crew.open_count();
             tracing::warn!(signal, connections, "stopped at once");
         }
     }
@@ -260,7 +260,6 @@ fn share(config: &Config, listeners: &[Listener], clock: Clock, feed: Arc<Feed>)
         },
         connections_max: config.limits.connections_max,
         observe_budget: config.limits.observe_percent,
-        drain: Arc::new(Drain::default()),
     }
 }
 

@@ -35,7 +35,6 @@ pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
 pub(crate) use latency::{COMMAND_TIMES, Histogram, Scale};
 pub use recorder::Recorder;
-pub use tcp::TcpGauge;
 pub use upstream::UpstreamSpec;
 
 pub use snapshot::{

@@ -11,7 +11,6 @@ use super::connection::{ConnectionCell, DriverName};
 use super::cursors::TransactionKey;
 use super::directory::Directory;
 use super::roles::Traits;
-use super::tcp::TcpGauge;
 use super::upstream::UpstreamCell;
 use super::{ConnectionId, DialFailure, lock};
 use crate::connection::{
@@ -71,9 +70,15 @@ impl Recorder {
         self.connection.id
     }
 
-    /// Where samples of its sockets go.
-    pub fn tcp_gauge(&self) -> TcpGauge {
-        TcpGauge::new(Arc::clone(&self.connection))
+    /// A request is unanswered: what happens on its sockets matters now.
+    pub fn is_busy(&self) -> bool {
+        self.connection.in_flight() > 0
+    }
+
+    /// The kernel told this of the client's and of the server's socket.
+    pub fn sockets_told(&self, states: [TcpState; 2]) {
+        self.tcp_told(states);
+        self.connection.account_retransmits();
     }
 
     /// The server accepted the dial, which took `took`; `server_side` is our own address on that socket.

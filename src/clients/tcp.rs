@@ -5,34 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::connection::ConnectionCell;
-use super::{ConnectionId, lock};
-use crate::timeline::TcpState;
-
-/// Where samples of a connection's sockets go.
-#[derive(Clone, Debug)]
-pub struct TcpGauge(Arc<ConnectionCell>);
-
-impl TcpGauge {
-    pub(super) const fn new(connection: Arc<ConnectionCell>) -> Self {
-        Self(connection)
-    }
-
-    /// The connection's number.
-    pub fn id(&self) -> ConnectionId {
-        self.0.id
-    }
-
-    /// A request is unanswered: what happens on its sockets matters now.
-    pub fn is_busy(&self) -> bool {
-        self.0.in_flight() > 0
-    }
-
-    /// The kernel told this of the client's and of the server's socket.
-    pub fn told(&self, states: [TcpState; 2]) {
-        *lock(&self.0.tcp) = Some(states);
-        self.0.account_retransmits();
-    }
-}
+use super::lock;
 
 impl ConnectionCell {
     /// Counts for its owner what was sent again since the last time. A shelter counts nothing: what happens until

@@ -13,6 +13,7 @@ mod reconcile;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::Duration;
 
 use tokio::sync::broadcast;
@@ -37,7 +38,8 @@ const CHANNEL_LEN: usize = 65_536;
 /// News a subscriber may be behind.
 const NEWS_LEN: usize = 256;
 
-/// The thread looks at the time at least this often.
+/// Time between two turns of the thread. It is not woken for each entry: what is told within a turn is reasoned about
+/// together, and whoever forwards pays for no wake-up.
 const TURN: Duration = Duration::from_millis(50);
 
 /// Time between two looks at the counters of every connection.
@@ -142,6 +144,7 @@ fn channel_of(len: usize) -> (Arc<Feed>, Arc<Findings>, Reasoning) {
 #[derive(Debug)]
 pub struct Running {
     is_stopping: Arc<AtomicBool>,
+    thread: Thread,
     has_stopped: Receiver<()>,
 }
 
@@ -150,6 +153,7 @@ impl Running {
     /// long: a disk that hangs must not keep the process.
     pub fn stop(self) {
         self.is_stopping.store(true, Ordering::Release);
+        self.thread.unpark();
         // Nothing is ever sent: the other end goes with the thread.
         if self.has_stopped.recv_timeout(STOP_MAX) == Err(RecvTimeoutError::Timeout) {
             tracing::warn!("the observer does not stop; what it has not written is lost");
@@ -170,7 +174,7 @@ impl Reasoning {
         let is_stopping = Arc::new(AtomicBool::new(false));
         let stop = Arc::clone(&is_stopping);
         let (stopped, has_stopped) = sync_channel(0);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || {
                 self.run(&directory, upstreams, clock, journal, &stop);
@@ -178,6 +182,7 @@ impl Reasoning {
             })?;
         Ok(Running {
             is_stopping,
+            thread: thread.thread().clone(),
             has_stopped,
         })
     }
@@ -195,25 +200,17 @@ impl Reasoning {
         let mut counted = Counted::default();
         let mut reconciler = Reconciler::default();
         let mut sampled_at = clock.now();
-        let mut turned_at = sampled_at;
-        let mut waited = Duration::ZERO;
         loop {
-            let received = self.receiver.recv_timeout(TURN);
+            std::thread::park_timeout(TURN);
             let now = clock.now();
-            if let Ok(entry) = received {
+            // What comes from now on waits for the next turn, so that turns end.
+            let is_stopping = stop.load(Ordering::Acquire);
+            let mut waited = Duration::ZERO;
+            for entry in self.receiver.try_iter().take(CHANNEL_LEN) {
                 waited = waited.max(now.since(entry.at));
                 sequencer.push(*entry);
             }
-            if now.since(turned_at) < TURN {
-                continue;
-            }
-            turned_at = now;
-            let is_stopping = stop.load(Ordering::Acquire);
-            if is_stopping {
-                for entry in self.receiver.try_iter().take(CHANNEL_LEN) {
-                    sequencer.push(*entry);
-                }
-            } else if now.since(sampled_at) >= SAMPLE_EVERY {
+            if !is_stopping && now.since(sampled_at) >= SAMPLE_EVERY {
                 let at = told_at(sampled_at + SAMPLE_EVERY, now);
                 sampled_at = now;
                 directory.sample(at, |entry| sequencer.push(entry));
@@ -239,7 +236,7 @@ impl Reasoning {
             }
             self.publish(&observer, news);
             self.findings.easel.paint(now, &observer, &mut counted);
-            self.findings.lag.looked(now, std::mem::take(&mut waited));
+            self.findings.lag.looked(now, waited);
             if is_stopping {
                 if let Some(journal) = journal {
                     journal.close(until);

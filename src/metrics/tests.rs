@@ -230,14 +230,14 @@ fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Reco
         },
     );
     recorder.activity_changed(second(1), State::Active, 1);
-    let gauge = recorder.tcp_gauge();
+    let gauge = &recorder;
     for retransmits in [1, 3] {
         let state = TcpState {
             rtt: Duration::from_millis(2),
             retransmits,
             ..TcpState::default()
         };
-        gauge.told([TcpState::default(), state]);
+        gauge.sockets_told([TcpState::default(), state]);
     }
     recorder
 }

@@ -1,160 +1,219 @@
 //! The life of one proxied connection: dial, relay, account for the end.
+//!
+//! ```text
+//! accepted ──▶ Dialling ──connected──▶ Relaying ──▶ ended
+//!                 └──failed, or the client reset──▶ ended
+//! ```
 
-use std::net::{SocketAddr, TcpStream as StdTcpStream};
-use std::pin::pin;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use mio::net::TcpStream;
 
-use super::drain::Call;
-use super::relay::{RelayEnd, relay};
+use super::crew::Seat;
+use super::relay::{Call, Relay, RelayEnd, Turn};
+use super::socket::{self, Socket};
 use super::tap::Tap;
-use super::workers::Seat;
-use super::{Shared, Upstream, socket, tcp_info};
+use super::upstream::{Dial, Upstream};
 use crate::clients::DialFailure;
+use crate::clock::Clock;
 use crate::connection::{Initiator, Manner};
+use crate::time::Timestamp;
 
 /// Longest wait for a dial whose client has left.
 const DIAL_GRACE: Duration = Duration::from_secs(1);
 
-/// A connection that was accepted, and what it needs to live.
-pub(super) struct Connection<C> {
-    /// The client's socket, as far as it is known to the runtime it lives on.
-    pub(super) client: C,
+/// A connection that was accepted, and has a worker to live on.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    /// No worker watches it yet.
+    pub(super) client: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) tap: Tap,
-    pub(super) call: Call,
     pub(super) upstream: Arc<Upstream>,
-    pub(super) shared: Arc<Shared>,
     pub(super) seat: Seat,
 }
 
-impl Connection<()> {
-    /// Gives it its socket.
-    pub(super) fn with<C>(self, client: C) -> Connection<C> {
-        Connection {
+/// A connection in its place on a worker.
+#[derive(Debug)]
+pub(super) enum Connection {
+    /// The server is being dialled, without waiting for the client's first byte.
+    Dialling(Box<Dialling>),
+    /// Bytes are forwarded.
+    Relaying(Box<Relaying>),
+}
+
+/// A client that waits for its server.
+#[derive(Debug)]
+pub(super) struct Dialling {
+    client: Socket,
+    peer: SocketAddr,
+    pub(super) tap: Tap,
+    seat: Seat,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) dial: Dial,
+    /// The client left meanwhile.
+    abandoned: Option<RelayEnd>,
+}
+
+/// A client and its server.
+#[derive(Debug)]
+pub(super) struct Relaying {
+    /// The client's and the server's.
+    pub(super) sides: [Socket; 2],
+    relay: Relay,
+    /// How urgently it is to end.
+    pub(super) call: Call,
+    /// It waits for another turn without an event.
+    pub(super) is_queued: bool,
+    pub(super) tap: Tap,
+    peer: SocketAddr,
+    seat: Seat,
+}
+
+impl Dialling {
+    pub(super) fn new(accepted: Accepted, now: Timestamp) -> Self {
+        let Accepted {
             client,
-            peer: self.peer,
-            tap: self.tap,
-            call: self.call,
-            upstream: self.upstream,
-            shared: self.shared,
-            seat: self.seat,
+            peer,
+            tap,
+            upstream,
+            seat,
+        } = accepted;
+        Self {
+            client: Socket::new(client),
+            peer,
+            tap,
+            seat,
+            dial: Dial::new(&upstream, now),
+            upstream,
+            abandoned: None,
         }
     }
 
-    /// Starts it on this thread's runtime with a socket that was accepted on another's.
-    pub(super) fn settle(self, client: StdTcpStream) {
-        match TcpStream::from_std(client) {
-            Ok(client) => drop(tokio::spawn(self.with(client).run())),
-            // The recorder's drop counts the connection as ended by us.
-            Err(error) => {
-                tracing::warn!(peer = %self.peer, %error, "cannot watch an accepted socket");
-            }
-        }
-    }
-}
-
-impl Connection<TcpStream> {
-    /// Runs the connection to its end.
+    /// The kernel told something of the client's socket; true when the dial now has until `dial.deadline` at most.
     ///
-    /// An `async fn` would keep `self` twice for as long as the connection lives: as its argument, and as the
-    /// variable that it is moved to. Memory for each idle connection is what this proxy is measured by.
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "it would double the size of the task"
-    )]
-    pub(super) fn run(mut self) -> impl Future<Output = ()> + Send {
-        async move {
-            let end = serve(
-                &self.client,
-                &mut self.tap,
-                &self.call,
-                &self.upstream,
-                &self.shared,
-            )
-            .await;
-            self.tap.ended(end.initiator, end.manner, end.at, self.peer);
-            // The places are given back last: whoever waits for them finds the books closed.
-            drop(self.call);
-            drop(self.seat);
+    /// A FIN ends nothing, as the client's request may still be answered.
+    pub(super) fn client_told(&mut self, event: &mio::event::Event, clock: Clock) -> bool {
+        self.client.told(event);
+        let Some(error) = self.client.take_error() else {
+            return false;
+        };
+        let at = clock.now();
+        self.abandoned.get_or_insert(RelayEnd {
+            initiator: Initiator::Client,
+            manner: socket::manner_of(&error),
+            at,
+        });
+        // The server may have accepted already. It is to see the reset, not the FIN of a socket that is merely
+        // dropped; a dial that takes longer than this has reached nobody.
+        self.dial.deadline = self.dial.deadline.min(at + DIAL_GRACE);
+        true
+    }
+
+    /// The server accepted. Forwarding begins, unless the client has left.
+    pub(super) fn connected(
+        mut self: Box<Self>,
+        server: TcpStream,
+        clock: Clock,
+    ) -> Result<Box<Relaying>, (Box<Self>, RelayEnd)> {
+        if let Some(end) = self.abandoned {
+            socket::reset_on_drop(&server);
+            return Err((self, end));
         }
+        let at = clock.now();
+        self.tap
+            .dialled(at, at.since(self.dial.began_at), server.local_addr().ok());
+        let this = *self;
+        Ok(Box::new(Relaying {
+            sides: [this.client, Socket::new(server)],
+            relay: Relay::default(),
+            call: Call::None,
+            is_queued: false,
+            tap: this.tap,
+            peer: this.peer,
+            seat: this.seat,
+        }))
+    }
+
+    /// The server cannot be reached: the client must see at once what it would have seen without the proxy, no
+    /// connection.
+    pub(super) fn failed(&mut self, failure: DialFailure, clock: Clock) -> RelayEnd {
+        if let Some(end) = self.abandoned {
+            return end;
+        }
+        let at = clock.now();
+        self.client.reset_on_drop();
+        self.tap.dial_failed(at, failure);
+        RelayEnd {
+            initiator: Initiator::Server,
+            manner: manner_of(failure),
+            at,
+        }
+    }
+
+    /// The end of a connection that the proxy does not wait for any more.
+    pub(super) fn given_up(&self, clock: Clock) -> RelayEnd {
+        self.abandoned.unwrap_or(RelayEnd {
+            initiator: Initiator::Proxy,
+            manner: Manner::Drained,
+            at: clock.now(),
+        })
     }
 }
 
-/// Dials, then forwards. What dialling needs is given back by then, as connections idle for much longer than they
-/// dial.
-async fn serve(
-    client: &TcpStream,
-    tap: &mut Tap,
-    call: &Call,
-    upstream: &Upstream,
-    shared: &Shared,
-) -> RelayEnd {
-    let dialled = Box::pin(dial(client, tap, upstream, shared)).await;
-    match dialled {
-        Ok(server) => {
-            let _watch = tcp_info::watch(tap.tcp_gauge(), client, &server);
-            relay(client, &server, tap, call, shared.clock).await
-        }
-        Err(end) => end,
+impl Relaying {
+    /// Moves what can be moved.
+    pub(super) fn turn(&mut self, clock: Clock, scratch: &mut [u8]) -> Turn {
+        self.relay
+            .turn(&mut self.sides, &mut self.tap, self.call, clock, scratch)
+    }
+
+    /// Asks the kernel about both sockets.
+    pub(super) fn sample(&self) {
+        let [client, server] = &self.sides;
+        self.tap.sample([client.as_fd(), server.as_fd()]);
     }
 }
 
-/// Dials at once, without waiting for the client's first byte.
-async fn dial(
-    client: &TcpStream,
-    tap: &mut Tap,
-    upstream: &Upstream,
-    shared: &Shared,
-) -> Result<TcpStream, RelayEnd> {
-    let dial_began = shared.clock.now();
-    let mut dial = pin!(upstream.dial());
-    let dialled = tokio::select! {
-        dialled = &mut dial => dialled,
-        manner = client_reset(client) => {
-            let at = shared.clock.now();
-            // The server may have accepted already. It is to see the reset, not the FIN of a socket that is
-            // merely dropped; a dial that takes longer than this has reached nobody.
-            if let Ok(Ok(server)) = tokio::time::timeout(DIAL_GRACE, dial).await {
-                socket::reset_on_drop(&server);
+impl Connection {
+    /// Closes the sockets and the books. The client's socket goes last: whoever sees it close finds all counted.
+    pub(super) fn ended(self, end: RelayEnd) {
+        let RelayEnd {
+            initiator,
+            manner,
+            at,
+        } = end;
+        match self {
+            Self::Dialling(dialling) => {
+                let Dialling {
+                    client,
+                    peer,
+                    tap,
+                    seat,
+                    ..
+                } = *dialling;
+                tap.ended(initiator, manner, at, peer);
+                drop(seat);
+                drop(client);
             }
-            return Err(RelayEnd { initiator: Initiator::Client, manner, at });
-        }
-    };
-    let at = shared.clock.now();
-    match dialled {
-        Ok(server) => {
-            tap.dialled(at, at.since(dial_began), server.local_addr().ok());
-            Ok(server)
-        }
-        Err(failure) => {
-            // The client must see at once what it would have seen without the proxy: no connection.
-            socket::reset_on_drop(client);
-            tap.dial_failed(at, failure);
-            Err(RelayEnd {
-                initiator: Initiator::Server,
-                manner: manner_of(failure),
-                at,
-            })
-        }
-    }
-}
-
-/// Resolves when the client resets the connection; a FIN does not, as its request may still be answered.
-async fn client_reset(client: &TcpStream) -> Manner {
-    loop {
-        match client.ready(Interest::ERROR).await {
-            Ok(_) => {
-                if let Ok(Some(error)) | Err(error) = client.take_error() {
-                    return socket::manner_of(&error);
-                }
-                // Readiness of errors is never given back: without an error to take there is none to come.
-                std::future::pending::<()>().await;
+            Self::Relaying(relaying) => {
+                // Once more, for the end to know how it was.
+                relaying.sample();
+                let Relaying {
+                    sides: [client, server],
+                    tap,
+                    peer,
+                    seat,
+                    ..
+                } = *relaying;
+                drop(server);
+                tap.ended(initiator, manner, at, peer);
+                drop(seat);
+                drop(client);
             }
-            Err(error) => return socket::manner_of(&error),
         }
     }
 }

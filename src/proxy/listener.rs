@@ -5,16 +5,17 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::connection::Connection;
+use super::connection::Accepted;
+use super::crew::{Crew, Order};
 use super::tap::Tap;
-use super::{Shared, Upstream, Workers, socket};
+use super::{Shared, Upstream, socket};
 use crate::connection::{Ending, Initiator, Manner, Phase};
 use crate::metrics::AcceptFailure;
+use crate::time::Timestamp;
 
 /// First and longest pause after an accept that failed for want of descriptors or memory.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -22,7 +23,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// A bound address and the upstream behind it.
 ///
 /// Every worker accepts for itself, on a socket of its own that shares the address: a connection that stays
-/// where it was accepted costs no wake-up of another thread and no second registration.
+/// where it was accepted costs no wake-up of another thread.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<StdTcpListener>,
@@ -55,80 +56,101 @@ impl Listener {
         &self.upstream
     }
 
-    /// Accepts on every worker until `stop` is cancelled. No error ends it: each is counted, and shortages are
+    /// Lets every worker accept, until the crew drains. No error ends it: each is counted, and shortages are
     /// waited out.
-    pub fn start(
-        self,
-        shared: &Arc<Shared>,
-        workers: &Arc<Workers>,
-        stop: &CancellationToken,
-        tasks: &TaskTracker,
-    ) {
+    pub fn start(self, crew: &Crew) {
         for (worker, socket) in self.sockets.into_iter().enumerate() {
             let acceptor = Acceptor {
-                worker,
+                socket: TcpListener::from_std(socket),
                 local: self.local,
                 upstream: Arc::clone(&self.upstream),
-                shared: Arc::clone(shared),
-                workers: Arc::clone(workers),
+                pause: BACKOFF.0,
+                retry_at: None,
             };
-            let accepting = acceptor.run(socket, stop.clone());
-            tasks.spawn_on(accepting, workers.handle(worker));
+            crew.order(worker, Order::Accept(acceptor));
         }
     }
 }
 
 /// Takes connections on one worker.
-struct Acceptor {
-    worker: usize,
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    socket: TcpListener,
     local: SocketAddr,
     upstream: Arc<Upstream>,
-    shared: Arc<Shared>,
-    workers: Arc<Workers>,
+    /// Pause after the next failure.
+    pause: Duration,
+    /// When to try again after a failure.
+    retry_at: Option<Timestamp>,
+}
+
+/// What the next attempt to accept came to.
+pub(super) enum Admission {
+    /// A connection with a seat.
+    Seated(Box<Accepted>),
+    /// One that was turned away; there may be more.
+    Refused,
+    /// None, for now.
+    None,
 }
 
 impl Acceptor {
-    async fn run(self, socket: StdTcpListener, stop: CancellationToken) {
-        let socket = match TcpListener::from_std(socket) {
-            Ok(socket) => socket,
+    /// Has the kernel tell when connections wait.
+    pub(super) fn watch(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    /// When to try again without being told to.
+    pub(super) const fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    /// Ends the pause when its time has come; true when it did.
+    pub(super) fn resume(&mut self, now: Timestamp) -> bool {
+        self.retry_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// Takes the next connection that waits, for worker `here` or one with fewer.
+    pub(super) fn next(&mut self, here: usize, crew: &Arc<Crew>, shared: &Shared) -> Admission {
+        match self.socket.accept() {
+            Ok((stream, peer)) => self.admit(stream, peer, here, crew, shared),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // All that waited had room.
+                self.pause = BACKOFF.0;
+                Admission::None
+            }
             Err(error) => {
-                tracing::error!(listen = %self.local, %error, "cannot watch a listening socket");
-                return;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = self.accept(&socket) => {}
-        }
-    }
-
-    async fn accept(&self, socket: &TcpListener) {
-        let mut pause = BACKOFF.0;
-        loop {
-            match socket.accept().await {
-                Ok((stream, peer)) => {
-                    pause = BACKOFF.0;
-                    self.admit(stream, peer);
+                let kind = kind_of(&error);
+                if kind == AcceptFailure::Aborted {
+                    shared.health.accept_failed(kind);
+                    return Admission::Refused;
                 }
-                Err(error) => {
-                    let kind = kind_of(&error);
-                    self.shared.health.accept_failed(kind);
-                    if kind == AcceptFailure::Aborted {
-                        continue;
-                    }
-                    tracing::warn!(listen = %self.local, reason = kind.label(), %error, "accept failed");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(BACKOFF.1);
-                }
+                self.pause(kind, shared);
+                Admission::None
             }
         }
     }
 
-    /// Starts a connection here or on a worker with fewer; resets it when there are too many.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let at = self.shared.clock.now();
-        let recorder = self.shared.directory.open(self.upstream.id, peer, at);
-        if self.shared.drain.open_count() >= self.shared.connections_max {
+    /// Accepts nothing for a while: there is no room for a connection, neither for its accept nor for its dial.
+    pub(super) fn pause(&mut self, kind: AcceptFailure, shared: &Shared) {
+        shared.health.accept_failed(kind);
+        tracing::warn!(listen = %self.local, reason = kind.label(), "accepting pauses");
+        self.retry_at = Some(shared.clock.now() + self.pause);
+        self.pause = (self.pause * 2).min(BACKOFF.1);
+    }
+
+    /// Finds a seat; resets the connection when there are too many.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        here: usize,
+        crew: &Arc<Crew>,
+        shared: &Shared,
+    ) -> Admission {
+        let at = shared.clock.now();
+        let recorder = shared.directory.open(self.upstream.id, peer, at);
+        if crew.open_count() >= shared.connections_max {
             socket::reset_on_drop(&stream);
             let ending = Ending {
                 initiator: Initiator::Proxy,
@@ -137,39 +159,23 @@ impl Acceptor {
                 after_failed_authentication: false,
             };
             recorder.ended(ending, at);
-            return;
+            return Admission::Refused;
         }
-        let seat = self.workers.seat(self.worker);
-        let worker = seat.worker();
-        let call = self.shared.drain.enter();
-        let connection = Connection {
-            client: (),
+        Admission::Seated(Box::new(Accepted {
+            client: stream,
             peer,
-            tap: Tap::new(recorder, at, &self.shared),
-            call,
+            tap: Tap::new(recorder, at, shared),
             upstream: Arc::clone(&self.upstream),
-            shared: Arc::clone(&self.shared),
-            seat,
-        };
-        if worker == self.worker {
-            tokio::spawn(connection.with(stream).run());
-            return;
-        }
-        match stream.into_std() {
-            Ok(stream) => {
-                let there = self.workers.handle(worker);
-                there.spawn(async move { connection.settle(stream) });
-            }
-            // The recorder's drop counts the connection as ended by us.
-            Err(error) => tracing::warn!(%peer, %error, "cannot hand a socket to another worker"),
-        }
+            seat: crew.seat(here),
+        }))
     }
 }
 
 fn kind_of(error: &io::Error) -> AcceptFailure {
+    if let Some(shortage) = socket::shortage(error) {
+        return shortage;
+    }
     match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::MFILE | Errno::NFILE) => AcceptFailure::FileLimit,
-        Some(Errno::NOBUFS | Errno::NOMEM) => AcceptFailure::Memory,
         Some(Errno::CONNABORTED | Errno::INTR | Errno::PERM | Errno::PROTO) => {
             AcceptFailure::Aborted
         }

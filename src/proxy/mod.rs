@@ -1,7 +1,7 @@
 //! The part that moves bytes: listeners, dials and the relay between two sockets.
 //!
 //! ```text
-//! listener ──accept──▶ worker thread: connection task
+//! listener ──accept──▶ worker thread: a place for the connection
 //!                        ├─ upstream dial      one dialled socket for one accepted socket, at once
 //!                        ├─ relay              bytes, halves and resets, unmodified, both directions
 //!                        └─ tap                shown each chunk after it was written
@@ -12,17 +12,19 @@
 
 mod budget;
 mod connection;
-mod drain;
+mod crew;
 mod listener;
 mod pipe;
 mod relay;
+mod schedule;
 mod socket;
 mod tap;
 mod tcp_info;
 mod upstream;
+mod worker;
 mod workers;
 
-pub use drain::Drain;
+pub use crew::Crew;
 pub use listener::Listener;
 pub use socket::raise_descriptor_limit;
 pub use upstream::{Upstream, is_own_address};
@@ -50,6 +52,4 @@ pub struct Shared {
     pub connections_max: usize,
     /// Percent of a worker's time that looking may take; `None` without limit.
     pub observe_budget: Option<u32>,
-    /// Calls connections to end when the process stops.
-    pub drain: Arc<Drain>,
 }

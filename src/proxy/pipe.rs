@@ -9,11 +9,11 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// Capacity asked for: no more than a lane holds of bytes that were read, so that a peer that stops reading costs
 /// the same either way. An unprivileged process may have more (`/proc/sys/fs/pipe-max-size`).
@@ -27,6 +27,7 @@ thread_local! {
 }
 
 /// A pipe; what was spliced into it and not out of it again is in the kernel.
+#[derive(Debug)]
 pub(super) struct Pipe {
     entrance: OwnedFd,
     exit: OwnedFd,
@@ -66,67 +67,28 @@ impl Pipe {
     }
 
     /// Takes up to `len` bytes from `source`; the pipe must be empty. 0 is the end of the source.
-    pub(super) fn poll_fill(
-        &mut self,
-        source: &TcpStream,
-        cx: &mut Context<'_>,
-        len: usize,
-    ) -> Poll<io::Result<usize>> {
+    pub(super) fn fill(&mut self, source: &mut Socket, len: usize) -> Poll<io::Result<usize>> {
         debug_assert_eq!(
             self.filled, 0,
             "a full pipe and a drained socket look alike"
         );
-        loop {
-            std::task::ready!(source.poll_read_ready(cx))?;
-            let moved = source.try_io(Interest::READABLE, || {
-                Ok(splice(
-                    source,
-                    None,
-                    &self.entrance,
-                    None,
-                    len.min(CAPACITY),
-                    FLAGS,
-                )?)
-            });
-            match moved {
-                Err(error) if is_temporary(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(moved) => {
-                    self.filled = moved;
-                    return Poll::Ready(Ok(moved));
-                }
-            }
+        let moved = source.take_with(|source| {
+            splice(source, None, &self.entrance, None, len.min(CAPACITY), FLAGS)
+        });
+        if let Poll::Ready(Ok(moved)) = moved {
+            self.filled = moved;
         }
+        moved
     }
 
     /// Gives `sink` as much as it takes now.
-    pub(super) fn poll_drain(
-        &mut self,
-        sink: &TcpStream,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            std::task::ready!(sink.poll_write_ready(cx))?;
-            let moved = sink.try_io(Interest::WRITABLE, || {
-                Ok(splice(&self.exit, None, sink, None, self.filled, FLAGS)?)
-            });
-            match moved {
-                Err(error) if is_temporary(&error) => {}
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(moved) => {
-                    self.filled = self.filled.saturating_sub(moved);
-                    return Poll::Ready(Ok(moved));
-                }
-            }
+    pub(super) fn drain(&mut self, sink: &mut Socket) -> Poll<io::Result<usize>> {
+        let moved = sink.give_with(|sink| splice(&self.exit, None, sink, None, self.filled, FLAGS));
+        if let Poll::Ready(Ok(moved)) = moved {
+            self.filled = self.filled.saturating_sub(moved);
         }
+        moved
     }
 }
 
 const FLAGS: SpliceFlags = SpliceFlags::NONBLOCK.union(SpliceFlags::MOVE);
-
-fn is_temporary(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
-}

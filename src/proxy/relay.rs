@@ -19,19 +19,14 @@
 //! are forwarded, or in which order. What it says decides only how they are moved ([`Watcher::skippable`]) and,
 //! while draining, when nobody is harmed by an end ([`Watcher::is_at_rest`]).
 
-use std::cell::RefCell;
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::Poll;
 
 use bytes::Bytes;
-use tokio::io::{Interest, Ready};
-use tokio::net::TcpStream;
 
-use super::drain::Call;
 use super::pipe::Pipe;
-use super::socket;
+use super::socket::{self, Socket};
 use crate::clock::Clock;
 use crate::connection::{Initiator, Manner};
 use crate::time::Timestamp;
@@ -39,7 +34,7 @@ use crate::wire::Direction;
 
 /// Bytes a worker thread reads at once. Larger reads cost fewer calls on big messages; one scratch buffer a
 /// thread costs nothing for each connection.
-const SCRATCH_LEN: usize = 256 * 1024;
+pub(super) const SCRATCH_LEN: usize = 256 * 1024;
 
 /// Bytes that must be allowed to pass unread before the kernel is asked to move them: below, a copy is cheaper
 /// than the calls that avoid it.
@@ -51,10 +46,6 @@ const FIRST_READ_LEN: usize = 16 * 1024;
 
 /// Chunks moved for one connection before others of its thread get their turn.
 const CHUNKS_PER_TURN: usize = 16;
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_LEN].into_boxed_slice());
-}
 
 /// Shown what was forwarded, after it was forwarded.
 pub(crate) trait Watcher {
@@ -73,8 +64,15 @@ pub(crate) trait Watcher {
     /// `count` bytes it did not need to see were taken by the other side's kernel at `written_at`.
     fn skipped(&mut self, direction: Direction, count: usize, written_at: Timestamp);
 
-    /// A side ended the connection, the first to do so; what the other still sends is forwarded.
-    fn first_ended(&mut self, initiator: Initiator, manner: Manner, at: Timestamp);
+    /// A side ended the connection, the first to do so; what the other still sends is forwarded. The sockets are
+    /// the client's and the server's.
+    fn first_ended(
+        &mut self,
+        initiator: Initiator,
+        manner: Manner,
+        at: Timestamp,
+        sockets: [BorrowedFd<'_>; 2],
+    );
 
     /// The proxy wants to end this connection as soon as that harms nobody.
     fn drain_called(&mut self, at: Timestamp);
@@ -91,32 +89,61 @@ pub(crate) struct RelayEnd {
     pub(crate) at: Timestamp,
 }
 
-/// Forwards until the connection ends. The streams still have to be dropped by the caller; where a reset must
-/// be passed on they are prepared for it.
-pub(crate) async fn relay<W: Watcher>(
-    client: &TcpStream,
-    server: &TcpStream,
-    watcher: &mut W,
-    call: &Call,
-    clock: Clock,
-) -> RelayEnd {
-    let mut relay = Relay {
-        sides: [client, server],
-        lanes: [Lane::default(), Lane::default()],
-        error_watches: [None, None],
-        first_end: None,
-        broken: None,
-        waker: None,
-        drain_seen: false,
-        watcher,
-        call,
-        clock,
-    };
-    poll_fn(|cx| relay.poll(cx)).await
+/// How urgently the proxy wants the connection to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Call {
+    /// It may go on.
+    #[default]
+    None,
+    /// At its next moment of rest.
+    AtRest,
+    /// Now.
+    Now,
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Nothing can move before an event.
+    Waiting,
+    /// There is more to move, but others are to have their turn.
+    Again,
+    /// The connection ended. A socket that has to be reset is prepared for it; both are to be dropped.
+    Ended(RelayEnd),
+}
+
+/// The state of forwarding between two sockets, which it is lent for each turn.
+#[derive(Debug, Default)]
+pub(crate) struct Relay {
+    lanes: [Lane; 2],
+    first_end: Option<RelayEnd>,
+    /// A side that cannot be written to any more: what it still has to say is passed on, then all ends.
+    broken: Option<Side>,
+    drain_seen: bool,
+}
+
+impl Relay {
+    /// Moves what can be moved between `sides`, the client's socket and the server's, through `scratch`.
+    pub(super) fn turn<W: Watcher>(
+        &mut self,
+        sides: &mut [Socket; 2],
+        watcher: &mut W,
+        call: Call,
+        clock: Clock,
+        scratch: &mut [u8],
+    ) -> Turn {
+        Moving {
+            relay: self,
+            sides,
+            watcher,
+            clock,
+        }
+        .turn(call, scratch)
+    }
 }
 
 /// A side of the connection, as an index: 0 the client, 1 the server.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Client = 0,
     Server = 1,
@@ -146,10 +173,10 @@ impl Side {
 }
 
 /// One direction of forwarding.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Lane {
     /// What the sink has not taken yet.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     /// Bytes to come that the watcher does not need to see.
     unseen: usize,
     /// Large messages pass here: the next one is begun with a small read, so that most of it can pass unread.
@@ -161,6 +188,7 @@ struct Lane {
 }
 
 /// What was taken from one side and not yet by the other.
+#[derive(Debug)]
 enum Held {
     /// Bytes that were read.
     Bytes { bytes: Bytes, read_at: Timestamp },
@@ -178,72 +206,66 @@ enum Step {
     Broke(Side, Manner),
 }
 
-type ErrorWatch<'a> = Pin<Box<dyn Future<Output = io::Result<Ready>> + Send + 'a>>;
-
-struct Relay<'a, W> {
-    sides: [&'a TcpStream; 2],
-    lanes: [Lane; 2],
-    /// Waits for a reset of a side that nobody reads from at the moment.
-    error_watches: [Option<ErrorWatch<'a>>; 2],
-    first_end: Option<RelayEnd>,
-    /// A side that cannot be written to any more: what it still has to say is passed on, then all ends.
-    broken: Option<Side>,
-    waker: Option<Waker>,
-    drain_seen: bool,
+/// A relay with all it needs for a turn.
+struct Moving<'a, W> {
+    relay: &'a mut Relay,
+    sides: &'a mut [Socket; 2],
     watcher: &'a mut W,
-    call: &'a Call,
     clock: Clock,
 }
 
-impl<W: Watcher> Relay<'_, W> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        self.register_for_drain(cx);
-        SCRATCH.with_borrow_mut(|scratch| {
-            for _ in 0..CHUNKS_PER_TURN {
-                let mut moved = false;
-                for direction in Direction::ALL {
-                    match self.step(direction, scratch, cx) {
-                        Step::Moved => moved = true,
-                        Step::Waiting => {}
-                        Step::Broke(side, manner) => return Poll::Ready(self.broke(side, manner)),
-                    }
-                }
-                if let Some(end) = self.finished() {
-                    return Poll::Ready(end);
-                }
-                if !moved {
-                    return self.drained().map_or(Poll::Pending, Poll::Ready);
+impl<W: Watcher> Moving<'_, W> {
+    fn turn(&mut self, call: Call, scratch: &mut [u8]) -> Turn {
+        for _ in 0..CHUNKS_PER_TURN {
+            let mut moved = false;
+            for direction in Direction::ALL {
+                match self.step(direction, scratch) {
+                    Step::Moved => moved = true,
+                    Step::Waiting => {}
+                    Step::Broke(side, manner) => return Turn::Ended(self.broke(side, manner)),
                 }
             }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
+            if let Some(end) = self.finished() {
+                return Turn::Ended(end);
+            }
+            if !moved {
+                return self.drained(call).map_or(Turn::Waiting, Turn::Ended);
+            }
+        }
+        Turn::Again
+    }
+
+    fn lane(&mut self, direction: Direction) -> &mut Lane {
+        &mut self.relay.lanes[direction.index()]
+    }
+
+    fn side(&mut self, side: Side) -> &mut Socket {
+        &mut self.sides[side as usize]
     }
 
     /// Moves at most one chunk in `direction`.
-    fn step(&mut self, direction: Direction, scratch: &mut [u8], cx: &mut Context<'_>) -> Step {
+    fn step(&mut self, direction: Direction, scratch: &mut [u8]) -> Step {
         let source = Side::source_of(direction);
-        if self.lanes[direction.index()].done {
-            return self.watch_for_reset(source, cx);
+        let lane = &self.relay.lanes[direction.index()];
+        if lane.done {
+            return self.look_for_reset(source);
         }
-        if self.lanes[direction.index()].held.is_some() {
-            return match self.flush_held(direction, cx) {
-                Step::Waiting => self.watch_for_reset(source, cx),
+        if lane.held.is_some() {
+            return match self.flush_held(direction) {
+                Step::Waiting => self.look_for_reset(source),
                 step @ (Step::Moved | Step::Broke(..)) => step,
             };
         }
-        if self.lanes[direction.index()].source_ended {
+        if lane.source_ended {
             // When the other lane has ended as well, the close of both sockets says it in the same way.
-            if !self.lanes[1 - direction.index()].done {
-                // A side that is gone already shows itself when it is read from or written to.
-                drop(socket::shutdown_write(self.sides[source.other() as usize]));
+            if !self.relay.lanes[1 - direction.index()].done {
+                self.side(source.other()).shutdown_write();
             }
-            self.lanes[direction.index()].done = true;
+            self.lane(direction).done = true;
             return Step::Moved;
         }
-        let lane = &self.lanes[direction.index()];
         if lane.unseen > 0 {
-            return self.pass_unseen(direction, cx);
+            return self.pass_unseen(direction);
         }
         let read_len = if lane.is_bulk {
             FIRST_READ_LEN
@@ -251,11 +273,11 @@ impl<W: Watcher> Relay<'_, W> {
             scratch.len()
         };
         let buffer = scratch.get_mut(..read_len).unwrap_or_default();
-        match socket::poll_read(self.sides[source as usize], cx, buffer) {
+        match self.side(source).read(buffer) {
             Poll::Pending => Step::Waiting,
             Poll::Ready(Ok(0)) => self.source_ended(direction),
             Poll::Ready(Ok(len)) => match scratch.get(..len) {
-                Some(chunk) => self.forward(direction, chunk, cx),
+                Some(chunk) => self.forward(direction, chunk),
                 None => Step::Broke(source, Manner::Internal),
             },
             Poll::Ready(Err(error)) => Step::Broke(source, socket::manner_of(&error)),
@@ -265,15 +287,15 @@ impl<W: Watcher> Relay<'_, W> {
     /// The source of `direction` sent its FIN.
     fn source_ended(&mut self, direction: Direction) -> Step {
         self.note_end(Side::source_of(direction), Manner::Fin);
-        self.lanes[direction.index()].source_ended = true;
+        self.lane(direction).source_ended = true;
         Step::Moved
     }
 
     /// Writes a fresh chunk, shows what was taken, holds the rest.
-    fn forward(&mut self, direction: Direction, chunk: &[u8], cx: &mut Context<'_>) -> Step {
+    fn forward(&mut self, direction: Direction, chunk: &[u8]) -> Step {
         let read_at = self.clock.now();
         let sink = Side::source_of(direction).other();
-        let taken = match socket::poll_write(self.sides[sink as usize], cx, chunk) {
+        let taken = match self.side(sink).write(chunk) {
             Poll::Pending => 0,
             Poll::Ready(Ok(taken)) => taken,
             Poll::Ready(Err(error)) => return self.write_failed(direction, &error),
@@ -281,7 +303,7 @@ impl<W: Watcher> Relay<'_, W> {
         let (written, rest) = chunk.split_at(taken.min(chunk.len()));
         if !rest.is_empty() {
             let bytes = Bytes::copy_from_slice(rest);
-            self.lanes[direction.index()].held = Some(Held::Bytes { bytes, read_at });
+            self.lane(direction).held = Some(Box::new(Held::Bytes { bytes, read_at }));
         }
         if !written.is_empty() {
             let written_at = self.clock.now();
@@ -293,7 +315,7 @@ impl<W: Watcher> Relay<'_, W> {
 
     /// Asks how much may pass unread, once everything before it was shown.
     fn look_ahead(&mut self, direction: Direction) {
-        let lane = &mut self.lanes[direction.index()];
+        let lane = &mut self.relay.lanes[direction.index()];
         if lane.held.is_none() {
             let skippable = self.watcher.skippable(direction);
             lane.unseen = if skippable < UNSEEN_LEN_MIN {
@@ -306,15 +328,15 @@ impl<W: Watcher> Relay<'_, W> {
     }
 
     /// Moves bytes that nobody needs to see within the kernel.
-    fn pass_unseen(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
+    fn pass_unseen(&mut self, direction: Direction) -> Step {
         let source = Side::source_of(direction);
-        let lane = &mut self.lanes[direction.index()];
+        let lane = &mut self.relay.lanes[direction.index()];
         let Ok(mut pipe) = Pipe::lend() else {
             // Without descriptors to spare they are read like all others.
             lane.unseen = 0;
             return Step::Moved;
         };
-        match pipe.poll_fill(self.sides[source as usize], cx, lane.unseen) {
+        match pipe.fill(&mut self.sides[source as usize], lane.unseen) {
             Poll::Pending => {
                 pipe.give_back();
                 Step::Waiting
@@ -325,8 +347,8 @@ impl<W: Watcher> Relay<'_, W> {
             }
             Poll::Ready(Ok(count)) => {
                 lane.unseen = lane.unseen.saturating_sub(count);
-                lane.held = Some(Held::Piped(pipe));
-                self.flush_held(direction, cx);
+                lane.held = Some(Box::new(Held::Piped(pipe)));
+                self.flush_held(direction);
                 Step::Moved
             }
             Poll::Ready(Err(error)) => Step::Broke(source, socket::manner_of(&error)),
@@ -334,13 +356,13 @@ impl<W: Watcher> Relay<'_, W> {
     }
 
     /// Gives the other side more of what is held.
-    fn flush_held(&mut self, direction: Direction, cx: &mut Context<'_>) -> Step {
-        let sink = self.sides[Side::source_of(direction).other() as usize];
-        let lane = &mut self.lanes[direction.index()];
-        let taken = match lane.held.as_mut() {
+    fn flush_held(&mut self, direction: Direction) -> Step {
+        let sink = &mut self.sides[Side::source_of(direction).other() as usize];
+        let lane = &mut self.relay.lanes[direction.index()];
+        let taken = match lane.held.as_deref_mut() {
             None => return Step::Waiting,
-            Some(Held::Bytes { bytes, .. }) => socket::poll_write(sink, cx, bytes),
-            Some(Held::Piped(pipe)) => pipe.poll_drain(sink, cx),
+            Some(Held::Bytes { bytes, .. }) => sink.write(bytes),
+            Some(Held::Piped(pipe)) => pipe.drain(sink),
         };
         let taken = match taken {
             Poll::Pending => return Step::Waiting,
@@ -348,12 +370,12 @@ impl<W: Watcher> Relay<'_, W> {
             Poll::Ready(Ok(taken)) => taken,
         };
         let written_at = self.clock.now();
-        match lane.held.take() {
+        match lane.held.take().map(|held| *held) {
             None => {}
             Some(Held::Bytes { mut bytes, read_at }) => {
                 let written = bytes.split_to(taken.min(bytes.len()));
                 if !bytes.is_empty() {
-                    lane.held = Some(Held::Bytes { bytes, read_at });
+                    lane.held = Some(Box::new(Held::Bytes { bytes, read_at }));
                 }
                 self.watcher.saw(direction, &written, read_at, written_at);
                 self.look_ahead(direction);
@@ -361,7 +383,7 @@ impl<W: Watcher> Relay<'_, W> {
             Some(Held::Piped(pipe)) => {
                 self.watcher.skipped(direction, taken, written_at);
                 if pipe.filled() > 0 {
-                    lane.held = Some(Held::Piped(pipe));
+                    lane.held = Some(Box::new(Held::Piped(pipe)));
                 } else {
                     pipe.give_back();
                 }
@@ -375,51 +397,44 @@ impl<W: Watcher> Relay<'_, W> {
     fn write_failed(&mut self, direction: Direction, error: &io::Error) -> Step {
         let sink = Side::source_of(direction).other();
         self.note_end(sink, socket::manner_of(error));
-        let lane = &mut self.lanes[direction.index()];
+        let lane = self.lane(direction);
         lane.held = None;
         lane.done = true;
-        self.broken = Some(sink);
+        self.relay.broken = Some(sink);
         Step::Moved
     }
 
     /// Nobody reads from `side` now; without this its reset would be noticed only with the next read.
-    fn watch_for_reset(&mut self, side: Side, cx: &mut Context<'_>) -> Step {
-        if self.broken.is_some() {
+    fn look_for_reset(&mut self, side: Side) -> Step {
+        if self.relay.broken.is_some() {
             return Step::Waiting;
         }
-        let stream = self.sides[side as usize];
-        let watch = self.error_watches[side as usize]
-            .get_or_insert_with(|| Box::pin(stream.ready(Interest::ERROR)));
-        match watch.as_mut().poll(cx) {
-            Poll::Pending => Step::Waiting,
-            Poll::Ready(_) => {
-                self.error_watches[side as usize] = None;
-                match stream.take_error() {
-                    Ok(None) => Step::Waiting,
-                    Ok(Some(error)) | Err(error) => Step::Broke(side, socket::manner_of(&error)),
-                }
-            }
+        match self.side(side).take_error() {
+            None => Step::Waiting,
+            Some(error) => Step::Broke(side, socket::manner_of(&error)),
         }
     }
 
     fn note_end(&mut self, side: Side, manner: Manner) {
-        if self.first_end.is_some() {
+        if self.relay.first_end.is_some() {
             return;
         }
         let (initiator, at) = (side.initiator(), self.clock.now());
-        self.first_end = Some(RelayEnd {
+        self.relay.first_end = Some(RelayEnd {
             initiator,
             manner,
             at,
         });
-        self.watcher.first_ended(initiator, manner, at);
+        let [client, server] = &*self.sides;
+        let sockets = [client.as_fd(), server.as_fd()];
+        self.watcher.first_ended(initiator, manner, at, sockets);
     }
 
     /// `side` is gone: the other one is told by a reset.
     fn broke(&mut self, side: Side, manner: Manner) -> RelayEnd {
         self.note_end(side, manner);
-        socket::reset_on_drop(self.sides[side.other() as usize]);
-        self.first_end.unwrap_or(RelayEnd {
+        self.side(side.other()).reset_on_drop();
+        self.relay.first_end.unwrap_or(RelayEnd {
             initiator: side.initiator(),
             manner,
             at: self.clock.now(),
@@ -428,8 +443,8 @@ impl<W: Watcher> Relay<'_, W> {
 
     /// The end, once neither lane has anything left to do.
     fn finished(&mut self) -> Option<RelayEnd> {
-        let [up, down] = &self.lanes;
-        if let Some(side) = self.broken {
+        let [up, down] = &self.relay.lanes;
+        if let Some(side) = self.relay.broken {
             // The lane that reads from the broken side has run dry, or waits for a peer that does not read.
             let speaking = match side {
                 Side::Client => up,
@@ -441,41 +456,29 @@ impl<W: Watcher> Relay<'_, W> {
             return None;
         }
         if up.done && down.done {
-            self.first_end
+            self.relay.first_end
         } else {
             None
         }
     }
 
-    fn register_for_drain(&mut self, cx: &Context<'_>) {
-        if !self
-            .waker
-            .as_ref()
-            .is_some_and(|waker| waker.will_wake(cx.waker()))
-        {
-            self.call.set_waker(cx.waker().clone());
-            self.waker = Some(cx.waker().clone());
-        }
-    }
-
     /// The end, when the proxy drains and nothing is under way. Asked only when nothing could be moved.
-    fn drained(&mut self) -> Option<RelayEnd> {
-        if !self.call.is_called() {
+    fn drained(&mut self, call: Call) -> Option<RelayEnd> {
+        if call == Call::None {
             return None;
         }
-        if !self.drain_seen {
-            self.drain_seen = true;
+        if !self.relay.drain_seen {
+            self.relay.drain_seen = true;
             self.watcher.drain_called(self.clock.now());
         }
-        let holds_nothing = self.lanes.iter().all(|lane| lane.held.is_none());
-        if self.call.is_forced() || (holds_nothing && self.watcher.is_at_rest()) {
-            let at = self.clock.now();
+        let holds_nothing = self.relay.lanes.iter().all(|lane| lane.held.is_none());
+        if call == Call::Now || (holds_nothing && self.watcher.is_at_rest()) {
             let end = RelayEnd {
                 initiator: Initiator::Proxy,
                 manner: Manner::Drained,
-                at,
+                at: self.clock.now(),
             };
-            return Some(*self.first_end.get_or_insert(end));
+            return Some(*self.relay.first_end.get_or_insert(end));
         }
         None
     }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::Shared;
 use super::budget::{Budget, thread_time};
 use super::relay::Watcher;
 use super::tcp_info;
-use crate::clients::{DialFailure, Recorder, TcpGauge};
+use crate::clients::{ConnectionId, DialFailure, Recorder};
 use crate::connection::{Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::metrics::Health;
 use crate::time::Timestamp;
@@ -63,9 +64,23 @@ impl Tap {
         self.look(at, |tracker, recorder| tracker.dialled(at, recorder));
     }
 
-    /// Where samples of the connection's sockets go.
-    pub(super) fn tcp_gauge(&self) -> TcpGauge {
-        self.recorder.tcp_gauge()
+    /// The connection's number.
+    pub(super) fn id(&self) -> ConnectionId {
+        self.recorder.id()
+    }
+
+    /// A request is unanswered: what happens on the sockets matters now.
+    pub(super) fn is_busy(&self) -> bool {
+        self.recorder.is_busy()
+    }
+
+    /// Asks the kernel about the client's socket and the server's.
+    pub(super) fn sample(&self, sockets: [BorrowedFd<'_>; 2]) {
+        let states = sockets.map(tcp_info::tcp_state);
+        if states.iter().any(Option::is_some) {
+            self.recorder
+                .sockets_told(states.map(Option::unwrap_or_default));
+        }
     }
 
     pub(super) fn dial_failed(&mut self, at: Timestamp, failure: DialFailure) {
@@ -156,14 +171,20 @@ impl Tap {
 }
 
 impl Watcher for Tap {
-    fn first_ended(&mut self, initiator: Initiator, manner: Manner, at: Timestamp) {
+    fn first_ended(
+        &mut self,
+        initiator: Initiator,
+        manner: Manner,
+        at: Timestamp,
+        sockets: [BorrowedFd<'_>; 2],
+    ) {
         let mut ending = None;
         self.look(at, |tracker, recorder| {
             ending = Some(tracker.first_ended(initiator, manner, at, recorder));
         });
         if let Some(ending) = ending {
             // A client that lost patience with a path and one that lost it with the server differ in nothing else.
-            tcp_info::refresh(self.recorder.id());
+            self.sample(sockets);
             self.recorder.first_ended(ending, at);
         }
     }

@@ -1,132 +1,48 @@
 //! What the kernel knows of the sockets of open connections, asked about once a second.
 //!
-//! ```text
-//! connection task ──watch──▶ registry of its thread ◀──once a second── sampler of the thread ──▶ TcpGauge
-//! ```
-//!
-//! A slow or lossy network shows here and nowhere else in what a proxy sees. Everything happens on the thread of the
-//! connection, so that a socket is never asked while it is being closed.
-//!
-//! **Invariant:** a turn asks at most [`SAMPLES_MAX`] connections: first those with an unanswered request, then the
-//! others by turns.
+//! A slow or lossy network shows here and nowhere else in what a proxy sees. The worker that owns a connection asks,
+//! so that a socket is never asked while it is being closed.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
-use crate::clients::{ConnectionId, TcpGauge};
 use crate::timeline::TcpState;
-
-/// Time between two turns.
-const TURN: Duration = Duration::from_secs(1);
 
 /// Connections asked in a turn; two system calls each, about a microsecond together.
 const SAMPLES_MAX: usize = 512;
 
-thread_local! {
-    static REGISTRY: RefCell<Registry> = RefCell::default();
-}
-
+/// Whose turn it is to be asked.
+///
+/// **Invariant:** a turn asks at most [`SAMPLES_MAX`] connections: first those with an unanswered request, then all
+/// by turns.
 #[derive(Debug, Default)]
-struct Registry {
-    open: BTreeMap<ConnectionId, Sockets>,
-    /// The last one that was asked by turns.
-    asked: Option<ConnectionId>,
+pub(super) struct Turns {
+    /// The first place that was not asked by turns yet.
+    next: usize,
 }
 
-#[derive(Debug)]
-struct Sockets {
-    /// The client's and the server's. Both are open for as long as they stand here.
-    descriptors: [RawFd; 2],
-    gauge: TcpGauge,
-}
-
-/// A connection whose sockets are sampled until this is dropped, on the thread that made it.
-#[derive(Debug)]
-pub(super) struct Watch<'a> {
-    id: ConnectionId,
-    /// The sockets outlive the watch.
-    _sockets: [&'a TcpStream; 2],
-}
-
-/// Samples the sockets of a connection from now on.
-pub(super) fn watch<'a>(
-    gauge: TcpGauge,
-    client: &'a TcpStream,
-    server: &'a TcpStream,
-) -> Watch<'a> {
-    let id = gauge.id();
-    let sockets = Sockets {
-        descriptors: [client.as_raw_fd(), server.as_raw_fd()],
-        gauge,
-    };
-    REGISTRY.with_borrow_mut(|registry| registry.open.insert(id, sockets));
-    Watch {
-        id,
-        _sockets: [client, server],
-    }
-}
-
-impl Drop for Watch<'_> {
-    /// Asks once more, for the end to know how it was.
-    fn drop(&mut self) {
-        // A thread that ends may have dropped its registry before the tasks: then nobody asks any more.
-        let sockets = REGISTRY.try_with(|registry| registry.borrow_mut().open.remove(&self.id));
-        if let Ok(Some(sockets)) = sockets {
-            sockets.sample();
-        }
-    }
-}
-
-/// Samples the sockets of a connection that is being watched on this thread, out of turn.
-pub(super) fn refresh(id: ConnectionId) {
-    REGISTRY.with_borrow(|registry| {
-        if let Some(sockets) = registry.open.get(&id) {
-            sockets.sample();
-        }
-    });
-}
-
-/// Samples the sockets of this thread's connections, for ever.
-pub(super) async fn sample_forever() {
-    let mut turn = tokio::time::interval(TURN);
-    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        turn.tick().await;
-        REGISTRY.with_borrow_mut(Registry::turn);
-    }
-}
-
-impl Registry {
-    fn turn(&mut self) {
+impl Turns {
+    /// Asks some of the connections in `places` places. `is_busy` says whether a place's connection waits for an
+    /// answer, and `None` where there is none to ask.
+    pub(super) fn turn(
+        &mut self,
+        places: usize,
+        is_busy: impl Fn(usize) -> Option<bool>,
+        mut ask: impl FnMut(usize),
+    ) {
         // Half of the places, so that very many busy ones do not keep the others from their turn.
-        let busy = self.open.values().filter(|one| one.gauge.is_busy());
+        let busy = (0..places).filter(|place| is_busy(*place) == Some(true));
         let mut left = SAMPLES_MAX;
-        for sockets in busy.take(SAMPLES_MAX / 2) {
-            sockets.sample();
+        for place in busy.take(SAMPLES_MAX / 2) {
+            ask(place);
             left -= 1;
         }
-        let after = self.asked.map_or(0, |asked| asked.0 + 1);
-        let rest = self.open.range(ConnectionId(after)..);
-        let again = self.open.range(..ConnectionId(after));
-        let mut asked = self.asked;
-        for (id, sockets) in rest.chain(again).take(left) {
-            sockets.sample();
-            asked = Some(*id);
-        }
-        self.asked = asked;
-    }
-}
-
-impl Sockets {
-    fn sample(&self) {
-        let [client, server] = self.descriptors.map(tcp_state);
-        if client.is_some() || server.is_some() {
-            self.gauge
-                .told([client, server].map(Option::unwrap_or_default));
+        let from = self.next.min(places);
+        let others = (from..places).chain(0..from);
+        let others = others.filter(|place| is_busy(*place).is_some());
+        for place in others.take(left) {
+            ask(place);
+            self.next = place + 1;
         }
     }
 }
@@ -150,8 +66,8 @@ const DATA_SEGMENTS_OUT: usize = 39;
 const DUPLICATES: usize = 54;
 
 /// Asks the kernel; `None` when it does not tell.
-fn tcp_state(descriptor: RawFd) -> Option<TcpState> {
-    let words = ask(descriptor)?;
+pub(super) fn tcp_state(socket: BorrowedFd<'_>) -> Option<TcpState> {
+    let words = ask(socket)?;
     let millis = u64::from(words[LAST_ACK_RECEIVED]);
     Some(TcpState {
         rtt: Duration::from_micros(u64::from(words[RTT])),
@@ -167,14 +83,14 @@ fn tcp_state(descriptor: RawFd) -> Option<TcpState> {
     unsafe_code,
     reason = "no safe interface of the libraries in use asks for TCP_INFO"
 )]
-fn ask(descriptor: RawFd) -> Option<[u32; WORDS]> {
+fn ask(socket: BorrowedFd<'_>) -> Option<[u32; WORDS]> {
     let mut words = [0_u32; WORDS];
     let mut len = libc::socklen_t::try_from(size_of_val(&words)).ok()?;
     // SAFETY: the kernel writes at most `len` bytes to `words`, which has as many, and any bytes are valid there;
     // `len` is valid for a write. A descriptor that is no socket is an error, not a danger.
     let answer = unsafe {
         libc::getsockopt(
-            descriptor,
+            socket.as_raw_fd(),
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             words.as_mut_ptr().cast(),
@@ -191,11 +107,9 @@ mod tests {
 
     use std::io::{Read as _, Write as _};
 
-    use std::sync::Arc;
+    use std::os::fd::AsFd;
 
     use super::*;
-    use crate::clients::{Directory, DirectoryLimits, Recorder, UpstreamId, UpstreamSpec};
-    use crate::time::Timestamp;
 
     #[test]
     fn a_real_socket_has_a_round_trip_time() {
@@ -208,7 +122,7 @@ mod tests {
             server.write_all(b"pong").unwrap();
             client.read_exact(&mut [0; 4]).unwrap();
         }
-        let state = tcp_state(client.as_raw_fd()).unwrap();
+        let state = tcp_state(client.as_fd()).unwrap();
         // The loopback needs microseconds, a busy machine some more.
         assert!(state.rtt > Duration::ZERO, "{state:?}");
         assert!(state.rtt < Duration::from_secs(5), "{state:?}");
@@ -221,101 +135,48 @@ mod tests {
         assert!(state.unacked < 10, "{state:?}");
     }
 
-    /// Gauges of new connections.
-    fn gauges(count: usize) -> Vec<(Recorder, TcpGauge)> {
-        let limits = DirectoryLimits {
-            clients_max: 10,
-            client_ttl: Duration::from_mins(1),
-        };
-        let upstream = UpstreamSpec {
-            name: "db".to_owned(),
-            listen: "127.0.0.1:1".to_owned(),
-            address: "127.0.0.1:2".to_owned(),
-            advertised: Vec::new(),
-        };
-        let directory = Arc::new(Directory::new(limits, vec![upstream]));
-        let open = || {
-            let at = Timestamp::from_nanos(1_000_000_000);
-            let recorder = directory.open(UpstreamId(0), "10.0.0.1:1".parse().unwrap(), at);
-            let gauge = recorder.tcp_gauge();
-            (recorder, gauge)
-        };
-        (0..count).map(|_| open()).collect()
-    }
-
-    #[tokio::test]
-    async fn a_socket_is_forgotten_before_it_is_closed() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
-        let client = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let (server, _) = listener.accept().await.unwrap();
-        let watched = || REGISTRY.with_borrow(|registry| registry.open.len());
-        let (_recorder, gauge) = gauges(1).remove(0);
-        let id = gauge.id();
-        {
-            let _watch = watch(gauge, &client, &server);
-            REGISTRY.with_borrow(|registry| {
-                let open = [client.as_raw_fd(), server.as_raw_fd()];
-                assert_eq!(registry.open[&id].descriptors, open);
-            });
-        }
-        // The streams, which the watch borrows, are still open here.
-        assert_eq!(watched(), 0);
-        assert!(tcp_state(client.as_raw_fd()).is_some());
-        drop((client, server));
-
-        // A task that is torn down in the midst drops its watch before its streams, as it declared them before.
-        let stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let (other, _) = listener.accept().await.unwrap();
-        let (_recorder, gauge) = gauges(1).remove(0);
-        let tasks = tokio::task::LocalSet::new();
-        let task = tasks.spawn_local(async move {
-            let _watch = watch(gauge, &stream, &other);
-            std::future::pending::<()>().await;
-        });
-        tasks.run_until(tokio::task::yield_now()).await;
-        tasks
-            .run_until(async {
-                while watched() == 0 {
-                    tokio::task::yield_now().await;
-                }
-                task.abort();
-                assert!(task.await.unwrap_err().is_cancelled());
-            })
-            .await;
-        assert_eq!(watched(), 0);
+    /// The places that are asked in a turn.
+    fn asked(
+        turns: &mut Turns,
+        places: usize,
+        is_busy: impl Fn(usize) -> Option<bool>,
+    ) -> Vec<usize> {
+        let mut asked = Vec::new();
+        turns.turn(places, is_busy, |place| asked.push(place));
+        asked
     }
 
     #[test]
     fn each_has_its_turn_when_there_are_too_many() {
-        let count = SAMPLES_MAX + 100;
-        let mut registry = Registry::default();
-        let connections = gauges(count);
-        for (recorder, gauge) in &connections {
-            let sockets = Sockets {
-                descriptors: [-1, -1],
-                gauge: gauge.clone(),
-            };
-            registry.open.insert(recorder.id(), sockets);
-        }
-        let ids: Vec<_> = registry.open.keys().copied().collect();
-        registry.turn();
-        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 1]));
-        registry.turn();
+        let mut turns = Turns::default();
+        let places = SAMPLES_MAX + 100;
+        let idle = |_| Some(false);
+        let first = asked(&mut turns, places, idle);
+        assert_eq!(first, Vec::from_iter(0..SAMPLES_MAX));
         // The last hundred, and the first of the next round.
-        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 101]));
-        // Whoever had its turn last may be gone.
-        registry.open.remove(&ids[SAMPLES_MAX - 101]);
-        registry.turn();
-        assert_eq!(registry.asked, Some(ids[SAMPLES_MAX - 201]));
+        let second = asked(&mut turns, places, idle);
+        let expected = (SAMPLES_MAX..places).chain(0..SAMPLES_MAX - 100);
+        assert_eq!(second, Vec::from_iter(expected));
+        // Whoever would be next may be gone, and there may be fewer places than before.
+        let gone = |place| (place != SAMPLES_MAX - 100).then_some(false);
+        assert_eq!(asked(&mut turns, places, gone)[0], SAMPLES_MAX - 99);
+        assert_eq!(asked(&mut turns, 3, idle), [0, 1, 2]);
+    }
+
+    #[test]
+    fn those_that_wait_for_an_answer_come_first_but_leave_room() {
+        let mut turns = Turns::default();
+        let asked = asked(&mut turns, 10_000, |place| Some(place >= 5_000));
+        assert_eq!(asked.len(), SAMPLES_MAX);
+        assert_eq!(asked[..2], [5_000, 5_001]);
+        assert_eq!(asked[SAMPLES_MAX / 2..][..2], [0, 1]);
     }
 
     #[test]
     fn what_is_no_socket_tells_nothing() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert_eq!(tcp_state(file.as_raw_fd()), None);
-        assert_eq!(tcp_state(-1), None);
+        assert_eq!(tcp_state(file.as_fd()), None);
         let datagrams = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert_eq!(tcp_state(datagrams.as_raw_fd()), None);
+        assert_eq!(tcp_state(datagrams.as_fd()), None);
     }
 }

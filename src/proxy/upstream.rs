@@ -1,21 +1,23 @@
 //! Dialling the server.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use mio::net::TcpStream;
 
 use super::socket;
 use crate::clients::{DialFailure, UpstreamId};
+use crate::metrics::AcceptFailure;
+use crate::time::Timestamp;
 
 /// A server to dial.
 #[derive(Clone, Debug)]
 pub struct Upstream {
     /// Its identity in the directory.
     pub id: UpstreamId,
-    /// `host:port` or `[ipv6]:port`.
+    /// `host:port` or `[ipv6]:port`. A name is resolved for each dial, as it may have moved.
     pub address: String,
     /// Longest wait for a dial, name resolution included.
     pub connect_timeout: Duration,
@@ -23,45 +25,94 @@ pub struct Upstream {
     pub keepalive: Duration,
 }
 
-impl Upstream {
-    /// Dials. A name is resolved each time, as it may have moved; its addresses are tried in order.
-    pub(crate) async fn dial(&self) -> Result<TcpStream, DialFailure> {
-        match tokio::time::timeout(self.connect_timeout, self.dial_any()).await {
-            Ok(outcome) => outcome,
-            Err(_elapsed) => Err(DialFailure::Timeout),
+/// A dial under way: addresses that are tried in order.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub(super) began_at: Timestamp,
+    /// When it is given up.
+    pub(super) deadline: Timestamp,
+    keepalive: Duration,
+    /// Addresses that were not tried yet.
+    waiting: VecDeque<SocketAddr>,
+    /// Being connected.
+    server: Option<TcpStream>,
+    /// Why the last one failed.
+    failure: DialFailure,
+    /// It failed for want of descriptors or memory.
+    pub(super) shortage: Option<AcceptFailure>,
+}
+
+/// What an attempt to dial came to.
+#[derive(Debug)]
+pub(super) enum Dialled {
+    /// The server's socket is there; new to whoever watches sockets.
+    Begun,
+    /// Nothing new.
+    Waiting,
+    /// The server accepted.
+    Connected(TcpStream),
+    /// No address is left.
+    Failed(DialFailure),
+}
+
+impl Dial {
+    /// A dial of `upstream` whose addresses are not known yet.
+    pub(super) fn new(upstream: &Upstream, now: Timestamp) -> Self {
+        Self {
+            began_at: now,
+            deadline: now + upstream.connect_timeout,
+            keepalive: upstream.keepalive,
+            waiting: VecDeque::new(),
+            server: None,
+            failure: DialFailure::Dns,
+            shortage: None,
         }
     }
 
-    async fn dial_any(&self) -> Result<TcpStream, DialFailure> {
-        if let Ok(address) = self.address.parse::<SocketAddr>() {
-            return self.dial_one(address).await;
-        }
-        let addresses = lookup_host(&self.address)
-            .await
-            .map_err(|_| DialFailure::Dns)?;
-        let mut failure = DialFailure::Dns;
-        for address in addresses {
-            match self.dial_one(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(reason) => failure = reason,
+    /// Tries `addresses`.
+    pub(super) fn resolved(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Dialled {
+        self.waiting.extend(addresses);
+        self.next()
+    }
+
+    fn next(&mut self) -> Dialled {
+        while let Some(address) = self.waiting.pop_front() {
+            match socket::connect(address, self.keepalive) {
+                Ok((server, true)) => return Dialled::Connected(server),
+                Ok((server, false)) => {
+                    self.server = Some(server);
+                    return Dialled::Begun;
+                }
+                Err(error) => {
+                    self.failure = failure_of(&error);
+                    self.shortage = socket::shortage(&error);
+                }
             }
         }
-        Err(failure)
+        Dialled::Failed(self.failure)
     }
 
-    async fn dial_one(&self, address: SocketAddr) -> Result<TcpStream, DialFailure> {
-        let socket = if address.is_ipv4() {
-            TcpSocket::new_v4()
-        } else {
-            TcpSocket::new_v6()
+    /// The socket that is being connected.
+    pub(super) fn server(&mut self) -> Option<&mut TcpStream> {
+        self.server.as_mut()
+    }
+
+    /// The kernel told something of that socket.
+    pub(super) fn told(&mut self) -> Dialled {
+        let Some(server) = self.server.take() else {
+            return Dialled::Waiting;
+        };
+        match server.take_error() {
+            Ok(None) if server.peer_addr().is_ok() => Dialled::Connected(server),
+            Ok(None) => {
+                self.server = Some(server);
+                Dialled::Waiting
+            }
+            Ok(Some(error)) | Err(error) => {
+                self.failure = failure_of(&error);
+                self.next()
+            }
         }
-        .map_err(|error| failure_of(&error))?;
-        socket::tune(&SockRef::from(&socket), self.keepalive)
-            .map_err(|error| failure_of(&error))?;
-        socket
-            .connect(address)
-            .await
-            .map_err(|error| failure_of(&error))
     }
 }
 
