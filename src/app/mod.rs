@@ -29,7 +29,9 @@ use crate::config::{Config, JournalConfig, Limits, ListenerConfig};
 use crate::journal::Journal;
 use crate::live::{self, Feed};
 use crate::metrics::{BuildFacts, Cost, Exposition, Health, IncidentTally, Sources};
-use crate::proxy::{Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit};
+use crate::proxy::{
+    Crew, Listener, Shared, Upstream, Workers, is_own_address, raise_descriptor_limit,
+};
 use crate::timeline::lines::UpstreamName;
 use crate::wire::DecoderLimits;
 use herald::Herald;
@@ -138,14 +140,7 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
     ));
     tasks.spawn(herald.run(stop_all.clone()));
     tasks.spawn(turn_clockwork(Arc::clone(&shared), stop_all.clone()));
-    for listener in listeners {
-        tracing::info!(
-            listen = %listener.local_addr(),
-            upstream = %listener.upstream().address,
-            "accepting connections"
-        );
-        listener.start(&crew);
-    }
+    accept_on(listeners, &crew);
     source.enter(Stage::Serving);
     tracing::info!(web = %web_addr, workers = workers_count, max_connections = config.limits.connections_max, "serving");
 
@@ -166,6 +161,18 @@ async fn run(mut config: Config, mut warnings: Vec<String>) -> anyhow::Result<()
         }
     }
     Ok(())
+}
+
+/// Lets the workers accept on all listeners.
+fn accept_on(listeners: Vec<Listener>, crew: &Crew) {
+    for listener in listeners {
+        tracing::info!(
+            listen = %listener.local_addr(),
+            upstream = %listener.upstream().address,
+            "accepting connections"
+        );
+        listener.start(crew);
+    }
 }
 
 /// What the status says of the process.
