@@ -25,6 +25,10 @@ use crate::time::Timestamp;
 /// Longest wait for a dial whose client has left.
 const DIAL_GRACE: Duration = Duration::from_secs(1);
 
+/// What the kernel told of the sockets is asked again at the end of a connection when it is older than this. Most
+/// connections end on both sides at once, and four system calls are a part of what such a one costs.
+const SAMPLE_AGE_MAX: Duration = Duration::from_millis(100);
+
 /// A connection that was accepted, and has a worker to live on.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -180,7 +184,7 @@ impl Relaying {
 
 impl Connection {
     /// Closes the sockets and the books. The client's socket goes last: whoever sees it close finds all counted.
-    pub(super) fn ended(self, end: RelayEnd) {
+    pub(super) fn ended(self, end: RelayEnd, clock: Clock) {
         let RelayEnd {
             initiator,
             manner,
@@ -200,8 +204,10 @@ impl Connection {
                 drop(client);
             }
             Self::Relaying(relaying) => {
-                // Once more, for the end to know how it was.
-                relaying.sample();
+                // Once more, for the end to know how it was; the sockets were asked when the first side ended.
+                if clock.now().since(at) > SAMPLE_AGE_MAX {
+                    relaying.sample();
+                }
                 let Relaying {
                     sides: [client, server],
                     tap,

@@ -400,7 +400,7 @@ impl Worker {
             if let Connection::Dialling(dialling) = &connection {
                 self.deadlines.remove(&(dialling.dial.deadline, place));
             }
-            connection.ended(end);
+            connection.ended(end, self.shared.clock);
             self.left.push(place);
         }
     }
