@@ -80,7 +80,7 @@ pub(super) struct Acceptor {
     upstream: Arc<Upstream>,
     /// Pause after the next failure.
     pause: Duration,
-    /// When to try again after a failure.
+    /// When to try again without being told to.
     retry_at: Option<Timestamp>,
 }
 
@@ -103,6 +103,11 @@ impl Acceptor {
     /// When to try again without being told to.
     pub(super) const fn retry_at(&self) -> Option<Timestamp> {
         self.retry_at
+    }
+
+    /// Tries again at `at`: connections may still wait, and the kernel tells so only once.
+    pub(super) const fn retry(&mut self, at: Timestamp) {
+        self.retry_at = Some(at);
     }
 
     /// Ends the pause when its time has come; true when it did.

@@ -42,6 +42,9 @@ const LISTENERS: usize = usize::MAX / 2;
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
 
+/// Connections accepted from one listening socket before others of the thread get their turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
 /// The sockets of a connection: the client's token is twice its place, the server's one more.
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
@@ -203,7 +206,7 @@ impl Worker {
 
     /// Takes the connections that wait at a listening socket.
     fn accept(&mut self, number: usize) {
-        loop {
+        for _ in 0..ACCEPTS_PER_TURN {
             let Some(acceptor) = self.acceptors.get_mut(number) else {
                 return;
             };
@@ -221,6 +224,9 @@ impl Worker {
                     self.crew.order(there, Order::Settle(accepted));
                 }
             }
+        }
+        if let Some(acceptor) = self.acceptors.get_mut(number) {
+            acceptor.retry(self.shared.clock.now());
         }
     }
 
