@@ -263,6 +263,11 @@ impl Connection {
         self.circle.is_some()
     }
 
+    /// Nothing tells what it is used for; its client may have monitors, and this may be one.
+    pub(super) fn may_be_monitor(&self) -> bool {
+        self.found == Role::Unknown && !self.traits.lacks_monitors()
+    }
+
     /// It belongs to a pool, as far as that is found.
     pub fn is_pooled(&self) -> bool {
         self.sibling().is_pooled(self.found)

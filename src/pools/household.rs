@@ -3,9 +3,10 @@
 //! What a connection's own traffic does not prove, its siblings may: the same rules as for the live counters, see
 //! [`crate::clients::roles`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use super::join::SETTLING;
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
@@ -33,6 +34,10 @@ const TIDY_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Household {
     /// Open ones, and ended ones that are not forgotten.
     pub(super) members: BTreeSet<ConnectionId>,
+    /// Those of them about which something may still be found out.
+    pub(super) unsettled: BTreeSet<ConnectionId>,
+    /// When connections were opened that ended without showing what they were, in order of their ends.
+    pub(super) unshown: VecDeque<Timestamp>,
     /// Open ones, and closed ones that are not forgotten.
     pub(super) clients: BTreeSet<MongoClientId>,
     pub(super) sessions: Sessions,
@@ -77,6 +82,7 @@ impl Household {
             Fact::Heartbeat(interval) => neighbours.heartbeat = Some(*interval),
             Fact::Introduced { .. } => {
                 self.members.insert(connection.id);
+                self.unsettled.insert(connection.id);
                 self.is_dirty = true;
                 self.stirred_at = at;
             }
@@ -106,7 +112,7 @@ impl Household {
     /// Finds out what each connection is used for. True when some are undecided, so that time may tell.
     pub(super) fn judge(&mut self, connections: &mut Connections, at: Timestamp) -> bool {
         let mut by_upstream: BTreeMap<UpstreamId, Vec<ConnectionId>> = BTreeMap::new();
-        for id in &self.members {
+        for id in &self.unsettled {
             if let Some(connection) = connections.get(id)
                 && !connection.is_judged
             {
@@ -123,6 +129,30 @@ impl Household {
             is_open_question |= neighbours.judge_ended(connections, &ids, at);
         }
         is_open_question
+    }
+
+    /// Puts aside what is over and understood, so that it need not be looked at again and again.
+    pub(super) fn settle(&mut self, connections: &Connections, at: Timestamp) {
+        let unshown = &mut self.unshown;
+        self.unsettled.retain(|id| {
+            let Some(connection) = connections.get(id) else {
+                return false;
+            };
+            let may_be_placed =
+                connection.is_pooled() || connection.found == Role::RoundTripMonitor;
+            let is_settled =
+                connection.is_judged && (connection.mongo_client.is_some() || !may_be_placed);
+            if is_settled && connection.may_be_monitor() {
+                unshown.push_back(connection.opened_at);
+            }
+            !is_settled
+        });
+        while unshown
+            .front()
+            .is_some_and(|opened_at| at.since(*opened_at) >= 2 * SETTLING)
+        {
+            unshown.pop_front();
+        }
     }
 
     /// It is time to forget.
@@ -278,7 +308,12 @@ impl Neighbours {
                 .family(&siblings, ended_at)
                 .final_role(&sibling, &self.departed);
             self.departed.ended(&sibling, role, ended_at);
-            siblings.retain(|other| other.id != sibling.id);
+            let key = (sibling.opened_at, sibling.id);
+            if let Ok(position) =
+                siblings.binary_search_by_key(&key, |other| (other.opened_at, other.id))
+            {
+                siblings.remove(position);
+            }
             if let Some(connection) = connections.get_mut(&sibling.id) {
                 connection.found = role;
                 connection.is_judged = true;

@@ -38,7 +38,7 @@ use crate::timeline::{ConnectionId, UpstreamId};
 
 /// A driver opens its first pooled connection right after its monitor's first answer; Node's monitor shows itself
 /// half a second later.
-const SETTLING: Duration = Duration::from_secs(2);
+pub(super) const SETTLING: Duration = Duration::from_secs(2);
 
 /// Moments of different connections may be so much out of order.
 const JITTER: Duration = Duration::from_millis(50);
@@ -190,9 +190,9 @@ impl Joiner<'_> {
 
     // --- what is asked again and again ---
 
-    fn members(&self) -> impl Iterator<Item = &Connection> {
+    fn unsettled(&self) -> impl Iterator<Item = &Connection> {
         self.household
-            .members
+            .unsettled
             .iter()
             .filter_map(|id| self.connections.get(id))
             .map(Box::as_ref)

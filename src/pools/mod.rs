@@ -53,6 +53,9 @@ const INSTANCE_RECENT: Duration = Duration::from_mins(15);
 /// Instances told apart; connections of further ones belong to none.
 const INSTANCES_MAX: usize = 4096;
 
+/// Ended connections remembered; in a storm the oldest of them go before their time.
+const ENDED_MAX: usize = 20_000;
+
 /// Addresses of which failed dials are remembered.
 const ADDRESSES_MAX: usize = 4096;
 
@@ -191,7 +194,7 @@ impl Pools {
             self.look_at(id, at);
         }
         while let Some((ended_at, id)) = self.ended.front().copied()
-            && at.since(ended_at) >= RECENT
+            && (at.since(ended_at) >= RECENT || self.ended.len() > ENDED_MAX)
         {
             self.ended.pop_front();
             self.forget(id);
@@ -225,6 +228,7 @@ impl Pools {
             at,
         }
         .join();
+        household.settle(&self.connections, at);
         household.look_at = (is_undecided || is_waiting).then(|| at + LOOK_EVERY);
         if household.look_at.is_none() {
             self.restless.remove(&id);
@@ -246,6 +250,7 @@ impl Pools {
             && let Some(household) = self.households.get_mut(&instance)
         {
             household.members.remove(&id);
+            household.unsettled.remove(&id);
         }
     }
 

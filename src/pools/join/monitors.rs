@@ -10,7 +10,7 @@ impl Joiner<'_> {
     pub(super) fn place_monitors(&mut self) {
         self.correct_round_trips();
         let mut homeless: Vec<(Timestamp, ConnectionId)> = self
-            .members()
+            .unsettled()
             .filter(|one| one.found == Role::Monitor && one.mongo_client.is_none())
             // One that ended without having shown itself does not prove a mongo client of its own.
             .filter(|one| one.is_open() || one.role != Role::Unknown)
@@ -32,7 +32,7 @@ impl Joiner<'_> {
     /// What was taken for a polling monitor is a round-trip monitor once a streaming one is beside it.
     fn correct_round_trips(&mut self) {
         let corrected: Vec<ConnectionId> = self
-            .members()
+            .unsettled()
             .filter(|one| one.is_open() && one.found == Role::RoundTripMonitor)
             .filter(|one| one.mongo_client.is_some())
             .map(|one| one.id)
@@ -91,7 +91,7 @@ impl Joiner<'_> {
 
     pub(super) fn place_round_trips(&mut self) {
         let mut homeless: Vec<(Timestamp, ConnectionId, UpstreamId)> = self
-            .members()
+            .unsettled()
             .filter(|one| one.found == Role::RoundTripMonitor && one.mongo_client.is_none())
             .map(|one| (one.opened_at, one.id, one.upstream))
             .collect();

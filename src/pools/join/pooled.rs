@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Joiner;
 use super::units::{Register, Unit};
-use crate::connection::Role;
 use crate::pools::MongoClientId;
 use crate::pools::sessions::CircleId;
 use crate::time::Timestamp;
@@ -55,10 +54,11 @@ impl Joiner<'_> {
     fn register(&mut self) -> Register {
         let mut register = Register::default();
         // Thousands may wait for what time tells; each asks for those beside it.
-        let unshown = self
-            .members()
-            .filter(|one| one.found == Role::Unknown && !one.traits.lacks_monitors());
-        register.unshown = unshown.map(|one| one.opened_at).collect();
+        let unshown = self.unsettled().filter(|one| one.may_be_monitor());
+        let unshown = unshown.map(|one| one.opened_at);
+        register.unshown = unshown
+            .chain(self.household.unshown.iter().copied())
+            .collect();
         register.unshown.sort_unstable();
         for (circle, client) in std::mem::take(&mut self.household.circles) {
             let circle = self.household.sessions.root(circle);
@@ -107,7 +107,7 @@ impl Joiner<'_> {
     fn units(&self) -> Vec<Unit> {
         let mut by_circle: BTreeMap<CircleId, Unit> = BTreeMap::new();
         let mut units = Vec::new();
-        for connection in self.members() {
+        for connection in self.unsettled() {
             let is_settled = connection.is_judged && connection.mongo_client.is_some();
             if is_settled || !connection.is_pooled() {
                 continue;
