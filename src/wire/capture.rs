@@ -55,14 +55,15 @@ impl Scrubbed {
     ///
     /// False when nothing was appended that long ago.
     pub(super) fn repeat(&mut self, offset: usize, len: usize) -> bool {
+        let held = self.bytes.len();
+        let Some(start) = held.checked_sub(offset).filter(|start| *start < held) else {
+            return false;
+        };
         self.reserve(len);
         let mut left = len;
         while left > 0 {
-            let held = self.bytes.len();
-            let Some(start) = held.checked_sub(offset).filter(|start| *start < held) else {
-                return false;
-            };
-            let count = left.min(offset);
+            // All that lies behind `start` repeats itself every `offset` bytes, so each round may take twice as much.
+            let count = left.min(self.bytes.len().saturating_sub(start));
             self.bytes
                 .extend_from_within(start..start.saturating_add(count));
             left = left.saturating_sub(count);
