@@ -245,7 +245,7 @@ impl Dialogue {
                 // It cannot be read, but it answers what its header says.
                 let unread = Reply {
                     document: None,
-                    fields: ReplyFields {
+                    fields: &ReplyFields {
                         is_truncated: true,
                         ..ReplyFields::default()
                     },
@@ -317,7 +317,7 @@ impl Dialogue {
         at: Timestamp,
         facts: &mut impl Facts,
     ) -> Purpose {
-        let fields = &request.fields;
+        let fields = request.fields;
         if !self.is_introduced {
             self.is_introduced = true;
             let introduction = Introduction::from_hello(request.document);
@@ -408,7 +408,7 @@ impl Dialogue {
         let Some((place, asked)) = self.outstanding.find(response_to) else {
             return;
         };
-        tell_errors(asked.command, &reply.fields, at, facts);
+        tell_errors(asked.command, reply.fields, at, facts);
         match asked.purpose {
             Purpose::Hello {
                 is_speculative,
@@ -422,7 +422,7 @@ impl Dialogue {
             }
             Purpose::Authentication => self.credentials_answered(asked.command, reply, at, facts),
             Purpose::Application => {
-                if ends_transaction(&asked, &reply.fields) {
+                if ends_transaction(&asked, reply.fields) {
                     let lsid = asked.lsid;
                     facts.observed(at, Observation::TransactionEnded { lsid });
                 }
@@ -435,7 +435,7 @@ impl Dialogue {
         let Some(pending) = self.outstanding.remove(place) else {
             return;
         };
-        let mut exchange = asked.exchange(&reply.fields, pending.is_streamed(), at);
+        let mut exchange = asked.exchange(reply.fields, pending.is_streamed(), at);
         exchange.is_timed &= !self.is_awaiting(exchange.cursor);
         self.remember_awaiting(exchange.cursor);
         facts.exchange_ended(&exchange);
@@ -456,7 +456,7 @@ impl Dialogue {
     ) {
         let is_ok = reply.fields.ok != Some(false);
         if let Some(document) = reply.document.filter(|_| is_ok) {
-            self.server_described(document, &reply.fields, at, facts);
+            self.server_described(document, reply.fields, at, facts);
         }
         let outcome = self
             .auth

@@ -65,7 +65,7 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn new(request: &Request<'_>, purpose: Purpose, started_at: Timestamp) -> Self {
-        let fields = &request.fields;
+        let fields = request.fields;
         Self {
             command: request.command,
             purpose,
@@ -227,12 +227,16 @@ impl Outstanding {
 
     /// The oldest request that waits for a reply to `response_to`.
     pub(super) fn find(&self, response_to: i32) -> Option<(Place, Asked)> {
-        self.first
+        let first = self.first.as_ref()?;
+        if first.expected == response_to {
+            return Some((Place(0), first.asked));
+        }
+        let position = self
+            .rest
             .iter()
-            .chain(&self.rest)
-            .enumerate()
-            .find(|(_, pending)| pending.expected == response_to)
-            .map(|(place, pending)| (Place(place), pending.asked))
+            .position(|pending| pending.expected == response_to)?;
+        let pending = self.rest.get(position)?;
+        Some((Place(position.saturating_add(1)), pending.asked))
     }
 
     /// The request got a reply that announces another one, which will answer `reply_id`.
@@ -253,7 +257,7 @@ impl Outstanding {
             None => std::mem::replace(&mut self.first, self.rest.pop_front()),
             Some(index) => self.rest.remove(index),
         };
-        if self.rest.is_empty() {
+        if self.rest.is_empty() && self.rest.capacity() > 0 {
             self.rest = VecDeque::new();
         }
         if let Some(pending) = &removed {
@@ -289,7 +293,7 @@ mod tests {
         let request = Request {
             command,
             document: None,
-            fields,
+            fields: &fields,
         };
         Asked::new(&request, Purpose::Application, Timestamp::default())
     }

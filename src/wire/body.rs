@@ -30,7 +30,7 @@ use super::{Content, Direction, OpCode, Reply, Request};
 const QUERY_FAILURE: i32 = 1 << 1;
 
 /// What the body waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Layout {
     MsgFlags,
     /// The kind of the next section of an `OP_MSG`, or its end.
@@ -78,14 +78,11 @@ impl Body {
         len: usize,
         is_capturing: bool,
     ) -> Self {
-        let request = || Facts::Request(RequestFacts::new());
-        let reply = || Facts::Reply(ReplyFacts::new());
-        let (layout, facts) = match (opcode, direction) {
-            (OpCode::Msg, Direction::ToServer) => (Layout::MsgFlags, request()),
-            (OpCode::Msg, Direction::ToClient) => (Layout::MsgFlags, reply()),
-            (OpCode::Query, Direction::ToServer) => (Layout::QueryFlags, request()),
-            (OpCode::Reply, Direction::ToClient) => (Layout::ReplyHead, reply()),
-            _ => (Layout::Rest, Facts::Skipped),
+        let layout = match (opcode, direction) {
+            (OpCode::Msg, _) => Layout::MsgFlags,
+            (OpCode::Query, Direction::ToServer) => Layout::QueryFlags,
+            (OpCode::Reply, Direction::ToClient) => Layout::ReplyHead,
+            _ => Layout::Rest,
         };
         Self {
             layout,
@@ -96,7 +93,11 @@ impl Body {
             has_document: false,
             carry: Carry::new(),
             walk: Walk::new(Scope::Body, len),
-            facts,
+            facts: match (layout, direction) {
+                (Layout::Rest, _) => Facts::Skipped,
+                (_, Direction::ToServer) => Facts::Request(RequestFacts::new()),
+                (_, Direction::ToClient) => Facts::Reply(ReplyFacts::new()),
+            },
             capture: Capture::new(len),
         }
     }
@@ -112,7 +113,7 @@ impl Body {
 
     /// Whether nothing that is still to come can add to what was found.
     pub(super) fn is_settled(&self) -> bool {
-        self.layout == Layout::Rest || self.walk.is_done()
+        matches!(self.layout, Layout::Rest) || self.walk.is_done()
     }
 
     /// How many of the next bytes of the body, of which `left` were not seen, can add nothing to what was found.
@@ -143,7 +144,7 @@ impl Body {
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), Fault> {
         let mut input = Input::new(piece, self.pos, self.end);
         self.pos = self.pos.saturating_add(piece.len());
-        if self.layout == Layout::MsgFlags {
+        if matches!(self.layout, Layout::MsgFlags) {
             let Some(flags) = self.carry.array(&mut input) else {
                 return Ok(());
             };
@@ -151,6 +152,7 @@ impl Body {
             self.layout = Layout::MsgSection;
             if self.flags.is_checksum_present() {
                 self.end = self.end.saturating_sub(4);
+                self.walk = Walk::new(Scope::Body, self.end);
                 input.end_at(self.end);
             }
         }
@@ -188,7 +190,7 @@ impl Body {
                         return Ok(());
                     }
                     self.capture.ended_at(input.pos());
-                    self.layout = if self.layout == Layout::MsgDocument {
+                    self.layout = if matches!(self.layout, Layout::MsgDocument) {
                         Layout::MsgSection
                     } else {
                         Layout::Rest
@@ -238,10 +240,7 @@ impl Body {
                     pos: pos.saturating_sub(1),
                 });
             }
-            0 => {
-                self.walk = Walk::new(Scope::Body, self.end);
-                self.begin_document(Layout::MsgDocument, pos);
-            }
+            0 => self.begin_document(Layout::MsgDocument, pos),
             1 => self.layout = Layout::MsgSequence,
             // Kind 2 is internal to servers; its length is not known to everybody, nor is that of later kinds.
             _ => {
@@ -332,15 +331,15 @@ impl Body {
         } else {
             None
         };
-        match &self.facts {
+        match &mut self.facts {
             Facts::Request(facts) => Content::Request(Request {
                 command: facts.command,
                 document,
-                fields: facts.finished(),
+                fields: facts.finish(),
             }),
             Facts::Reply(facts) => Content::Reply(Reply {
                 document,
-                fields: facts.finished(),
+                fields: facts.finish(),
             }),
             Facts::Skipped => Content::Skipped,
         }

@@ -116,7 +116,7 @@ pub struct Request<'a> {
     /// The whole body document when the message is within the capture limit.
     pub document: Option<&'a RawDocument>,
     /// What the walk found at the top level.
-    pub fields: RequestFields,
+    pub fields: &'a RequestFields,
 }
 
 /// Facts about a request found at the top level of its body.
@@ -154,7 +154,7 @@ pub struct Reply<'a> {
     /// The whole body document when the message is within the capture limit.
     pub document: Option<&'a RawDocument>,
     /// What the walk found at the top level.
-    pub fields: ReplyFields,
+    pub fields: &'a ReplyFields,
 }
 
 /// Facts about a reply found at the top level of its body, after a batch of any size too.

@@ -110,19 +110,16 @@ impl ReplyFacts {
     }
 
     /// The fields once the body ended.
-    pub(super) fn finished(&self) -> ReplyFields {
-        let version = self.process_id.zip(self.counter);
-        ReplyFields {
-            ok: if self.has_failed {
-                Some(false)
-            } else {
-                self.fields.ok
-            },
-            topology_version: version.map(|(process_id, counter)| TopologyVersion {
+    pub(super) fn finish(&mut self) -> &ReplyFields {
+        if self.has_failed {
+            self.fields.ok = Some(false);
+        }
+        if let (Some(process_id), Some(counter)) = (self.process_id, self.counter) {
+            self.fields.topology_version = Some(TopologyVersion {
                 process_id,
                 counter,
-            }),
-            ..self.fields
+            });
         }
+        &self.fields
     }
 }

@@ -105,10 +105,8 @@ impl RequestFacts {
     }
 
     /// The fields once the body ended.
-    pub(super) fn finished(&self) -> RequestFields {
-        RequestFields {
-            awaits_data: self.is_tailable && self.fields.awaits_data,
-            ..self.fields
-        }
+    pub(super) fn finish(&mut self) -> &RequestFields {
+        self.fields.awaits_data &= self.is_tailable;
+        &self.fields
     }
 }

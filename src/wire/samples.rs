@@ -230,10 +230,10 @@ impl Sink for Vec<Shown> {
     fn message_ended(&mut self, message: &Message<'_>) {
         let (said, document) = match message.content {
             Content::Request(request) => (
-                Said::Request(request.command, request.fields),
+                Said::Request(request.command, *request.fields),
                 request.document,
             ),
-            Content::Reply(reply) => (Said::Reply(reply.fields), reply.document),
+            Content::Reply(reply) => (Said::Reply(*reply.fields), reply.document),
             Content::Skipped => (Said::Skipped, None),
         };
         self.push(Shown::Ended {
