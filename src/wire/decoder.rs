@@ -200,6 +200,9 @@ impl Decoder {
         {
             return Some((*header, behind));
         }
+        if rest.is_empty() {
+            return None;
+        }
         let room = self
             .header
             .get_mut(usize::from(self.header_len)..)

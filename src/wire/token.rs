@@ -11,27 +11,32 @@ pub(super) struct Fault {
 }
 
 /// The unread part of a piece of a body, with its position in the body.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Input<'a> {
     rest: &'a [u8],
-    pos: usize,
+    /// Position behind the last byte of `rest`.
+    end: usize,
 }
 
 impl<'a> Input<'a> {
     /// The bytes of `piece`, whose first byte is at `pos`, up to position `end`.
     pub(super) fn new(piece: &'a [u8], pos: usize, end: usize) -> Self {
         let rest = piece.get(..end.saturating_sub(pos)).unwrap_or(piece);
-        Self { rest, pos }
+        Self {
+            rest,
+            end: pos.wrapping_add(rest.len()),
+        }
     }
 
     /// Ends at position `end` already.
     pub(super) fn end_at(&mut self, end: usize) {
-        *self = Self::new(self.rest, self.pos, end);
+        *self = Self::new(self.rest, self.pos(), end);
     }
 
-    /// Position of the next byte.
+    /// Position of the next byte. Bytes that are there end where `end` says, so nothing wraps.
+    #[inline]
     pub(super) const fn pos(&self) -> usize {
-        self.pos
+        self.end.wrapping_sub(self.rest.len())
     }
 
     /// What was not read.
@@ -44,7 +49,6 @@ impl<'a> Input<'a> {
     pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
         let (token, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
-        self.pos = self.pos.saturating_add(len);
         Some(token)
     }
 
@@ -53,7 +57,6 @@ impl<'a> Input<'a> {
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.rest.split_first()?;
         self.rest = rest;
-        self.pos = self.pos.saturating_add(1);
         Some(*byte)
     }
 
@@ -65,9 +68,31 @@ impl<'a> Input<'a> {
     /// Goes on to position `to`; false while it lies beyond the piece.
     #[inline]
     pub(super) fn skip_to(&mut self, to: usize) -> bool {
-        self.take_up_to(to.saturating_sub(self.pos));
-        self.pos >= to
+        let rest = self.rest.get(to.saturating_sub(self.pos())..);
+        self.rest = rest.unwrap_or_default();
+        rest.is_some()
     }
+}
+
+/// Position of the first NUL of `bytes`, looked for in eight bytes at once.
+#[inline]
+fn nul_position(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let mut rest = bytes;
+    while let Some((word, behind)) = rest.split_first_chunk() {
+        // The lowest bit that is set belongs to the first NUL (Mycroft's test for a zero byte).
+        let word = u64::from_le_bytes(*word);
+        let nuls = word.wrapping_sub(LOW) & !word & HIGH;
+        if nuls != 0 {
+            let before = bytes.len().wrapping_sub(rest.len());
+            let within = usize::try_from(nuls.trailing_zeros() >> 3).unwrap_or(0);
+            return Some(before.wrapping_add(within));
+        }
+        rest = behind;
+    }
+    let within = rest.iter().position(|byte| *byte == 0)?;
+    Some(bytes.len().wrapping_sub(rest.len()).wrapping_add(within))
 }
 
 /// The beginning of a token whose end has not arrived.
@@ -153,26 +178,37 @@ impl Carry {
         input: &mut Input<'i>,
         limit: usize,
     ) -> Result<Option<&'b [u8]>, Fault> {
-        let room = limit.saturating_sub(input.pos);
-        let window = input.rest.get(..room).unwrap_or(input.rest);
-        let Some(len) = window.iter().position(|byte| *byte == 0) else {
-            if window.len() >= room {
-                return Err(Fault {
-                    what: "unterminated name",
-                    pos: limit,
-                });
-            }
-            self.append(input.take_up_to(window.len()));
-            return Ok(None);
+        let room = limit.saturating_sub(input.pos());
+        let len = nul_position(input.rest).filter(|len| *len < room);
+        let Some((part, [_, rest @ ..])) = len.and_then(|len| input.rest.split_at_checked(len))
+        else {
+            return self.cstring_cut(input, room, limit).map(|()| None);
         };
-        let part = input.take_up_to(len);
-        input.byte();
+        input.rest = rest;
         if self.len == 0 {
             return Ok(Some(part.get(..Self::LEN_MAX).unwrap_or(part)));
         }
         self.append(part);
         let len = std::mem::take(&mut self.len);
         Ok(self.bytes.get(..len))
+    }
+
+    /// Keeps what is there of a string that may go on for `room` bytes, to position `limit`.
+    #[cold]
+    fn cstring_cut(
+        &mut self,
+        input: &mut Input<'_>,
+        room: usize,
+        limit: usize,
+    ) -> Result<(), Fault> {
+        if input.rest.len() >= room {
+            return Err(Fault {
+                what: "unterminated name",
+                pos: limit,
+            });
+        }
+        self.append(input.take_up_to(room));
+        Ok(())
     }
 }
 
@@ -192,6 +228,21 @@ mod tests {
                 assert_eq!(found, Ok(None));
             }
             pos += piece.len();
+        }
+    }
+
+    #[test]
+    fn the_first_nul_is_found_wherever_it_is() {
+        // 0x01 above a NUL and 0x80 are what the look at eight bytes at once could take for one.
+        for filler in [0x01, 0x61, 0x80, 0xFF] {
+            for len in 0..20 {
+                let mut bytes = vec![filler; len];
+                assert_eq!(nul_position(&bytes), None);
+                for position in (0..len).rev() {
+                    bytes[position] = 0;
+                    assert_eq!(nul_position(&bytes), Some(position));
+                }
+            }
         }
     }
 

@@ -85,7 +85,7 @@ impl Shape {
 }
 
 /// What the walk waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Stage {
     /// The type of an element, or the end of the document.
     Kind,
@@ -113,15 +113,8 @@ enum Stage {
 #[derive(Clone, Copy, Debug)]
 struct Level {
     scope: Scope,
-    /// Position behind the terminator.
-    end: usize,
-}
-
-impl Level {
     /// Position of the terminator, which no value may reach.
-    const fn limit(self) -> usize {
-        self.end.saturating_sub(1)
-    }
+    limit: usize,
 }
 
 /// The state of a walk over one document.
@@ -138,6 +131,7 @@ pub(super) struct Walk {
     /// No key of the document at hand was seen.
     is_first: bool,
     root: Scope,
+    fault: Option<Fault>,
 }
 
 impl Walk {
@@ -145,7 +139,7 @@ impl Walk {
     pub(super) const fn new(root: Scope, limit: usize) -> Self {
         let around = Level {
             scope: Scope::Plain,
-            end: limit.saturating_add(1),
+            limit,
         };
         Self {
             stage: Stage::Length,
@@ -156,6 +150,7 @@ impl Walk {
             field: Field::Root,
             is_first: true,
             root,
+            fault: None,
         }
     }
 
@@ -177,147 +172,145 @@ impl Walk {
 
     /// Whether the document ended.
     pub(super) fn is_done(&self) -> bool {
-        self.stage == Stage::Done
+        matches!(self.stage, Stage::Done)
     }
 
     /// Walks on as far as `input` reaches, or to the end of the document.
+    ///
+    /// An element that lies in `input` whole goes through the stages in the order in which they stand here.
     pub(super) fn push(
         &mut self,
         carry: &mut Carry,
         input: &mut Input<'_>,
         facts: &mut Facts,
     ) -> Result<(), Fault> {
+        let mut rest = *input;
+        let mut stage = self.stage;
         loop {
-            match self.stage {
-                Stage::Kind => {
-                    let Some(kind) = input.byte() else {
-                        return Ok(());
-                    };
-                    if kind == 0 {
-                        self.leave(input.pos())?;
-                    } else {
-                        self.kind = kind;
-                        self.stage = Stage::Key;
+            if matches!(stage, Stage::Kind) {
+                match rest.byte() {
+                    None => break,
+                    Some(0) => {
+                        stage = self.leave(rest.pos());
+                        continue;
                     }
+                    Some(kind) => self.kind = kind,
                 }
-                Stage::Key => {
-                    let Some(key) = carry.cstring(input, self.level.limit())? else {
-                        return Ok(());
-                    };
-                    let is_first = std::mem::take(&mut self.is_first);
-                    self.field = facts.field(self.level.scope, key, is_first);
-                    self.stage = self.value(input.pos())?;
-                }
-                Stage::Fixed => {
-                    if !self.fixed(carry, input, facts) {
-                        return Ok(());
+                stage = Stage::Key;
+            }
+            if matches!(stage, Stage::Key) {
+                let Some(key) = carry.cstring(&mut rest, self.level.limit)? else {
+                    break;
+                };
+                let is_first = std::mem::take(&mut self.is_first);
+                self.field = facts.field(self.level.scope, key, is_first);
+                stage = self.value(rest.pos());
+            }
+            if matches!(stage, Stage::Length) {
+                let Some(len) = carry.int32(&mut rest) else {
+                    break;
+                };
+                stage = self.sized(len, rest.pos(), facts);
+            }
+            if let Stage::Text { keep, nul } = stage {
+                let Some(text) = carry.bytes(&mut rest, keep) else {
+                    break;
+                };
+                facts.text(self.field, text);
+                stage = Stage::StringEnd { nul };
+            }
+            let is_behind = match stage {
+                Stage::Kind => true,
+                Stage::Fixed => self.fixed(carry, &mut rest, facts),
+                Stage::StringEnd { nul } if !rest.skip_to(nul) => false,
+                Stage::StringEnd { nul } => match rest.byte() {
+                    None => false,
+                    Some(0) if self.kind == kind::DB_POINTER => {
+                        let to = rest.pos().saturating_add(12);
+                        stage = Stage::Skip { to };
+                        continue;
                     }
-                    self.stage = Stage::Kind;
-                }
-                Stage::Length => {
-                    let Some(len) = carry.int32(input) else {
-                        return Ok(());
-                    };
-                    self.stage = self.sized(len, input.pos(), facts)?;
-                }
-                Stage::Text { keep, nul } => {
-                    let Some(text) = carry.bytes(input, keep) else {
-                        return Ok(());
-                    };
-                    facts.text(self.field, text);
-                    self.stage = Stage::StringEnd { nul };
-                }
-                Stage::StringEnd { nul } => {
-                    if !input.skip_to(nul) {
-                        return Ok(());
-                    }
-                    let Some(byte) = input.byte() else {
-                        return Ok(());
-                    };
-                    if byte != 0 {
+                    Some(0) => true,
+                    Some(_) => {
                         return Err(Fault {
                             what: "string",
                             pos: nul,
                         });
                     }
-                    self.stage = if self.kind == kind::DB_POINTER {
-                        Stage::Skip {
-                            to: input.pos().saturating_add(12),
+                },
+                Stage::Uuid => match carry.array::<17>(&mut rest) {
+                    None => false,
+                    Some([subtype, uuid @ ..]) => {
+                        // Subtype 4 is a UUID; sessions have no other (sessions/driver-sessions.md § Session ID).
+                        if subtype == 4 {
+                            facts.uuid(self.field, uuid);
                         }
-                    } else {
-                        Stage::Kind
-                    };
-                }
-                Stage::Uuid => {
-                    let Some([subtype, uuid @ ..]) = carry.array::<17>(input) else {
-                        return Ok(());
-                    };
-                    // Subtype 4 is a UUID; sessions have no other (sessions/driver-sessions.md § Session ID).
-                    if subtype == 4 {
-                        facts.uuid(self.field, uuid);
+                        true
                     }
-                    self.stage = Stage::Kind;
-                }
-                Stage::Skip { to } => {
-                    if !input.skip_to(to) {
-                        return Ok(());
-                    }
-                    self.stage = Stage::Kind;
-                }
+                },
+                Stage::Skip { to } => rest.skip_to(to),
                 Stage::Cstrings { left } => {
-                    if carry.cstring(input, self.level.limit())?.is_none() {
-                        return Ok(());
+                    if carry.cstring(&mut rest, self.level.limit)?.is_none() {
+                        break;
                     }
-                    self.stage = match left {
+                    stage = match left {
                         0 | 1 => Stage::Kind,
                         left => Stage::Cstrings {
                             left: left.saturating_sub(1),
                         },
                     };
+                    continue;
                 }
-                Stage::Done => return Ok(()),
+                Stage::Key | Stage::Length | Stage::Text { .. } | Stage::Done => false,
+            };
+            if !is_behind {
+                break;
             }
+            stage = Stage::Kind;
         }
+        *input = rest;
+        self.stage = stage;
+        self.fault.map_or(Ok(()), Err)
     }
 
-    /// A terminator was seen, and `pos` is behind it.
-    fn leave(&mut self, pos: usize) -> Result<(), Fault> {
-        if pos != self.level.end {
-            return Err(Fault {
-                what: "document end",
-                pos: pos.saturating_sub(1),
-            });
+    /// The document is none: `what` is wrong at `pos`.
+    #[cold]
+    fn broken(&mut self, what: &'static str, pos: usize) -> Stage {
+        self.fault = Some(Fault { what, pos });
+        Stage::Done
+    }
+
+    /// What to wait for behind a terminator, whose next position is `pos`.
+    fn leave(&mut self, pos: usize) -> Stage {
+        let pos = pos.saturating_sub(1);
+        if pos != self.level.limit {
+            return self.broken("document end", pos);
         }
         self.depth = self.depth.saturating_sub(1);
         if self.depth == 0 {
-            self.stage = Stage::Done;
-        } else if let Some(parent) = self.parents.get(self.depth) {
+            return Stage::Done;
+        }
+        if let Some(parent) = self.parents.get(self.depth) {
             self.level = *parent;
         }
-        Ok(())
+        Stage::Kind
     }
 
     /// What to wait for when the value of the element at hand begins at `pos`.
-    #[inline]
-    fn value(&self, pos: usize) -> Result<Stage, Fault> {
-        let Some(shape) = Shape::of(self.kind) else {
-            return Err(Fault {
-                what: "element type",
-                pos,
-            });
-        };
-        match shape {
-            Shape::Sized => Ok(Stage::Length),
-            Shape::Cstrings => Ok(Stage::Cstrings { left: 2 }),
-            Shape::Fixed(width) => {
+    fn value(&mut self, pos: usize) -> Stage {
+        match Shape::of(self.kind) {
+            None => self.broken("element type", pos),
+            Some(Shape::Sized) => Stage::Length,
+            Some(Shape::Cstrings) => Stage::Cstrings { left: 2 },
+            Some(Shape::Fixed(width)) => {
                 let to = pos.saturating_add(width);
-                if to > self.level.limit() {
-                    return Err(Fault { what: "value", pos });
+                if to > self.level.limit {
+                    return self.broken("value", pos);
                 }
-                if self.field == Field::None || matches!(width, 0 | 16) {
-                    return Ok(Stage::Skip { to });
+                if matches!(self.field, Field::None) || matches!(width, 0 | 16) {
+                    return Stage::Skip { to };
                 }
-                Ok(Stage::Fixed)
+                Stage::Fixed
             }
         }
     }
@@ -352,65 +345,55 @@ impl Walk {
     }
 
     /// What to wait for when a value that states `len` goes on at `pos`, behind the four bytes of its length.
-    fn sized(&mut self, len: i32, pos: usize, facts: &mut Facts) -> Result<Stage, Fault> {
+    fn sized(&mut self, len: i32, pos: usize, facts: &mut Facts) -> Stage {
         let start = pos.saturating_sub(4);
         // A negative length is one no document can hold.
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let limit = self.level.limit();
+        let limit = self.level.limit;
         match self.kind {
             kind::DOCUMENT | kind::ARRAY => {
                 let end = start.saturating_add(len);
                 if len < DOCUMENT_LEN_MIN || end > limit {
-                    return Err(Fault {
-                        what: "document length",
-                        pos: start,
-                    });
+                    return self.broken("document length", start);
                 }
                 if self.kind == kind::ARRAY {
                     facts.emptiness(self.field, len == DOCUMENT_LEN_MIN);
                 }
-                Ok(self.enter(end))
+                self.enter(end)
             }
             kind::BINARY => {
                 let to = pos.saturating_add(1).saturating_add(len);
                 if to > limit {
-                    return Err(Fault {
-                        what: "binary length",
-                        pos: start,
-                    });
+                    return self.broken("binary length", start);
                 }
-                if self.field == Field::SessionId && len == 16 {
-                    return Ok(Stage::Uuid);
+                if matches!(self.field, Field::SessionId) && len == 16 {
+                    return Stage::Uuid;
                 }
-                Ok(Stage::Skip { to })
+                Stage::Skip { to }
             }
             kind::CODE_WITH_SCOPE => {
                 // int32 total, int32 string length, NUL, document: 14 bytes at least.
                 let to = start.saturating_add(len);
                 if len < 14 || to > limit {
-                    return Err(Fault {
-                        what: "code with scope length",
-                        pos: start,
-                    });
+                    return self.broken("code with scope length", start);
                 }
-                Ok(Stage::Skip { to })
+                Stage::Skip { to }
             }
             kind => {
                 let behind = if kind == kind::DB_POINTER { 12 } else { 0 };
                 let end = pos.saturating_add(len);
                 if len < 1 || end.saturating_add(behind) > limit {
-                    return Err(Fault {
-                        what: "string length",
-                        pos: start,
-                    });
+                    return self.broken("string length", start);
                 }
                 let nul = end.saturating_sub(1);
                 let is_wanted = matches!(self.field, Field::Text(_));
                 if is_wanted && kind == kind::STRING {
-                    let keep = len.saturating_sub(1).min(Carry::LEN_MAX);
-                    return Ok(Stage::Text { keep, nul });
+                    return Stage::Text {
+                        nul,
+                        keep: len.saturating_sub(1).min(Carry::LEN_MAX),
+                    };
                 }
-                Ok(Stage::StringEnd { nul })
+                Stage::StringEnd { nul }
             }
         }
     }
@@ -429,7 +412,10 @@ impl Walk {
         };
         *slot = self.level;
         self.depth = self.depth.saturating_add(1);
-        self.level = Level { scope, end };
+        self.level = Level {
+            scope,
+            limit: end.saturating_sub(1),
+        };
         self.is_first = true;
         Stage::Kind
     }
