@@ -34,11 +34,15 @@ impl Scrubbed {
     }
 
     /// Makes room for `additional` bytes; doubles within the limit, so that many small pieces are cheap.
-    fn reserve(&mut self, additional: usize) {
+    #[inline]
+    pub(super) fn reserve(&mut self, additional: usize) {
         let needed = self.bytes.len().saturating_add(additional);
-        if needed <= self.bytes.capacity() {
-            return;
+        if needed > self.bytes.capacity() {
+            self.grow(needed);
         }
+    }
+
+    fn grow(&mut self, needed: usize) {
         let doubled = self.bytes.capacity().saturating_mul(2).min(self.limit);
         let mut grown = Vec::with_capacity(needed.max(doubled));
         grown.extend_from_slice(&self.bytes);

@@ -67,6 +67,7 @@ impl Snappy {
         out: &mut Scrubbed,
         mut room: usize,
     ) -> Result<Progress, Broken> {
+        out.reserve(room);
         loop {
             match self.stage {
                 Stage::Literal { left } if left > 0 => {
@@ -102,6 +103,12 @@ impl Snappy {
                     };
                 }
                 Stage::Preamble { .. } | Stage::Tag | Stage::Extra { .. } => {
+                    if matches!(self.stage, Stage::Tag)
+                        && let Some((tag, value)) = take_element(input)
+                    {
+                        self.stage = self.element(tag, value)?;
+                        continue;
+                    }
                     let Some((byte, rest)) = input.split_first() else {
                         return Ok(Progress::More);
                     };
@@ -165,12 +172,7 @@ impl Snappy {
                 }
             }
             Stage::Tag | Stage::Literal { .. } | Stage::Copy { .. } => {
-                let extra = match byte & 3 {
-                    0 => (byte >> 2).saturating_sub(59),
-                    1 => 1,
-                    2 => 2,
-                    _ => 4,
-                };
+                let extra = extra_len(byte);
                 if extra == 0 {
                     self.element(byte, 0)?
                 } else {
@@ -210,6 +212,28 @@ impl Snappy {
             left: usize::from(len),
         })
     }
+}
+
+/// How many bytes stand behind `tag`, those of a literal not counted.
+const fn extra_len(tag: u8) -> u8 {
+    match tag & 3 {
+        0 => (tag >> 2).saturating_sub(59),
+        1 => 1,
+        2 => 2,
+        _ => 4,
+    }
+}
+
+/// The tag that `input` begins with and the number behind it, unless a part of them is still to come.
+fn take_element(input: &mut &[u8]) -> Option<(u8, u32)> {
+    let (tag, behind) = input.split_first()?;
+    let (extra, rest) = behind.split_at_checked(usize::from(extra_len(*tag)))?;
+    *input = rest;
+    let value = extra
+        .iter()
+        .rev()
+        .fold(0_u32, |value, byte| (value << 8) | u32::from(*byte));
+    Some((*tag, value))
 }
 
 #[cfg(test)]

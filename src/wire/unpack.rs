@@ -4,8 +4,8 @@
 //! chunk ──▶ engine ──▶ at most 4 KiB ──▶ body        engine: noop │ snappy │ zlib │ zstd
 //! ```
 //!
-//! **Invariants:** what comes out of one message stays within the inflate limit; nothing is allocated on the
-//! stated size; memory is held only until the body document was seen; what is found, and whether it is an error,
+//! **Invariants:** what comes out of one message stays within the inflate limit; no more than one such piece is
+//! allocated on the stated size; memory is held only until the body document was seen; what is found, and whether it is an error,
 //! does not depend on how the bytes are split. For the last one, bytes are shown to the body only when a fixed
 //! number of them came out, and a failure is reported where the message ends.
 //!
