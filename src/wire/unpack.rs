@@ -5,9 +5,9 @@
 //! ```
 //!
 //! **Invariants:** what comes out of one message stays within the inflate limit; no more than one such piece is
-//! allocated on the stated size; memory is held only until the body document was seen; what is found, and whether it is an error,
-//! does not depend on how the bytes are split. For the last one, bytes are shown to the body only when a fixed
-//! number of them came out, and a failure is reported where the message ends.
+//! allocated on the stated size; memory is held only until the body document was seen; what is found, and whether it
+//! is an error, does not depend on how the bytes are split. For the last one, bytes are shown to the body only when a
+//! fixed number of them came out, and a failure is reported where the message ends.
 //!
 //! Source: specifications repository, `compression/OP_COMPRESSED.md`.
 
