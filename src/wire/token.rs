@@ -61,6 +61,7 @@ impl<'a> Input<'a> {
     }
 
     /// As many bytes as are there, at most `len`.
+    #[inline]
     fn take_up_to(&mut self, len: usize) -> &'a [u8] {
         self.take(len.min(self.rest.len())).unwrap_or_default()
     }
@@ -123,6 +124,7 @@ impl Carry {
     }
 
     /// The next `len` bytes, at most [`Self::LEN_MAX`], once all are there.
+    #[inline]
     pub(super) fn bytes<'b, 'i: 'b>(
         &'b mut self,
         input: &mut Input<'i>,
@@ -150,12 +152,14 @@ impl Carry {
         {
             return token.first_chunk().copied();
         }
-        self.array_cut(input)
+        let part = input.take_up_to(N.saturating_sub(self.len));
+        self.array_cut(part)
     }
 
+    /// The next `N` bytes, of which `part` are the last that are there.
     #[cold]
-    fn array_cut<const N: usize>(&mut self, input: &mut Input<'_>) -> Option<[u8; N]> {
-        self.append(input.take_up_to(N.saturating_sub(self.len)));
+    fn array_cut<const N: usize>(&mut self, part: &[u8]) -> Option<[u8; N]> {
+        self.append(part);
         if self.len < N {
             return None;
         }
@@ -182,7 +186,8 @@ impl Carry {
         let len = nul_position(input.rest).filter(|len| *len < room);
         let Some((part, [_, rest @ ..])) = len.and_then(|len| input.rest.split_at_checked(len))
         else {
-            return self.cstring_cut(input, room, limit).map(|()| None);
+            let part = std::mem::take(&mut input.rest);
+            return self.cstring_cut(part, room, limit).map(|()| None);
         };
         input.rest = rest;
         if self.len == 0 {
@@ -193,21 +198,16 @@ impl Carry {
         Ok(self.bytes.get(..len))
     }
 
-    /// Keeps what is there of a string that may go on for `room` bytes, to position `limit`.
+    /// Keeps the `part` that is there of a string that may go on for `room` bytes, to position `limit`.
     #[cold]
-    fn cstring_cut(
-        &mut self,
-        input: &mut Input<'_>,
-        room: usize,
-        limit: usize,
-    ) -> Result<(), Fault> {
-        if input.rest.len() >= room {
+    fn cstring_cut(&mut self, part: &[u8], room: usize, limit: usize) -> Result<(), Fault> {
+        if part.len() >= room {
             return Err(Fault {
                 what: "unterminated name",
                 pos: limit,
             });
         }
-        self.append(input.take_up_to(room));
+        self.append(part);
         Ok(())
     }
 }
