@@ -1,7 +1,7 @@
 //! The thread that reasons about live traffic.
 //!
 //! ```text
-//! connection tasks ──Entry──▶ bounded channel ──▶ thread: Sequencer ▶ Observer ──▶ picture, news, journal
+//! connections ──Entry──▶ bounded queue ──▶ thread: Sequencer ▶ Observer ──▶ picture, news, journal
 //! ```
 //!
 //! Whoever moves bytes never waits for it: what finds no place in the channel is counted and lost.
@@ -10,8 +10,8 @@ mod lag;
 mod picture;
 mod reconcile;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel as unbounded, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
@@ -49,17 +49,25 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// The sending end; belongs to the directory.
+///
+/// The ring of a bounded channel is touched all round sooner or later, and then stays resident. This one takes memory
+/// for what waits only, and is bounded by counting that.
 #[derive(Debug)]
 pub struct Feed {
-    /// The ring of the channel is touched all round sooner or later: boxes keep it small.
-    sender: SyncSender<Box<Entry>>,
+    sender: Sender<Box<Entry>>,
+    waiting: AtomicUsize,
+    waiting_max: usize,
     lost: AtomicU64,
 }
 
 impl Witness for Feed {
     fn saw(&self, entry: Entry) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(Box::new(entry)) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.waiting_max {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.lost.fetch_add(1, Ordering::Relaxed);
+        } else if self.sender.send(Box::new(entry)).is_err() {
+            // The thread has stopped: there is nobody to miss it.
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -121,9 +129,11 @@ pub fn channel() -> (Arc<Feed>, Arc<Findings>, Reasoning) {
 }
 
 fn channel_of(len: usize) -> (Arc<Feed>, Arc<Findings>, Reasoning) {
-    let (sender, receiver) = sync_channel(len);
+    let (sender, receiver) = unbounded();
     let feed = Arc::new(Feed {
         sender,
+        waiting: AtomicUsize::new(0),
+        waiting_max: len,
         lost: AtomicU64::new(0),
     });
     let findings = Arc::new(Findings {
@@ -206,9 +216,9 @@ impl Reasoning {
             // What comes from now on waits for the next turn, so that turns end.
             let is_stopping = stop.load(Ordering::Acquire);
             let mut waited = Duration::ZERO;
-            for entry in self.receiver.try_iter().take(CHANNEL_LEN) {
+            for entry in self.take() {
                 waited = waited.max(now.since(entry.at));
-                sequencer.push(*entry);
+                sequencer.push(entry);
             }
             if !is_stopping && now.since(sampled_at) >= SAMPLE_EVERY {
                 let at = told_at(sampled_at + SAMPLE_EVERY, now);
@@ -244,6 +254,15 @@ impl Reasoning {
                 return;
             }
         }
+    }
+
+    /// What waits, a bounded number of entries.
+    fn take(&self) -> impl Iterator<Item = Box<Entry>> {
+        let waiting = &self.findings.feed.waiting;
+        let taken = self.receiver.try_iter().take(CHANNEL_LEN);
+        taken.inspect(|_| {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+        })
     }
 
     fn publish(&self, observer: &Observer, news: Vec<News>) {

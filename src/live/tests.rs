@@ -57,7 +57,7 @@ fn what_was_lost_is_corrected() {
     let mut observer = observer();
     let open = || directory.open(UpstreamId(0), "10.0.0.1:1".parse().unwrap(), at(0));
     let take = |observer: &mut Observer| {
-        for entry in reasoning.receiver.try_iter() {
+        for entry in reasoning.take() {
             observer.record(&entry, &mut Vec::new());
         }
     };

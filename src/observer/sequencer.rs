@@ -28,8 +28,9 @@ const WAKING: Duration = Duration::from_secs(30);
 /// holds, or a process that was stopped for weeks, cannot keep it busy.
 #[derive(Debug, Default)]
 pub struct Sequencer {
-    /// By moment, then in order of arrival.
-    waiting: BTreeMap<(Timestamp, u64), Entry>,
+    /// By moment, then in order of arrival. A second's counters of all connections come at once, and moments rise, so
+    /// nodes stay half empty: boxes keep them small.
+    waiting: BTreeMap<(Timestamp, u64), Box<Entry>>,
     arrived: u64,
     /// Everything up to here was told.
     told_until: Timestamp,
@@ -37,12 +38,13 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// An entry arrived.
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: impl Into<Box<Entry>>) {
+        let mut entry: Box<Entry> = entry.into();
         self.arrived += 1;
         // What comes too late for its place is told next, so that time never runs backwards.
         let at = entry.at.max(self.told_until);
-        self.waiting
-            .insert((at, self.arrived), Entry { at, ..entry });
+        entry.at = at;
+        self.waiting.insert((at, self.arrived), entry);
     }
 
     /// It is `now`: tells the observer what can no longer be overtaken, and returns up to when. `told` sees each
