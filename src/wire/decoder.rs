@@ -53,7 +53,8 @@ pub struct Decoder {
     header_len: u8,
     /// A header was accepted, so the direction speaks the protocol.
     is_recognised: bool,
-    failure: Option<WireError>,
+    /// Rarely there, so it must not make every decoder larger.
+    failure: Option<Box<WireError>>,
     in_flight: Option<Box<InFlight>>,
 }
 
@@ -88,12 +89,12 @@ impl Decoder {
     ) -> Result<(), WireError> {
         let offset = self.bytes_seen;
         self.bytes_seen = offset.saturating_add(to_u64(chunk.len()));
-        if let Some(failure) = self.failure {
-            return Err(failure);
+        if let Some(failure) = self.failure.as_deref() {
+            return Err(*failure);
         }
         let result = self.decode(chunk, offset, sink, scratch);
         if let Err(failure) = result {
-            self.failure = Some(failure);
+            self.failure = Some(Box::new(failure));
             self.in_flight = None;
             self.header_len = 0;
         }
@@ -115,8 +116,8 @@ impl Decoder {
     pub fn skip(&mut self, len: usize) -> Result<(), WireError> {
         let offset = self.bytes_seen;
         self.bytes_seen = offset.saturating_add(to_u64(len));
-        if let Some(failure) = self.failure {
-            return Err(failure);
+        if let Some(failure) = self.failure.as_deref() {
+            return Err(*failure);
         }
         match self.in_flight.as_mut() {
             Some(message) if len <= message.skippable() => {
@@ -128,7 +129,7 @@ impl Decoder {
                     what: "skipped bytes",
                     offset,
                 };
-                self.failure = Some(failure);
+                self.failure = Some(Box::new(failure));
                 self.in_flight = None;
                 Err(failure)
             }
