@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::timeline::TcpState;
 
 /// Segments under way that are timed; more are only counted.
@@ -103,16 +103,16 @@ impl Sender {
         let timed = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
         let unacked = timed.saturating_add(self.more);
         TcpState {
-            rtt: self.rtt.unwrap_or_default(),
+            rtt: self.rtt.unwrap_or_default().into(),
             segments: self.segments,
             retransmits: self.retransmits,
             duplicates: self.duplicates,
             unacked,
             // When nothing is under way it says nothing, and would only make every moment differ.
             since_ack: if unacked > 0 {
-                at.since(self.acknowledged_at)
+                at.since(self.acknowledged_at).into()
             } else {
-                Duration::ZERO
+                Micros::ZERO
             },
         }
     }

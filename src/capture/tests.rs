@@ -644,12 +644,15 @@ fn the_round_trip_is_between_data_and_its_acknowledgement() {
     let ms = |ms: u64| Timestamp::from_nanos(SECOND + ms * 1_000_000);
     sender.sent(ms(0), u32::MAX - 10, 100);
     assert_eq!(sender.state(ms(5)).unacked, 1);
-    assert_eq!(sender.state(ms(5)).since_ack, Duration::from_millis(5));
+    assert_eq!(
+        sender.state(ms(5)).since_ack,
+        Duration::from_millis(5).into()
+    );
     sender.acknowledged(ms(8), 89);
     let state = sender.state(ms(9));
     assert_eq!(
         (state.rtt, state.unacked, state.retransmits),
-        (Duration::from_millis(8), 0, 0)
+        (Duration::from_millis(8).into(), 0, 0)
     );
     sender.sent(ms(10), 89, 50);
     // The same packet captured twice, then really sent again: its acknowledgement measures nothing.
@@ -659,6 +662,6 @@ fn the_round_trip_is_between_data_and_its_acknowledgement() {
     let state = sender.state(ms(220));
     assert_eq!(
         (state.rtt, state.unacked, state.retransmits),
-        (Duration::from_millis(8), 0, 1)
+        (Duration::from_millis(8).into(), 0, 1)
     );
 }

@@ -13,7 +13,7 @@ use super::client::ClientCell;
 use super::lock;
 use super::roles::{Sibling, Traits};
 use crate::connection::{Mechanism, OpaqueReason, Role, State};
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::timeline::{Sample, TcpState};
 use crate::wire::{Command, Compressor, Direction};
 
@@ -257,7 +257,7 @@ impl ConnectionCell {
         for state in told.tcp.iter_mut().flatten() {
             // The time since an acknowledgement grows on every idle socket; it says something where one is awaited.
             if state.unacked == 0 {
-                state.since_ack = Duration::ZERO;
+                state.since_ack = Micros::ZERO;
             }
         }
         told.hash(&mut hasher);

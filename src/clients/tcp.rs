@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::ConnectionCell;
 use super::lock;
+use crate::time::Micros;
 
 impl ConnectionCell {
     /// Counts for its owner what was sent again since the last time. A shelter counts nothing: what happens until
@@ -36,8 +37,8 @@ pub(super) fn mean_rtt<'a>(
         let states = lock(&connection.tcp).unwrap_or_default();
         for ((sum, count), state) in sums.iter_mut().zip(states) {
             // Zero is what a socket has before its first measurement.
-            if !state.rtt.is_zero() {
-                *sum = sum.saturating_add(state.rtt);
+            if state.rtt > Micros::ZERO {
+                *sum = sum.saturating_add(state.rtt.duration());
                 *count += 1;
             }
         }

@@ -233,7 +233,7 @@ fn busy_connection(directory: &Arc<Directory>, host: [u8; 4], app: &str) -> Reco
     let gauge = &recorder;
     for retransmits in [1, 3] {
         let state = TcpState {
-            rtt: Duration::from_millis(2),
+            rtt: Duration::from_millis(2).into(),
             retransmits,
             ..TcpState::default()
         };

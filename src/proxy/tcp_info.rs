@@ -6,6 +6,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use crate::time::Micros;
 use crate::timeline::TcpState;
 
 /// Connections asked in a turn; two system calls each, about a microsecond together.
@@ -70,12 +71,12 @@ pub(super) fn tcp_state(socket: BorrowedFd<'_>) -> Option<TcpState> {
     let words = ask(socket)?;
     let millis = u64::from(words[LAST_ACK_RECEIVED]);
     Some(TcpState {
-        rtt: Duration::from_micros(u64::from(words[RTT])),
+        rtt: Micros::new(words[RTT]),
         segments: words[DATA_SEGMENTS_OUT],
         retransmits: words[TOTAL_RETRANSMITS],
         duplicates: words[DUPLICATES],
         unacked: words[UNACKED],
-        since_ack: Duration::from_millis(millis),
+        since_ack: Duration::from_millis(millis).into(),
     })
 }
 
@@ -124,9 +125,12 @@ mod tests {
         }
         let state = tcp_state(client.as_fd()).unwrap();
         // The loopback needs microseconds, a busy machine some more.
-        assert!(state.rtt > Duration::ZERO, "{state:?}");
-        assert!(state.rtt < Duration::from_secs(5), "{state:?}");
-        assert!(state.since_ack < Duration::from_mins(1), "{state:?}");
+        assert!(state.rtt > Micros::ZERO, "{state:?}");
+        assert!(state.rtt.duration() < Duration::from_secs(5), "{state:?}");
+        assert!(
+            state.since_ack.duration() < Duration::from_mins(1),
+            "{state:?}"
+        );
         // Each ping was written alone and answered before the next.
         assert_eq!(state.segments - state.retransmits, 10, "{state:?}");
         assert!(state.duplicates <= state.retransmits, "{state:?}");

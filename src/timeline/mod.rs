@@ -20,13 +20,12 @@ mod names;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use fact::{Ended, ErrorReply, Fact, Sample};
 
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 
 /// A connection's number, rising from 1 in order of acceptance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,7 +116,7 @@ pub struct Opened {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TcpState {
     /// Smoothed round-trip time.
-    pub rtt: Duration,
+    pub rtt: Micros,
     /// Segments with data sent since the connection was made, those sent again included; 0 where the kernel (before
     /// Linux 4.6) does not tell.
     #[serde(default)]
@@ -131,5 +130,5 @@ pub struct TcpState {
     /// Segments sent and not acknowledged.
     pub unacked: u32,
     /// Time since the last acknowledgement was received.
-    pub since_ack: Duration,
+    pub since_ack: Micros,
 }

@@ -10,7 +10,7 @@ use super::thresholds::{
 };
 use super::{Side, Signal, SignalKind, about_upstream, connected_to};
 use crate::pools::{Connection, InstanceId, Pools};
-use crate::time::Timestamp;
+use crate::time::{Micros, Timestamp};
 use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
 
 /// Measurements that are kept for one side of one upstream.
@@ -140,12 +140,12 @@ impl Network {
             };
             if let Some(measure) = measure
                 && heard_at > before
-                && state.rtt > Duration::ZERO
+                && state.rtt > Micros::ZERO
             {
                 self.round_trips
                     .entry((connection.upstream, measure))
                     .or_default()
-                    .measured(at, state.rtt);
+                    .measured(at, state.rtt.duration());
             }
         }
     }

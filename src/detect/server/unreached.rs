@@ -100,7 +100,7 @@ impl Unreached {
         if self.stuck.len() >= STUCK_MAX && !self.stuck.contains_key(&connection.id) {
             return;
         }
-        let acknowledged_at = at - client.since_ack;
+        let acknowledged_at = at - client.since_ack.duration();
         let begin = Stuck {
             upstream: connection.upstream,
             instance: connection.instance,

@@ -109,12 +109,12 @@ fn tcp() -> impl Strategy<Value = [TcpState; 2]> {
     let one = || {
         (duration(), any::<[u32; 4]>(), duration()).prop_map(
             |(rtt, [segments, retransmits, duplicates, unacked], since_ack)| TcpState {
-                rtt,
+                rtt: rtt.into(),
                 segments,
                 retransmits,
                 duplicates,
                 unacked,
-                since_ack,
+                since_ack: since_ack.into(),
             },
         )
     };
