@@ -203,6 +203,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn micros_are_small_and_stop_at_the_longest() {
+        // The state of both sockets is kept for every connection, in its cell and by the observer, and in each sample.
+        assert_eq!(size_of::<crate::timeline::TcpState>(), 24);
+        let check = |nanos: u64, expected: u64| {
+            let micros = Micros::from(Duration::from_nanos(nanos));
+            assert_eq!(
+                micros.duration(),
+                Duration::from_micros(expected),
+                "{nanos}"
+            );
+        };
+        check(0, 0);
+        check(1_999, 1);
+        check(4_294_967_295_000, 4_294_967_295);
+        check(4_294_967_296_000, 4_294_967_295);
+        check(u64::MAX, 4_294_967_295);
+    }
+
+    #[test]
     fn moments_print_as_wall_time() {
         // Seconds from `date -u -d … +%s`.
         for (seconds, expected) in [
