@@ -33,6 +33,8 @@
 //!
 //! -  Its client had lost a monitor within half a minute, and no other had been answered when it was opened: it is
 //!    the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
+//!    Of attempts that fail there is one each half a second, and one more at once after a failure
+//!    (`minHeartbeatFrequencyMS`); what is more, connections that were waited for before the monitor was lost, is pooled.
 //! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
 //!    connections opened first are those, as drivers open them with the monitor and the pool after its first
 //!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
@@ -240,7 +242,10 @@ impl Family<'_> {
             .take(LOSSES_MAX)
             .map(|ended| watching(ended - REPLACED_WITHIN * 2).max(1))
             .max();
-        most.is_some_and(|most| watching(begun) < most)
+        most.is_some_and(|most| {
+            watching(begun) < most
+                && (ending.is_answered || departed.attempts_near(begun) < most * 2)
+        })
     }
 
     /// Rule 7.

@@ -14,6 +14,10 @@ const DEPARTURE: Duration = Duration::from_secs(5);
 /// this is not told from a client that is new.
 const LOST_FOR: Duration = Duration::from_secs(30);
 
+/// A server is checked no more often (Server Discovery and Monitoring specification § minHeartbeatFrequencyMS), with
+/// some tolerance for a clock of the host.
+const ATTEMPTS_APART: Duration = Duration::from_millis(450);
+
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
 
@@ -28,6 +32,8 @@ pub(crate) struct Departed {
     pub(super) streamed_at: Option<Timestamp>,
     /// When monitors that had been answered were opened, and when they ended.
     pub(super) reigns: VecDeque<(Timestamp, Timestamp)>,
+    /// When connections were opened that were to be the next monitor, and were not answered.
+    pub(super) attempts: VecDeque<Timestamp>,
     /// Opening times of ended connections that had carried `endSessions`.
     pub(super) goodbyes: VecDeque<Timestamp>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
@@ -57,6 +63,9 @@ impl Departed {
         {
             self.reigns.pop_front();
         }
+        while self.attempts.front().is_some_and(is_over) {
+            self.attempts.pop_front();
+        }
         if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
             self.streamed_at = None;
         }
@@ -66,11 +75,22 @@ impl Departed {
         }
     }
 
+    /// Attempts at a monitor that could not be made by one monitor with one opened at this moment.
+    pub(super) fn attempts_near(&self, opened_at: Timestamp) -> usize {
+        let is_near = |other: &&Timestamp| {
+            opened_at.since(**other).max(other.since(opened_at)) < ATTEMPTS_APART
+        };
+        self.attempts.iter().filter(is_near).count()
+    }
+
     /// A connection with this final role ended.
     pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
         self.expire(at);
         if role == Role::Monitor && connection.is_answered {
             remember(&mut self.reigns, (connection.opened_at, at));
+        }
+        if role == Role::Monitor && !connection.is_answered {
+            remember(&mut self.attempts, connection.opened_at);
         }
         match role {
             Role::Monitor if connection.is_streaming() => {

@@ -412,3 +412,22 @@ fn a_handshake_without_metadata_is_nobodys_pool() {
     check_live("raw", 60_000, &[(0, Unknown)], &[Unknown]);
     check_closed("raw", 60_000, &[(0, Unknown), (1, Unknown)], 0);
 }
+
+#[test]
+fn a_monitor_is_not_dialled_more_often_than_its_interval() {
+    // A server at its limit refuses what a pool waits for, hundreds of times a second, once the monitor is lost.
+    let mut departed = Departed::default();
+    departed.ended(&sibling("node6", 1, 0, Monitor), Monitor, milli(10_000));
+    let mut counted = 0;
+    for (id, opened_ms) in (2..).zip([10_010, 10_012, 10_014, 10_016, 10_018, 10_520]) {
+        let mut attempt = sibling("node6", id, opened_ms, Unknown);
+        attempt.is_answered = false;
+        let siblings = [attempt];
+        let at = milli(opened_ms + 2);
+        let role = family(&siblings, at).final_role(&attempt, &departed);
+        departed.ended(&attempt, role, at);
+        counted += usize::from(role == Monitor);
+    }
+    // One and its retry, and another half a second later.
+    assert_eq!(counted, 3);
+}
