@@ -87,6 +87,14 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// It could carry ordinary commands.
+    pub const fn has_stood(self) -> bool {
+        match self {
+            Self::Idle | Self::InExchange | Self::MidMessage | Self::Opaque => true,
+            Self::Dialling | Self::Handshaking | Self::Authenticating => false,
+        }
+    }
+
     /// The stable name in the API.
     pub const fn label(self) -> &'static str {
         match self {

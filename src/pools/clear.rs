@@ -15,6 +15,7 @@
 //!
 //! None of these is a time-out of an operation, the end of an idle pooled connection, or the close of a client.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,78 @@ pub struct Clear {
     pub closed: u64,
     /// When a monitor was given up in it, so that connections in use were closed, too.
     pub given_up_at: Option<Timestamp>,
+}
+
+/// Signs closer to each other than this are remembered as one.
+const SIGN_WIDTH: Duration = Duration::from_millis(25);
+
+/// Signs remembered for one pool: those of the seconds in which closes wait to be explained.
+const SIGNS_MAX: usize = 128;
+
+/// A connection that was opened by one that saw its pool being cleared is in use for no longer, as a rule.
+const FIRST_USE: Duration = Duration::from_secs(1);
+
+/// When a pool was cleared, each time of an episode: the beginnings of its generations.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Signs(VecDeque<Sign>);
+
+/// Signs of one moment: the first of them and the last.
+#[derive(Clone, Copy, Debug)]
+struct Sign {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+impl Signs {
+    /// A sign; on a pooled connection, with the moment it was opened. What becomes of a connection of an earlier
+    /// generation clears nothing (Connection Monitoring and Pooling specification § Connection Pool Behaviors); one
+    /// that was being made takes the generation that there is then.
+    pub(super) fn add(&mut self, opened_at: Option<Timestamp>, at: Timestamp) {
+        let is_outdated =
+            opened_at.is_some_and(|opened_at| self.has_within(opened_at + JITTER, at));
+        if is_outdated {
+            return;
+        }
+        if let Some(newest) = self.0.back_mut()
+            && newest.first <= at
+            && at.since(newest.first) < SIGN_WIDTH
+        {
+            newest.last = newest.last.max(at);
+            return;
+        }
+        if self.0.len() >= SIGNS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(Sign {
+            first: at,
+            last: at,
+        });
+    }
+
+    /// It was cleared between two moments.
+    pub(super) fn has_within(&self, from: Timestamp, until: Timestamp) -> bool {
+        let mut signs = self.0.iter();
+        signs.any(|sign| from <= sign.last && sign.first <= until)
+    }
+
+    /// What was closed then was of an earlier generation. A driver numbers a connection before it dials: one that is
+    /// accepted just after a clear may be of the generation before, and is closed after its first use.
+    pub(super) fn outdated(&self, opened_at: Timestamp, closed_at: Timestamp) -> bool {
+        let is_new = closed_at.since(opened_at) < FIRST_USE;
+        let from = if is_new {
+            opened_at - JITTER
+        } else {
+            opened_at
+        };
+        self.has_within(from, closed_at + JITTER)
+    }
+
+    pub(super) fn absorb(&mut self, other: Self) {
+        for sign in other.0 {
+            self.add(None, sign.first);
+            self.add(None, sign.last);
+        }
+    }
 }
 
 /// Why a pool was cleared: the `trigger` label.

@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::closings::Habits;
 use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId, Numbering};
 use crate::clients::roles::{Sibling, Traits};
-use crate::connection::{Authentication, ClientMetadata, Ending, OpaqueReason, Phase, Role};
+use crate::connection::{
+    Authentication, ClientMetadata, Ending, Initiator, OpaqueReason, Phase, Role,
+};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId};
 
@@ -80,6 +83,8 @@ pub struct Connection {
     pub(super) ignores_state_changes: bool,
     /// Its driver has no pools that are cleared.
     pub(super) never_clears: bool,
+    /// What its driver does when connections end.
+    pub(super) habits: Habits,
     /// What its handshake tells of its use.
     pub(super) traits: Traits,
     /// Its driver has one socket a process and server that does everything.
@@ -122,6 +127,11 @@ pub struct End {
 }
 
 impl End {
+    /// The client's side began it.
+    pub(super) fn is_by_client(&self) -> bool {
+        self.ending.initiator == Initiator::Client
+    }
+
     /// A request of the application was unanswered.
     pub const fn was_in_flight(&self) -> bool {
         matches!(self.ending.phase, Phase::InExchange | Phase::MidMessage)
@@ -166,6 +176,7 @@ impl Connection {
             clears_on_failed_handshake: false,
             ignores_state_changes: false,
             never_clears: false,
+            habits: Habits::default(),
             traits: Traits::default(),
             has_single_socket: false,
             was_found_pooled: false,
@@ -239,6 +250,7 @@ impl Connection {
         self.never_cuts = is_one_of(&["PyMongo"]) && !driver.contains("async");
         let is_node = is_one_of(&["nodejs"]);
         self.never_clears = client.has_legacy_pool();
+        self.habits = Habits::of(client);
         self.ignores_state_changes = is_one_of(&["mongo-java-driver"]) && major <= 3;
         self.clears_on_failed_authentication =
             (is_node && major >= 4) || is_one_of(&["mongo-go-driver"]);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::join::SETTLING;
 use super::sessions::{CircleId, Sessions};
-use super::{Connection, Connections, MongoClientId, RECENT};
+use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
 use crate::connection::Role;
 use crate::time::Timestamp;
@@ -19,6 +19,12 @@ const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// When a connection that ended undecided is judged: what its client did on other sockets is known then.
 const JUDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// Signs that wait for their mongo client: those of one tick of a server at its limit.
+const UNCLAIMED_MAX: usize = 64;
+
+/// A mongo client is known by then.
+const CLAIMED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Siblings asked about connections that ended undecided.
 const SIBLINGS_MAX: usize = 1024;
@@ -44,6 +50,8 @@ pub(super) struct Household {
     /// Whose circles of sessions were found to be whose.
     pub(super) circles: BTreeMap<CircleId, MongoClientId>,
     by_upstream: BTreeMap<UpstreamId, Neighbours>,
+    /// Signs that the pool of a mongo client was cleared that is not known yet; bounded.
+    pub(super) unclaimed: VecDeque<Unclaimed>,
     /// Something changed since it was last looked at.
     pub(super) is_dirty: bool,
     /// When to look again although nothing changes.
@@ -51,6 +59,15 @@ pub(super) struct Household {
     tidied_at: Timestamp,
     /// When its newest connection was introduced or ended.
     pub(super) stirred_at: Timestamp,
+}
+
+/// A sign that a pool was cleared which is nobody's yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unclaimed {
+    pub(super) upstream: UpstreamId,
+    pub(super) at: Timestamp,
+    /// When the connection was opened that it was seen on.
+    pub(super) opened_at: Timestamp,
 }
 
 /// What connections to one server tell of each other.
@@ -153,6 +170,35 @@ impl Household {
         {
             unshown.pop_front();
         }
+    }
+
+    /// A sign that a pool was cleared, whose mongo client is not known yet.
+    pub(super) fn leave_unclaimed(&mut self, sign: Unclaimed) {
+        if self.unclaimed.len() >= UNCLAIMED_MAX {
+            self.unclaimed.pop_front();
+        }
+        self.unclaimed.push_back(sign);
+    }
+
+    /// Hands such signs over to whoever was there then.
+    pub(super) fn claim(
+        &mut self,
+        clients: &mut BTreeMap<MongoClientId, MongoClient>,
+        at: Timestamp,
+    ) {
+        let ids = &self.clients;
+        self.unclaimed.retain(|sign| {
+            for id in ids.iter().rev() {
+                if let Some(client) = clients.get_mut(id)
+                    && client.created_at <= sign.opened_at
+                    && let Some(pool) = client.pools.get_mut(&sign.upstream)
+                {
+                    pool.signs.add(Some(sign.opened_at), sign.at);
+                    return false;
+                }
+            }
+            at.since(sign.at) < CLAIMED_WITHIN
+        });
     }
 
     /// It is time to forget.

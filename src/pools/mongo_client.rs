@@ -85,6 +85,10 @@ pub struct MongoClient {
     pub(super) last_introduction: Option<(Timestamp, i32)>,
     /// When the newest end of its connections was, and whether that was its own will.
     pub(super) last_end: Option<(Timestamp, bool)>,
+    /// When something else than itself ended one of its connections last.
+    broken_at: Option<Timestamp>,
+    /// When it closed the last of its connections.
+    left_at: Option<Timestamp>,
 }
 
 /// A monitor that its client closed.
@@ -96,6 +100,8 @@ struct Replaced {
     newest: Option<ConnectionId>,
     /// It was reset rather than closed: by something on the way.
     is_reset: bool,
+    /// A pooled connection was ended by the server's side after that: a client that closes does that itself.
+    has_lost: bool,
 }
 
 /// One mongo client's monitors of one server.
@@ -130,6 +136,8 @@ impl MongoClient {
             replaced: Vec::new(),
             last_introduction: None,
             last_end: None,
+            broken_at: None,
+            left_at: None,
         }
     }
 
@@ -229,6 +237,7 @@ impl MongoClient {
                         at,
                         newest,
                         is_reset,
+                        has_lost: false,
                     });
                 }
             }
@@ -238,6 +247,14 @@ impl MongoClient {
             pool.ended(connection, at);
         }
         self.see_end(connection);
+        let is_own = connection.ended.is_some_and(|end| end.is_by_client());
+        if is_own && self.monitors.is_empty() && self.pooled_open() == 0 {
+            self.left_at = Some(at);
+        } else if !is_own && connection.is_pooled() {
+            for one in &mut self.replaced {
+                one.has_lost |= one.upstream == connection.upstream;
+            }
+        }
     }
 
     /// Servers of which a monitor is open.
@@ -287,10 +304,17 @@ impl MongoClient {
         self.pools.values().any(|pool| pool.created > 0)
     }
 
-    /// A sign that its pool was cleared.
-    pub(super) fn sign(&mut self, upstream: UpstreamId, at: Timestamp, trigger: ClearTrigger) {
+    /// A sign that its pool was cleared; on a pooled connection, with the moment it was opened.
+    pub(super) fn sign(
+        &mut self,
+        upstream: UpstreamId,
+        at: Timestamp,
+        trigger: ClearTrigger,
+        opened_at: Option<Timestamp>,
+    ) {
         if let Some(pool) = self.pools.get_mut(&upstream) {
             clear::sign(&mut pool.clears, at, trigger);
+            pool.signs.add(opened_at, at);
         }
     }
 
@@ -302,7 +326,7 @@ impl MongoClient {
             // A client that closes keeps nothing. Without monitor it is still about to.
             let pool = self.pools.get(&one.upstream);
             let has_kept = match one.newest {
-                Some(newest) => pool.is_some_and(|pool| pool.has_kept(newest)),
+                Some(newest) => one.has_lost || pool.is_some_and(|pool| pool.has_kept(newest)),
                 None => true,
             };
             let renewed_at = self
@@ -316,7 +340,7 @@ impl MongoClient {
                 } else {
                     ClearTrigger::Unknown
                 };
-                self.sign(one.upstream, one.at, trigger);
+                self.sign(one.upstream, one.at, trigger, None);
                 let pool = self.pools.get_mut(&one.upstream);
                 if let (Some(pool), Some(renewed_at)) = (pool, renewed_at) {
                     clear::succeeded(&mut pool.clears, renewed_at, renewed_at);
@@ -330,9 +354,20 @@ impl MongoClient {
                 .closed_at
                 .filter(|_| self.last_end.is_some_and(|(_, is_own)| is_own)),
             is_undecided: !is_left && self.is_open() && self.said_goodbye_at.is_none(),
+            left_at: self.left_at.filter(|left_at| {
+                let broken_at = self.broken_at;
+                broken_at.is_none_or(|broken_at| left_at.since(broken_at) > REPLACED_WITHIN)
+            }),
+            may_have_cleared_at: None,
         };
         let mut is_open_question = !self.replaced.is_empty();
-        for pool in self.pools.values_mut() {
+        for (upstream, pool) in &mut self.pools {
+            let cancelled = self.replaced.iter();
+            let cancelled = cancelled.filter(|one| one.upstream == *upstream);
+            let circumstances = Circumstances {
+                may_have_cleared_at: cancelled.map(|one| one.at).min(),
+                ..circumstances
+            };
             pool.explain(circumstances, at);
             is_open_question |= !pool.closings.is_empty();
         }
@@ -341,7 +376,10 @@ impl MongoClient {
 
     fn see_end(&mut self, connection: &Connection) {
         if let Some(end) = connection.ended {
-            let is_own = end.ending.initiator == Initiator::Client;
+            let is_own = end.is_by_client();
+            if !is_own {
+                self.broken_at = self.broken_at.max(Some(end.at));
+            }
             let newest = self.last_end.is_none_or(|(at, _)| at <= end.at);
             if newest {
                 self.last_end = Some((end.at, is_own));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::clear::Signs;
 use super::closings::{Circumstances, CloseReason, Closing};
 use super::idle_times::IdleTimes;
 use super::rates::{self, Rates};
@@ -53,6 +54,8 @@ pub struct Pool {
     /// Those with a request in flight.
     pub(super) busy: BTreeSet<ConnectionId>,
     pub(super) closings: VecDeque<Closing>,
+    /// When it was cleared, more finely than by episodes.
+    pub(super) signs: Signs,
     /// Connections that were closed and not replaced yet.
     to_be_replaced: u64,
     rates: Rates,
@@ -184,6 +187,7 @@ impl Pool {
         self.closed.error += other.closed.error;
         self.closed.pool_closed += other.closed.pool_closed;
         self.closings.extend(other.closings);
+        self.signs.absorb(other.signs);
         self.clears.extend(other.clears);
         self.clears.sort_by_key(|clear| clear.at);
     }
@@ -204,10 +208,10 @@ impl Pool {
         // What is closed in an outage needs no other explanation.
         circumstances.is_undecided &= !self.is_cleared();
         while let Some(closing) = self.closings.front().copied()
-            && closing.is_due(circumstances, at)
+            && closing.is_due(circumstances, &self.signs, at)
         {
             self.closings.pop_front();
-            let reason = closing.reason(circumstances, &self.clears);
+            let reason = closing.reason(circumstances, &self.clears, &self.signs);
             let mut clears = self.clears.iter_mut().rev();
             if let Some(clear) = clears.find(|clear| clear.takes_along(&closing)) {
                 clear.closed += 1;

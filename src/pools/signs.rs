@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::household::Unclaimed;
 use super::{ClearTrigger, InstanceId, MongoClient, MongoClientId, Pools, clear};
 use crate::connection::{AuthenticationResult, ErrorKind, Initiator, Phase, Role};
 use crate::time::Timestamp;
@@ -87,12 +88,12 @@ impl Pools {
             let at = at.min(given_up_at);
             let clears = connection.clears_on_failed_handshake;
             let upstream = connection.upstream;
-            let owner = self.owner(id, instance);
-            let Some(owner) = owner.filter(|_| is_broken) else {
+            if !is_broken {
                 return;
-            };
+            }
+            let owner = self.owner(id, instance);
             // Without monitor this was the check of the server.
-            if clears || !owner.is_watching(upstream) {
+            if clears || owner.is_some_and(|owner| !owner.is_watching(upstream)) {
                 self.sign(id, instance, at, ClearTrigger::Network);
             }
         } else if is_monitor {
@@ -136,9 +137,17 @@ impl Pools {
             return;
         }
         let upstream = connection.upstream;
+        // What becomes of a connection that is outdated clears nothing more, a failed check does.
+        let opened_at = (!connection.found.is_monitor()).then_some(connection.opened_at);
         let owner = self.owner(id, instance).map(|owner| owner.id);
         if let Some(owner) = owner.and_then(|owner| self.mongo_clients.get_mut(&owner)) {
-            owner.sign(upstream, at, trigger);
+            owner.sign(upstream, at, trigger, opened_at);
+        } else if let Some(household) = self.households.get_mut(&instance) {
+            household.leave_unclaimed(Unclaimed {
+                upstream,
+                at,
+                opened_at: connection.opened_at,
+            });
         }
     }
 

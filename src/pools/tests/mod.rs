@@ -2,4 +2,5 @@
 
 mod clears;
 mod clients;
+mod closes;
 mod stage;
