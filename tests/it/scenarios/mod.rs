@@ -5,6 +5,7 @@
 
 mod applications;
 mod healthy;
+mod inferred;
 mod judge;
 mod legacy;
 mod network;
@@ -15,6 +16,7 @@ mod servers;
 mod shape;
 mod stage;
 mod table;
+mod told;
 
 use std::any::Any;
 use std::collections::VecDeque;

@@ -134,6 +134,9 @@ fn rejudge() {
     )
     .unwrap();
     writeln!(out, "{}", scores.summary()).unwrap();
+    for reasons in scores.reasons_by_driver() {
+        writeln!(out, "closes of {reasons}").unwrap();
+    }
     for amiss in &scores.amiss {
         writeln!(out, "- {amiss}").unwrap();
     }

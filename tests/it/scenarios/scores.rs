@@ -3,17 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 
-use poolscope::connection::Initiator;
-use poolscope::journal::Reader;
-use poolscope::observer::{Observer, Sequencer};
-use poolscope::pools::Pools;
-use poolscope::time::Timestamp;
-use poolscope::timeline::ConnectionId;
-use poolscope::timeline::lines::Line;
 use serde_json::Value;
 
-/// Clears of a pool closer to each other than this are one episode, in seconds.
-const GAP: f64 = 2.0;
+use super::inferred::infer;
+use super::told::{self, REASONS};
+
 /// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
 const SLACK: f64 = 1.0;
 
@@ -37,18 +31,26 @@ pub(super) struct Scores {
     /// Connections whose close a driver gave a reason for, and those of them with the same reason.
     closes: u64,
     closes_right: u64,
+    /// The same for each driver and reason.
+    closes_by_driver: BTreeMap<String, [(u64, u64); REASONS.len()]>,
+    /// Connections that a driver told to have failed, and that ended before they said whose they are.
+    closes_anonymous: u64,
     /// What was not right.
     pub(super) amiss: Vec<String>,
 }
 
 /// A client instance: address and application.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 /// When an episode began and ended, in seconds since the epoch.
-type Span = (f64, f64);
+pub(super) type Span = (f64, f64);
 
 /// Scores one case.
 pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -> Scores {
     let inferred = infer(journal);
+    let counts = inferred.anonymous.iter();
+    let mut anonymous: BTreeMap<String, u64> = counts
+        .map(|(address, ended)| (address.clone(), ended.len() as u64))
+        .collect();
     let mut scores = Scores::default();
     let mut by_key: BTreeMap<Key, Vec<&Value>> = BTreeMap::new();
     for app in truth["apps"].as_array().unwrap() {
@@ -80,7 +82,10 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
             let ended = ended.map_or(0, BTreeSet::len) as u64;
             scores.score_pools(&name, &apps, &key, clients, ended);
             let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
-            scores.score_reasons(&apps, reasons);
+            let anonymous = anonymous.entry(key.0.clone()).or_default();
+            // The journal of a case may end a moment before the driver was asked.
+            let told = told_reasons(&apps, seconds(inferred.until.as_nanos()));
+            scores.score_reasons(&name, apps[0], told, reasons, anonymous);
         }
     }
     scores
@@ -88,7 +93,7 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
 
 impl Scores {
     fn score_clears(&mut self, name: &str, apps: &[&Value], inferred: Option<&BTreeSet<[u64; 2]>>) {
-        let told: Vec<Span> = apps.iter().flat_map(|app| told_clears(app)).collect();
+        let told: Vec<Span> = apps.iter().flat_map(|app| told::clears(app)).collect();
         let inferred: Vec<Span> = inferred
             .into_iter()
             .flatten()
@@ -163,8 +168,8 @@ impl Scores {
             let counts = apps.iter().map(|app| app["stats"][field].as_u64());
             counts.map(Option::unwrap).sum()
         };
-        let told_open: u64 = apps.iter().map(|app| told_open(app)).sum();
-        let created: u64 = apps.iter().map(|app| told_created(app)).sum();
+        let told_open: u64 = apps.iter().map(|app| told::open(app)).sum();
+        let created: u64 = apps.iter().map(|app| told::created(app)).sum();
         let ready = sum("ready");
         self.pools += 1;
         // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
@@ -183,18 +188,50 @@ impl Scores {
         }
     }
 
-    fn score_reasons(&mut self, apps: &[&Value], inferred: [u64; 4]) {
-        for (reason, inferred) in ["idle", "stale", "error", "poolClosed"]
+    fn score_reasons(
+        &mut self,
+        name: &str,
+        app: &Value,
+        mut told: [u64; REASONS.len()],
+        inferred: [u64; REASONS.len()],
+        anonymous: &mut u64,
+    ) {
+        // What broke before it said whose it is cannot be anybody's.
+        let [_, _, failed, _] = &mut told;
+        let unknown = failed.saturating_sub(inferred[2]).min(*anonymous);
+        *anonymous -= unknown;
+        *failed -= unknown;
+        self.closes_anonymous += unknown;
+        let driver = app["driver"].as_str().unwrap();
+        let by_reason = self.closes_by_driver.entry(driver.to_owned()).or_default();
+        for ((told, inferred), sums) in told.iter().zip(inferred).zip(by_reason) {
+            let right = *told.min(&inferred);
+            self.closes += told;
+            self.closes_right += right;
+            sums.0 += right;
+            sums.1 += told;
+        }
+        if told
             .iter()
             .zip(inferred)
+            .any(|(told, inferred)| *told > inferred)
         {
-            let told = apps
-                .iter()
-                .map(|app| app["stats"]["closed"][reason].as_u64());
-            let told: u64 = told.map(Option::unwrap_or_default).sum();
-            self.closes += told;
-            self.closes_right += told.min(inferred);
+            self.amiss.push(format!(
+                "{name}: reasons of closes {inferred:?} instead of {told:?} ({})",
+                REASONS.join(", ")
+            ));
         }
+    }
+
+    /// Reasons of closes that were right, of those told, for each driver.
+    pub(super) fn reasons_by_driver(&self) -> Vec<String> {
+        let lines = self.closes_by_driver.iter().map(|(driver, by_reason)| {
+            let by_reason = REASONS.iter().zip(by_reason);
+            let told = by_reason.filter(|(_, (_, told))| *told > 0);
+            let words = told.map(|(reason, (right, told))| format!("{reason} {right} of {told}"));
+            format!("{driver}: {}", words.collect::<Vec<_>>().join(", "))
+        });
+        lines.collect()
     }
 
     pub(super) fn summary(&self) -> String {
@@ -208,13 +245,15 @@ impl Scores {
         };
         format!(
             "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
-             sockets closed but not noticed by the driver in {} of them; reasons of closes {}",
+             sockets closed but not noticed by the driver in {} of them; reasons of closes {}, beside {} that ended \
+             before they said whose they are",
             share(self.clears_found, self.clears_true),
             share(self.clears_confirmed, self.clears_inferred),
             share(self.mongo_clients_right, self.instances),
             share(self.pools_right, self.pools),
             self.pools_unnoticed,
             share(self.closes_right, self.closes),
+            self.closes_anonymous,
         )
     }
 }
@@ -232,206 +271,27 @@ impl AddAssign for Scores {
         self.pools_unnoticed += other.pools_unnoticed;
         self.closes += other.closes;
         self.closes_right += other.closes_right;
+        self.closes_anonymous += other.closes_anonymous;
+        for (driver, by_reason) in other.closes_by_driver {
+            let sums = self.closes_by_driver.entry(driver).or_default();
+            for (sum, (right, told)) in sums.iter_mut().zip(by_reason) {
+                sum.0 += right;
+                sum.1 += told;
+            }
+        }
         self.amiss.extend(other.amiss);
     }
 }
 
-/// Episodes of clears as the driver's events tell them. What a driver tells when its client is closed is none.
-fn told_clears(app: &Value) -> Vec<Span> {
-    let events = app["events"].as_array().unwrap();
-    let times = |name: &str| -> Vec<f64> {
-        let named = events.iter().filter(|event| event["event"] == name);
-        named.map(|event| event["at"].as_f64().unwrap()).collect()
-    };
-    let closed = times("pool_closed");
-    let is_over = |at: f64| {
-        // PyMongo 3 tells a clear where others tell that the pool is closed, and nothing comes after it but another
-        // client.
-        let tells_clears = app["driver"] == "pymongo-3.13";
-        let later = events
-            .iter()
-            .filter(|event| event["at"].as_f64() > Some(at));
-        let mut next = later.filter_map(|event| event["event"].as_str());
-        let next = next.find(|name| matches!(*name, "pool_created" | "created" | "ready"));
-        tells_clears
-            && (next == Some("pool_created")
-                || (next.is_none() && app["stats"]["clients"].as_u64() == Some(0)))
-    };
-    let mut spans: Vec<Span> = Vec::new();
-    for at in times("pool_cleared") {
-        if closed.iter().any(|closed| (closed - at).abs() < 0.2) || is_over(at) {
-            continue;
-        }
-        match spans.last_mut() {
-            Some(last) if at - last.1 <= GAP => last.1 = at,
-            _ => spans.push((at, at)),
-        }
-    }
-    spans
-}
-
-/// Connections that are open as the driver's events tell them. Node tells nothing of connections that were in use, or
-/// about to be made, when their client was closed: once the last pool is closed none is left.
-fn told_open(app: &Value) -> u64 {
-    let counted = app["stats"]["open"].as_u64().unwrap();
-    let mut pools = 0_u64;
-    let mut open: Vec<&Value> = Vec::new();
-    // Told of late, when the next client has used their numbers again.
-    let mut leaving: Vec<&Value> = Vec::new();
-    for event in app["events"].as_array().unwrap() {
-        let connection = &event["connection"];
-        match event["event"].as_str().unwrap_or_default() {
-            "pool_created" => pools += 1,
-            "pool_closed" => {
-                pools = pools.saturating_sub(1);
-                if pools == 0 {
-                    leaving.append(&mut open);
-                }
-            }
-            "created" => open.push(connection),
-            "closed" => {
-                let is_leaving = event["reason"] == "poolClosed" && leaving.contains(&connection);
-                let from = if is_leaving { &mut leaving } else { &mut open };
-                if let Some(position) = from.iter().position(|one| *one == connection) {
-                    from.swap_remove(position);
-                }
-            }
-            _ => {}
-        }
-    }
-    counted.min(open.len() as u64)
-}
-
-/// Connections that a driver began to make. Node 3.6 tells of those only that were made, but numbers them all.
-fn told_created(app: &Value) -> u64 {
-    let told = app["stats"]["created"].as_u64().unwrap();
-    if app["driver"] != "node-3.6-unified" {
-        return told;
-    }
-    let events = app["events"].as_array().unwrap().iter();
-    let numbers = events.filter_map(|event| event["connection"].as_u64());
-    numbers.max().unwrap_or(0).max(told)
-}
-
-#[derive(Debug, Default)]
-struct InferredPools {
-    /// Begin and end (0: none) of episodes, in nanoseconds.
-    clears: BTreeMap<Key, BTreeSet<[u64; 2]>>,
-    /// Pooled connections that the server's side ended.
-    ended_by_server: BTreeMap<Key, BTreeSet<ConnectionId>>,
-    /// Closed connections by reason: idle, stale, error, pool closed.
-    closed: BTreeMap<Key, [u64; 4]>,
-    /// Mongo clients that are open at the end.
-    open: BTreeMap<Key, u64>,
-}
-
-/// What is inferred from a journal.
-fn infer(journal: &str) -> InferredPools {
-    let mut reader = Reader::new(journal.as_bytes());
-    let mut observer = Observer::new(Vec::new());
-    let mut sequencer = Sequencer::default();
-    let mut found = InferredPools::default();
-    let mut looked_at = Timestamp::default();
-    let mut episodes: BTreeMap<(u64, u16, Timestamp), (Key, u64)> = BTreeMap::new();
-    let mut closed = BTreeMap::new();
-    while let Some(line) = reader.next_line().unwrap() {
-        let at = match line {
-            Line::Header(header) => {
-                observer = Observer::new(header.upstreams);
-                continue;
-            }
-            Line::Mark(at) => at,
-            Line::Entry(entry) => {
-                let at = entry.at;
-                sequencer.push(entry);
-                at
-            }
-        };
-        sequencer.tell_until(at, &mut observer, &mut Vec::new(), |_| {});
-        // They are remembered for longer than that.
-        if at.since(looked_at).as_secs() >= 1 {
-            looked_at = at;
-            look(observer.pools(), &mut episodes);
-            note_ends(observer.pools(), &mut found.ended_by_server, &mut closed);
-        }
-    }
-    look(observer.pools(), &mut episodes);
-    note_ends(observer.pools(), &mut found.ended_by_server, &mut closed);
-    for ((key, _), reasons) in closed {
-        let sums = found.closed.entry(key).or_default();
-        for (sum, count) in sums.iter_mut().zip(reasons) {
+/// Why connections of an instance were closed, as its drivers tell.
+fn told_reasons(apps: &[&Value], until: f64) -> [u64; REASONS.len()] {
+    let mut sums = [0; REASONS.len()];
+    for counts in apps.iter().map(|app| told::reasons(app, until)) {
+        for (sum, count) in sums.iter_mut().zip(counts) {
             *sum += count;
         }
     }
-    for ((_, _, begin), (key, end)) in episodes {
-        found
-            .clears
-            .entry(key)
-            .or_default()
-            .insert([begin.as_nanos(), end]);
-    }
-    for client in observer
-        .pools()
-        .mongo_clients()
-        .filter(|client| client.is_open())
-    {
-        if let Some(instance) = observer.pools().instance(client.instance) {
-            let key = (instance.address.to_string(), instance.app.to_string());
-            *found.open.entry(key).or_default() += 1;
-        }
-    }
-    found
-}
-
-fn note_ends(
-    pools: &Pools,
-    by_server: &mut BTreeMap<Key, BTreeSet<ConnectionId>>,
-    closed: &mut BTreeMap<(Key, u64), [u64; 4]>,
-) {
-    let key = |instance| {
-        let instance = pools.instance(instance)?;
-        Some((instance.address.to_string(), instance.app.to_string()))
-    };
-    for connection in pools.connections().filter(|one| one.is_pooled()) {
-        let is_by_server = connection
-            .ended
-            .is_some_and(|end| end.ending.initiator == Initiator::Server);
-        if let Some(key) = connection.instance.and_then(key)
-            && is_by_server
-        {
-            by_server.entry(key).or_default().insert(connection.id);
-        }
-    }
-    for client in pools.mongo_clients() {
-        let Some(key) = key(client.instance) else {
-            continue;
-        };
-        let reasons = client.pools.values().map(|pool| pool.closed);
-        let sums = reasons.fold([0; 4], |[idle, stale, error, pool_closed], closed| {
-            [
-                idle + closed.idle,
-                stale + closed.stale,
-                error + closed.error,
-                pool_closed + closed.pool_closed,
-            ]
-        });
-        closed.insert((key, client.id.0), sums);
-    }
-}
-
-fn look(pools: &Pools, episodes: &mut BTreeMap<(u64, u16, Timestamp), (Key, u64)>) {
-    for client in pools.mongo_clients() {
-        let Some(instance) = pools.instance(client.instance) else {
-            continue;
-        };
-        let key = (instance.address.to_string(), instance.app.to_string());
-        for (upstream, pool) in &client.pools {
-            for clear in &pool.clears {
-                let end = clear.ready_at.map_or(0, Timestamp::as_nanos);
-                episodes.insert((client.id.0, upstream.0, clear.at), (key.clone(), end));
-            }
-        }
-    }
+    sums
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]

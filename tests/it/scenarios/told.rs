@@ -1,0 +1,112 @@
+//! What drivers tell of their pools, by their own events.
+
+use serde_json::Value;
+
+use super::scores::Span;
+
+/// Clears of a pool closer to each other than this are one episode, in seconds.
+const GAP: f64 = 2.0;
+
+/// What a driver tells of one event lies no further apart, in seconds.
+const AT_ONCE: f64 = 0.2;
+
+/// Reasons of closes: idle, stale, error, pool closed.
+pub(super) const REASONS: [&str; 4] = ["idle", "stale", "error", "poolClosed"];
+
+/// Episodes of clears as the driver's events tell them. What a driver tells when its client is closed is none.
+pub(super) fn clears(app: &Value) -> Vec<Span> {
+    let closed = times(app, "pool_closed");
+    let mut spans: Vec<Span> = Vec::new();
+    for at in times(app, "pool_cleared") {
+        if closed.iter().any(|closed| (closed - at).abs() < AT_ONCE) || is_farewell(app, at) {
+            continue;
+        }
+        match spans.last_mut() {
+            Some(last) if at - last.1 <= GAP => last.1 = at,
+            _ => spans.push((at, at)),
+        }
+    }
+    spans
+}
+
+/// Connections that were closed until a moment, by reason. Those of PyMongo 3 that go with their client are told to be
+/// stale.
+pub(super) fn reasons(app: &Value, until: f64) -> [u64; REASONS.len()] {
+    let mut farewells = times(app, "pool_cleared");
+    farewells.retain(|at| is_farewell(app, *at));
+    let mut counts = [0; REASONS.len()];
+    let events = app["events"].as_array().unwrap().iter();
+    for event in events.filter(|event| event["event"] == "closed") {
+        let at = event["at"].as_f64().unwrap();
+        let is_then = |farewell: &f64| (at - farewell).abs() < AT_ONCE;
+        let reason = match event["reason"].as_str() {
+            Some("stale") if farewells.iter().any(is_then) => Some("poolClosed"),
+            reason => reason,
+        };
+        let place = REASONS.iter().position(|one| Some(*one) == reason);
+        if let Some(place) = place.filter(|_| at <= until) {
+            counts[place] += 1;
+        }
+    }
+    counts
+}
+
+fn times(app: &Value, name: &str) -> Vec<f64> {
+    let events = app["events"].as_array().unwrap().iter();
+    let named = events.filter(|event| event["event"] == name);
+    named.map(|event| event["at"].as_f64().unwrap()).collect()
+}
+
+/// PyMongo 3 tells a clear where others tell that the pool is closed, and nothing comes after it but another client.
+fn is_farewell(app: &Value, at: f64) -> bool {
+    let events = app["events"].as_array().unwrap().iter();
+    let later = events.filter(|event| event["at"].as_f64() > Some(at));
+    let mut next = later.filter_map(|event| event["event"].as_str());
+    let next = next.find(|name| matches!(*name, "pool_created" | "created" | "ready"));
+    app["driver"] == "pymongo-3.13"
+        && (next == Some("pool_created")
+            || (next.is_none() && app["stats"]["clients"].as_u64() == Some(0)))
+}
+
+/// Connections that are open as the driver's events tell them. Node tells nothing of connections that were in use, or
+/// about to be made, when their client was closed: once the last pool is closed none is left.
+pub(super) fn open(app: &Value) -> u64 {
+    let counted = app["stats"]["open"].as_u64().unwrap();
+    let mut pools = 0_u64;
+    let mut open: Vec<&Value> = Vec::new();
+    // Told of late, when the next client has used their numbers again.
+    let mut leaving: Vec<&Value> = Vec::new();
+    for event in app["events"].as_array().unwrap() {
+        let connection = &event["connection"];
+        match event["event"].as_str().unwrap_or_default() {
+            "pool_created" => pools += 1,
+            "pool_closed" => {
+                pools = pools.saturating_sub(1);
+                if pools == 0 {
+                    leaving.append(&mut open);
+                }
+            }
+            "created" => open.push(connection),
+            "closed" => {
+                let is_leaving = event["reason"] == "poolClosed" && leaving.contains(&connection);
+                let from = if is_leaving { &mut leaving } else { &mut open };
+                if let Some(position) = from.iter().position(|one| *one == connection) {
+                    from.swap_remove(position);
+                }
+            }
+            _ => {}
+        }
+    }
+    counted.min(open.len() as u64)
+}
+
+/// Connections that a driver began to make. Node 3.6 tells of those only that were made, but numbers them all.
+pub(super) fn created(app: &Value) -> u64 {
+    let told = app["stats"]["created"].as_u64().unwrap();
+    if app["driver"] != "node-3.6-unified" {
+        return told;
+    }
+    let events = app["events"].as_array().unwrap().iter();
+    let numbers = events.filter_map(|event| event["connection"].as_u64());
+    numbers.max().unwrap_or(0).max(told)
+}
