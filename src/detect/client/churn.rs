@@ -11,8 +11,12 @@
 //! PHP has no monitors either, and a process for each thing it does at a time. When much is to be done at once, many
 //! processes make a client each; one that comes while others of its service lie idle is another matter.
 
+mod count;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
+
+use count::{Count, Made, RIPE};
 
 use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
@@ -24,18 +28,6 @@ use crate::timeline::{ConnectionId, Entry, Fact};
 
 /// Clients made within this are counted.
 const WINDOW: Duration = Duration::from_secs(10);
-
-/// So many of them are no start of an application.
-const CREATED_MIN: u64 = 8;
-
-/// A client made for a request has done its work after this.
-const RIPE: Duration = Duration::from_millis(700);
-
-/// It carries a few operations.
-const OPERATIONS_MAX: u64 = 6;
-
-/// The share of clients that carried no more.
-const SHARE_MIN: f64 = 0.7;
 
 /// Told again while it goes on.
 const TELL_EVERY: Duration = Duration::from_secs(2);
@@ -74,22 +66,6 @@ struct Episode {
     newest_at: Timestamp,
     created: u64,
     closed: u64,
-}
-
-/// What an instance's clients of the window did.
-#[derive(Debug, Default)]
-struct Count {
-    created: u64,
-    /// When each was made.
-    moments: Vec<Timestamp>,
-    closed: u64,
-    ripe: u64,
-    brief: u64,
-    operations: u64,
-    first_at: Option<Timestamp>,
-    newest_at: Timestamp,
-    since_told: u64,
-    closed_since_told: u64,
 }
 
 impl Detector for Churn {
@@ -218,6 +194,11 @@ impl Churn {
                 .collect();
             let newest = self.newest_of(instance);
             let count = counts.entry(instance).or_default();
+            count.may_be_processes = numbers
+                .iter()
+                .flatten()
+                .any(|(numbering, _)| *numbering == Numbering::Unknown);
+            count.are_needless = pools.instance(instance).is_some_and(Instance::is_php);
             for (client, is_of_one) in clients.into_iter().zip(of_one_process(&numbers)) {
                 if is_of_one {
                     count.add(&Made::of(client, at, pools), at, newest);
@@ -261,62 +242,6 @@ impl Churn {
     }
 }
 
-/// A mongo client.
-#[derive(Debug)]
-struct Made {
-    at: Timestamp,
-    operations: u64,
-    is_closed: bool,
-    /// It carries something, or did a moment ago.
-    is_working: bool,
-}
-
-impl Made {
-    fn of(client: &MongoClient, at: Timestamp, pools: &Pools) -> Self {
-        Self {
-            at: client.created_at,
-            operations: client.pools.values().map(|pool| pool.operations).sum(),
-            is_closed: client.closed_at.is_some(),
-            is_working: is_working(client, at, pools),
-        }
-    }
-}
-
-impl Count {
-    fn add(&mut self, made: &Made, at: Timestamp, newest_counted: Option<Timestamp>) {
-        self.created += 1;
-        self.moments.push(made.at);
-        self.operations += made.operations;
-        self.closed += u64::from(made.is_closed);
-        self.first_at = Some(self.first_at.map_or(made.at, |first| first.min(made.at)));
-        self.newest_at = self.newest_at.max(made.at);
-        if newest_counted.is_none_or(|newest| made.at > newest) {
-            self.since_told += 1;
-            self.closed_since_told += u64::from(made.is_closed);
-        }
-        if at.since(made.at) >= RIPE {
-            self.ripe += 1;
-            let is_brief = (1..=OPERATIONS_MAX).contains(&made.operations) && !made.is_working;
-            self.brief += u64::from(is_brief);
-        }
-    }
-
-    /// When the client was made that is one too many.
-    fn evident_at(&self) -> Option<Timestamp> {
-        let mut moments = self.moments.clone();
-        moments.sort_unstable();
-        let place = usize::try_from(CREATED_MIN).ok()?.checked_sub(1)?;
-        moments.get(place).copied()
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "counts of clients")]
-    fn is_churn(&self) -> bool {
-        self.created >= CREATED_MIN
-            && self.ripe >= CREATED_MIN / 2
-            && self.brief as f64 >= self.ripe as f64 * SHARE_MIN
-    }
-}
-
 /// It came while a connection of the same process had done its work and lay idle, to be used no more, and no monitor is
 /// there that would tell clients apart. A pool that grows uses what it has: everything is at work when it dials. A
 /// process counts its request ids through all of them; those of PHP have one each.
@@ -356,18 +281,6 @@ fn first_ids(pools: &Pools) -> BTreeMap<MongoClientId, (Numbering, i32)> {
         }
     }
     ids
-}
-
-/// An open connection of it carries something, or did a moment ago.
-fn is_working(client: &MongoClient, at: Timestamp, pools: &Pools) -> bool {
-    client
-        .pools
-        .values()
-        .flat_map(|pool| &pool.open)
-        .filter_map(|id| pools.connection(*id))
-        .any(|connection| {
-            connection.last.in_flight > 0 || at.since(connection.last.from_client_at) < RIPE
-        })
 }
 
 fn is_of_applications(client: &MongoClient, pools: &Pools) -> bool {
