@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::super::Detector;
 use super::thresholds::{DIALS_GAP, HANDSHAKE_LATE, TURNED_AWAY_MIN, TURNED_AWAY_WINDOW};
@@ -17,6 +18,9 @@ const ADDRESSES_MAX: usize = 1000;
 /// Connections turned away whose moments are kept.
 const TURNED_AWAY_MAX: usize = 1000;
 
+/// A pool that grows opens its connections at shorter distances.
+const GROWING: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     upstreams: BTreeMap<UpstreamId, State>,
@@ -27,7 +31,7 @@ struct State {
     failing: Option<Failing>,
     /// When connections were turned away, oldest first.
     turned_away: VecDeque<Timestamp>,
-    /// Whose they were, of those that had introduced themselves.
+    /// Whose they were, or must have been.
     turned_away_of: BTreeSet<InstanceId>,
     /// The episode that was told: when it began and how many there were.
     turning_away: Option<(Timestamp, u64)>,
@@ -65,7 +69,9 @@ impl Detector for Dials {
             && connection.hello_answered_at.is_none()
             && is_of_a_client(connection)
         {
-            state.was_turned_away(entry.at, connection.instance);
+            let growing = || growing_at(pools, connection.peer.ip(), entry.at);
+            let whose = connection.instance.map_or_else(growing, |id| vec![id]);
+            state.was_turned_away(entry.at, whose);
         }
     }
 
@@ -107,6 +113,17 @@ fn is_turned_away(ending: Ending) -> bool {
         && ending.phase == Phase::Handshaking
 }
 
+/// Who may have opened a connection that was turned away before it was introduced: the instances of its address that
+/// introduced others a moment before.
+fn growing_at(pools: &Pools, address: IpAddr, at: Timestamp) -> Vec<InstanceId> {
+    let address = address.to_canonical();
+    pools
+        .instances()
+        .filter(|one| one.address == address && at.since(one.last_introduced) < GROWING)
+        .map(|one| one.id)
+        .collect()
+}
+
 impl State {
     fn dial_failed(&mut self, at: Timestamp, failure: DialFailure, address: IpAddr) {
         let failing = self.failing.get_or_insert_with(|| Failing {
@@ -125,9 +142,9 @@ impl State {
         }
     }
 
-    fn was_turned_away(&mut self, at: Timestamp, instance: Option<InstanceId>) {
+    fn was_turned_away(&mut self, at: Timestamp, whose: Vec<InstanceId>) {
         if self.turned_away_of.len() < ADDRESSES_MAX {
-            self.turned_away_of.extend(instance);
+            self.turned_away_of.extend(whose);
         }
         self.turned_away.push_back(at);
         if self.turned_away.len() > TURNED_AWAY_MAX {
@@ -208,5 +225,59 @@ impl Failing {
             instances: self.addresses.len() as u64,
         };
         signals.push(about_upstream(id, self.began_at, at, kind));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::ClientMetadata;
+    use crate::timeline::lines::UpstreamName;
+    use crate::timeline::{ConnectionId, Opened};
+
+    #[test]
+    fn what_is_turned_away_without_a_name_is_of_whoever_grows_at_its_address() {
+        let start = Timestamp::default() + Duration::from_hours(500_000);
+        let mut pools = Pools::new(vec![UpstreamName {
+            name: "db".to_owned(),
+            address: "10.0.0.1:27017".to_owned(),
+        }]);
+        let dials = [
+            (0, [10, 1, 0, 1], "settled"),
+            (3000, [10, 1, 0, 1], "growing"),
+            (3100, [10, 1, 0, 2], "elsewhere"),
+        ];
+        for (number, (millis, address, application)) in (1..).zip(dials) {
+            let at = start + Duration::from_millis(millis);
+            let opened = Opened {
+                upstream: UpstreamId(0),
+                peer: (address, 40_000).into(),
+            };
+            let client = Box::new(ClientMetadata {
+                application: application.to_owned(),
+                driver_name: "nodejs".to_owned(),
+                ..ClientMetadata::default()
+            });
+            let introduced = Fact::Introduced {
+                client,
+                request_id: 1,
+            };
+            for fact in [Fact::Opened(opened), introduced] {
+                let connection = ConnectionId(number);
+                pools.record(&Entry {
+                    at,
+                    connection,
+                    fact,
+                });
+            }
+        }
+        let apps = |millis: u64| -> Vec<String> {
+            let at = start + Duration::from_millis(millis);
+            let whose = growing_at(&pools, [10, 1, 0, 1].into(), at);
+            let instances = whose.into_iter().filter_map(|id| pools.instance(id));
+            instances.map(|one| one.app.to_string()).collect()
+        };
+        assert_eq!(apps(3200), ["growing"]);
+        assert!(apps(9000).is_empty());
     }
 }
