@@ -73,9 +73,9 @@ const INTERRUPTING: &[Driver] = &[
     Go18,
 ];
 /// The same for a `close` that is not told to do so.
-/// Of Node 3.6's unified topology only operations in the queue fail, and its `endSessions` waits behind those that were
-/// written: on the wire it is a close in good order.
-const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node4, Node6, Node7];
+/// Of Node 4 and Node 3.6's unified topology only operations in the queue fail: their pools close what is in use when it
+/// is given back, and their `endSessions` takes its turn. On the wire it is a close in good order.
+const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node6, Node7];
 const LEGACY: &[Driver] = &[Node36Legacy];
 /// One of each way of keeping pools.
 const SOME: &[Driver] = &[
@@ -88,6 +88,10 @@ const SOME: &[Driver] = &[
     Mongoc123,
     Php115,
 ];
+/// Those of them that number requests by the process, or draw alike in each: what is new tells whether it is a process.
+const SOME_TELLING: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust, Go18, Java36];
+/// Those that number requests by the client: nothing tells a process from one client more.
+const NOT_TELLING: &[Driver] = &[Mongoc123, Php115];
 const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,
@@ -541,7 +545,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     healthy(
         "deploy_at_one_address",
         Expect::Info("deploy"),
-        SOME,
+        SOME_TELLING,
+        Stage::alone,
+        fine::deploy_at_one_address,
+    ),
+    healthy(
+        "deploy_at_one_address_untold",
+        Expect::Quiet,
+        NOT_TELLING,
         Stage::alone,
         fine::deploy_at_one_address,
     ),
