@@ -206,7 +206,11 @@ fn rows(pools: &Pools) -> Vec<MongoClientRow> {
                 joined: client.joined,
                 confidence: client.confidence,
                 monitors: monitors.get(&upstream).copied().unwrap_or_default(),
-                pool: client.pools.get(&upstream).cloned().unwrap_or_default(),
+                pool: client
+                    .pools
+                    .get(&upstream)
+                    .map(|pool| pool.as_ref().clone())
+                    .unwrap_or_default(),
             });
         }
     }

@@ -49,7 +49,8 @@ pub(super) struct Household {
     pub(super) sessions: Sessions,
     /// Whose circles of sessions were found to be whose.
     pub(super) circles: BTreeMap<CircleId, MongoClientId>,
-    by_upstream: BTreeMap<UpstreamId, Neighbours>,
+    /// A node of the map has room for eleven, and most instances know one server: boxes keep it small.
+    by_upstream: BTreeMap<UpstreamId, Box<Neighbours>>,
     /// Signs that the pool of a mongo client was cleared that is not known yet; bounded.
     pub(super) unclaimed: VecDeque<Unclaimed>,
     /// Something changed since it was last looked at.

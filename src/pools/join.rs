@@ -151,7 +151,10 @@ impl Joiner<'_> {
             let is_coming_back = |pool: &Pool| pool.is_cleared() || pool.is_ready_again(ended_at);
             let is_gone = if client.said_goodbye_at.is_some() {
                 true
-            } else if is_empty && was_own_will && !client.pools.values().any(is_coming_back) {
+            } else if is_empty
+                && was_own_will
+                && !client.pools.values().any(|pool| is_coming_back(pool))
+            {
                 self.at.since(ended_at) >= SETTLING && self.at.since(tried_at) >= SETTLING
             } else {
                 is_empty && self.at.since(tried_at) >= EXPECTED_BACK

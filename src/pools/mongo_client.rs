@@ -71,8 +71,8 @@ pub struct MongoClient {
     pub confidence: f64,
     /// Its monitors that are open.
     pub monitors: BTreeSet<ConnectionId>,
-    /// Its pools, one a server.
-    pub pools: BTreeMap<UpstreamId, Pool>,
+    /// Its pools, one a server. A node of the map has room for eleven, and most have one to three: boxes keep it small.
+    pub pools: BTreeMap<UpstreamId, Box<Pool>>,
     /// It said that it is being closed (`endSessions`).
     pub said_goodbye_at: Option<Timestamp>,
     /// The sessions that are its own.
@@ -283,7 +283,7 @@ impl MongoClient {
             own.since = own.since.min(watch.since);
         }
         for (upstream, pool) in other.pools {
-            self.pools.entry(upstream).or_default().absorb(pool);
+            self.pools.entry(upstream).or_default().absorb(*pool);
         }
     }
 

@@ -51,19 +51,19 @@ impl Capture {
         Some(Self { tcpdump, file })
     }
 
-    fn len(&self) -> u64 {
-        std::fs::metadata(&self.file).unwrap().len()
-    }
-
     /// Ends it when everything up to now is in the file; gives the file.
     pub(crate) fn finish(mut self) -> PathBuf {
-        // Packets are handed over in batches; the file has all when it no longer grows.
+        // The kernel hands packets over in batches, a second or two after they came; those that wait are counted as
+        // received and not yet as captured. Servers answer the last ends within that time.
         let mut known = None;
         eventually(LIMIT, || {
+            let told = self.told();
+            let is_quiet = known.replace(told) == Some(told);
+            if is_quiet && told.captured == told.received {
+                return Ok(());
+            }
             std::thread::sleep(Duration::from_millis(500));
-            let len = self.len();
-            let is_whole = known.replace(len) == Some(len);
-            if is_whole { Ok(()) } else { Err(len) }
+            Err(format!("{told:?}"))
         });
         self.tcpdump.signal(Signal::TERM);
         self.tcpdump.wait(LIMIT);
@@ -75,9 +75,50 @@ impl Capture {
         self.file.clone()
     }
 
+    /// What tcpdump says of itself when it is asked.
+    fn told(&self) -> Told {
+        let answers = || {
+            let lines = self.tcpdump.lines();
+            let told = lines.iter().filter_map(|line| Told::read(line));
+            told.collect::<Vec<_>>()
+        };
+        let before = answers().len();
+        self.tcpdump.signal(Signal::USR1);
+        eventually(LIMIT, || {
+            let answers = answers();
+            let told = answers.get(before).copied();
+            told.ok_or("tcpdump does not answer")
+        })
+    }
+
     /// What it shows, when everything up to now is in the file.
     fn analyze(self, server: &str) -> Value {
         analyze(&self.finish(), server)
+    }
+}
+
+/// Packets, as tcpdump counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    /// Written into the file.
+    captured: u64,
+    /// Chosen by the kernel.
+    received: u64,
+}
+
+impl Told {
+    /// `tcpdump: 8 packets captured, 10 packets received by filter, 0 packets dropped by kernel`.
+    fn read(line: &str) -> Option<Self> {
+        let line = line.strip_prefix("tcpdump: ")?;
+        let count = |words: &str| {
+            let mut parts = line.split(", ");
+            let part = parts.find_map(|part| part.strip_suffix(words));
+            part?.split(' ').next()?.parse().ok()
+        };
+        Some(Self {
+            captured: count(" captured")?,
+            received: count(" received by filter")?,
+        })
     }
 }
 
@@ -163,21 +204,24 @@ fn a_server_killed_under_captured_drivers_is_the_cause() {
     let app = "orders";
     let mut agents: Vec<Agent> = [Driver::PyMongo4, Driver::Node6].map(Agent::spawn).into();
     for agent in &mut agents {
-        agent.open(
-            app,
-            &format!("{}&appName={app}&heartbeatFrequencyMS=1000", server.uri()),
-        );
+        let uri = format!("{}&appName={app}&heartbeatFrequencyMS=1000", server.uri());
+        agent.request(json!({ "do": "open", "name": app, "uri": uri, "events": true }));
         agent.request(json!({
             "do": "run", "name": app, "operation": "find", "count": 40, "concurrency": 4,
         }));
     }
-    let before = capture.len();
     server.kill();
-    // Its own end takes some 1500 bytes; attempts to connect that are refused belong to the picture.
-    eventually(LIMIT, || {
-        let more = capture.len() - before;
-        if more > 4000 { Ok(()) } else { Err(more) }
-    });
+    // That nobody listens any more belongs to the picture: each driver finds out when it dials again.
+    for agent in &agents {
+        eventually(LIMIT, || {
+            let events = agent.events();
+            let mut errors = events.iter().filter_map(|event| event["error"].as_str());
+            let is_refused = errors.any(|error| error.to_lowercase().contains("refused"));
+            is_refused
+                .then_some(())
+                .ok_or_else(|| format!("{events:#?}"))
+        });
+    }
     drop(agents);
     let found = capture.analyze(&server.addr().to_string());
     // That a second process of the application came is information.

@@ -2,7 +2,7 @@
 
 use super::{JITTER, Joiner, SETTLING, distance};
 use crate::connection::Role;
-use crate::pools::{Connection, MongoClientId, Pool};
+use crate::pools::{Connection, MongoClientId};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 
@@ -64,7 +64,7 @@ impl Joiner<'_> {
                 .get(&upstream)
                 .and_then(|watch| watch.lost_at);
             // In trouble the old one may linger while the new one is already there.
-            let is_in_trouble = client.pools.values().any(Pool::is_cleared);
+            let is_in_trouble = client.pools.values().any(|pool| pool.is_cleared());
             lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)
                 && self.may_be_one(client, &[monitor.id])
         });
