@@ -29,6 +29,9 @@ const CLAIMED_WITHIN: Duration = Duration::from_secs(4);
 /// Siblings asked about connections that ended undecided.
 const SIBLINGS_MAX: usize = 1024;
 
+/// Unsettled connections beyond which an instance is looked at less often.
+const CROWD: usize = 2_000;
+
 /// How often decisions that only time brings are tried.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -57,6 +60,8 @@ pub(super) struct Household {
     pub(super) is_dirty: bool,
     /// When to look again although nothing changes.
     pub(super) look_at: Option<Timestamp>,
+    /// When it was looked at last.
+    pub(super) looked_at: Timestamp,
     tidied_at: Timestamp,
     /// When its newest connection was introduced or ended.
     pub(super) stirred_at: Timestamp,
@@ -125,6 +130,12 @@ impl Household {
             | Fact::TransactionEnded
             | Fact::Sampled(_) => {}
         }
+    }
+
+    /// So many connections are in motion that looking at all of them with each tick would be most of what there is to
+    /// do.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.unsettled.len() > CROWD
     }
 
     /// Finds out what each connection is used for. True when some are undecided, so that time may tell.

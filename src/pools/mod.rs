@@ -214,6 +214,10 @@ impl Pools {
         if !household.is_dirty && household.look_at.is_some_and(|due| due > at) {
             return;
         }
+        if household.is_crowded() && at.since(household.looked_at) < LOOK_EVERY {
+            return;
+        }
+        household.looked_at = at;
         household.is_dirty = false;
         let is_undecided = household.judge(&mut self.connections, at);
         let address = self.instances.get(&id).map(|instance| instance.address);
