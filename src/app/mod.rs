@@ -5,8 +5,8 @@
 //!                                                                  accepting ▶ drain ▶ stop admin ▶ end
 //! ```
 //!
-//! Two kinds of threads: one control runtime for accepting, the admin side and the clockwork, and the workers
-//! that forward. A slow scrape therefore never delays a byte.
+//! Two kinds of threads: one control runtime for the admin side, the names of upstreams and the clockwork, and the
+//! workers that accept and forward. A slow scrape therefore never delays a byte.
 
 mod drain;
 mod herald;
