@@ -11,6 +11,10 @@ use crate::support::{Agent, Driver, Mongod, Process, eventually, tool};
 
 const LIMIT: Duration = Duration::from_secs(40);
 
+/// Nothing comes any more when tcpdump's counts stay as they are for so many polls: longer than a batch waits.
+const QUIET_POLLS: u32 = 5;
+const POLL: Duration = Duration::from_millis(500);
+
 /// A running capture of the loopback.
 pub(crate) struct Capture {
     tcpdump: Process,
@@ -54,17 +58,21 @@ impl Capture {
 
     /// Ends it when everything up to now is in the file; gives the file.
     pub(crate) fn finish(mut self) -> PathBuf {
-        // The kernel hands packets over in batches, a second or two after they came; those that wait are counted as
-        // received and not yet as captured. On the loopback some kernels have each packet twice, of which one is captured.
-        // Nothing comes any more when the counts stay as they are.
-        let mut known = None;
+        // The kernel hands packets over in batches, up to two seconds after they came. What it received cannot be held
+        // against what was captured: the loopback counts packets twice, and those that came before the filter stood
+        // are among them.
+        let (mut known, mut quiet) = (None, 0);
         eventually(LIMIT, || {
             let told = self.told();
-            let is_quiet = known.replace(told) == Some(told);
-            if is_quiet && [told.captured, 2 * told.captured].contains(&told.received) {
+            quiet = if known.replace(told) == Some(told) {
+                quiet + 1
+            } else {
+                0
+            };
+            if quiet >= QUIET_POLLS {
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(POLL);
             Err(format!("{told:?}"))
         });
         self.tcpdump.signal(Signal::TERM);
