@@ -53,7 +53,7 @@ pub(super) enum Order {
 pub struct Crew {
     members: Vec<Member>,
     /// Where names are resolved.
-    pub(super) control: Handle,
+    control: Handle,
 }
 
 #[derive(Debug)]
@@ -98,11 +98,6 @@ impl Crew {
         loads.sum()
     }
 
-    /// Numbers of the workers.
-    pub(super) fn workers(&self) -> std::ops::Range<usize> {
-        0..self.members.len()
-    }
-
     /// A seat for a connection that was accepted on worker `here`: there, unless another has clearly fewer.
     pub(super) fn seat(self: &Arc<Self>, here: usize) -> Seat {
         let load_here = self.members.get(here).map_or(0, Member::load);
@@ -142,7 +137,7 @@ impl Crew {
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
-        for worker in self.workers() {
+        for worker in 0..self.members.len() {
             self.order(worker, order());
         }
     }

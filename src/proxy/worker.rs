@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Registry, Token};
 
 use super::Shared;
 use super::connection::{Accepted, Connection, Dialling};
@@ -236,7 +236,7 @@ impl Worker {
             self.places.push(None);
             self.places.len() - 1
         });
-        if let Err(error) = self.watch(&mut accepted.client, place, CLIENT) {
+        if let Err(error) = watch(self.poll.registry(), &mut accepted.client, place, CLIENT) {
             // The recorder's drop counts the connection as ended by us.
             tracing::warn!(peer = %accepted.peer, %error, "cannot watch an accepted socket");
             self.free.push(place);
@@ -253,12 +253,6 @@ impl Worker {
         self.crew.resolve(self.number, place, connection, name);
         self.deadlines.insert((dialling.dial.deadline, place));
         self.places[place] = Some(Connection::Dialling(dialling));
-    }
-
-    fn watch(&self, stream: &mut TcpStream, place: usize, side: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let token = Token(2 * place + side);
-        self.poll.registry().register(stream, token, interest)
     }
 
     fn resolved(
@@ -289,9 +283,7 @@ impl Worker {
             Dialled::Begun => {
                 self.deadlines.insert((dialling.dial.deadline, place));
                 if let Some(server) = dialling.dial.server() {
-                    let token = Token(2 * place + SERVER);
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    let watched = self.poll.registry().register(server, token, interest);
+                    let watched = watch(self.poll.registry(), server, place, SERVER);
                     if watched.is_err() {
                         let end = dialling.failed(DialFailure::Other, self.shared.clock);
                         self.ended(place, end);
@@ -320,7 +312,7 @@ impl Worker {
         self.deadlines.remove(&(dialling.dial.deadline, place));
         let watched = match event {
             Some(_) => Ok(()),
-            None => self.watch(&mut server, place, SERVER),
+            None => watch(self.poll.registry(), &mut server, place, SERVER),
         };
         let clock = self.shared.clock;
         match dialling.connected(server, clock) {
@@ -368,9 +360,6 @@ impl Worker {
             Some(Connection::Dialling(dialling)) => match dialling.dial.told() {
                 Dialled::Connected(server) => self.connected(place, server, Some(event)),
                 dialled @ (Dialled::Begun | Dialled::Waiting | Dialled::Failed(_)) => {
-                    if matches!(dialled, Dialled::Begun) {
-                        self.deadlines.remove(&(dialling.dial.deadline, place));
-                    }
                     self.dialled(place, dialled);
                 }
             },
@@ -471,4 +460,10 @@ impl Worker {
             },
         );
     }
+}
+
+/// Has the kernel tell of a side of the connection in `place`.
+fn watch(registry: &Registry, stream: &mut TcpStream, place: usize, side: usize) -> io::Result<()> {
+    let interest = Interest::READABLE | Interest::WRITABLE;
+    registry.register(stream, Token(2 * place + side), interest)
 }
