@@ -11,7 +11,7 @@ use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::directory::{Directory, judge_ended};
 use super::latency::Histogram;
-use super::roles::{Family, Sibling, heartbeat};
+use super::roles::{Family, Sibling};
 use super::tcp::mean_rtt;
 use super::upstream::UpstreamCell;
 use super::{
@@ -237,22 +237,18 @@ impl Directory {
 
 /// Decides the roles of one client's connections, and the states that follow from them.
 fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
-    let siblings: Vec<Sibling> = positions
-        .iter()
-        .filter_map(|position| seen.get(*position))
-        .map(|one| one.sibling)
-        .collect();
     let Some(owner) = positions.first().and_then(|position| seen.get(*position)) else {
         return;
     };
-    let family = Family {
-        siblings: &siblings,
-        hints: *lock(&owner.owner.hints),
-        heartbeat: heartbeat(&siblings, owner.owner.heartbeat()),
-        at,
-    };
-    for (position, role) in positions.iter().zip(family.roles()) {
+    let siblings = positions.iter().filter_map(|position| seen.get(*position));
+    let family = Family::new(
+        siblings.map(|one| &one.sibling),
+        *lock(&owner.owner.hints),
+        owner.owner.heartbeat(),
+    );
+    for position in positions {
         if let Some(one) = seen.get_mut(*position) {
+            let role = family.role(&one.sibling, at);
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
             let is_pooled = one.sibling.is_pooled(role);

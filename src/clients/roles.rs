@@ -134,6 +134,11 @@ impl Sibling {
     fn age(&self, at: Timestamp) -> Duration {
         at.since(self.opened_at)
     }
+
+    /// Its place among siblings.
+    pub(crate) const fn order(&self) -> (Timestamp, ConnectionId) {
+        (self.opened_at, self.id)
+    }
 }
 
 /// Habits of a client's pool, learned from connections that were used.
@@ -153,72 +158,129 @@ impl Hints {
     }
 }
 
-/// Everything a decision is made from.
+/// What the connections of one client instance tell of each other.
+///
+/// Made once for a moment and then asked about many: in a storm of short-lived clients thousands end a second.
 #[derive(Debug)]
-pub(crate) struct Family<'a> {
-    /// All open connections of one client instance, in any order.
-    pub(crate) siblings: &'a [Sibling],
-    pub(crate) hints: Hints,
-    pub(crate) heartbeat: Duration,
-    pub(crate) at: Timestamp,
+pub(crate) struct Family {
+    hints: Hints,
+    /// The interval that has to pass before silence means something: the longest that one of the streaming monitors
+    /// told, otherwise the one remembered for their client.
+    heartbeat: Duration,
+    /// When streaming monitors were opened, ascending.
+    streaming: Vec<Timestamp>,
+    round_trips: usize,
+    /// When connections were opened that carried `endSessions`.
+    goodbyes: Vec<Timestamp>,
+    /// Those that only shook hands, in the order of opening; bounded.
+    silent: Vec<Sibling>,
 }
 
-impl Family<'_> {
-    /// The roles of all siblings at this moment, in their order.
-    pub(crate) fn roles(&self) -> Vec<Role> {
-        let streaming = self.streaming();
-        let round_trips = self.round_trip_count();
-        self.siblings
-            .iter()
-            .map(|sibling| {
-                if sibling.told != Role::Unknown {
-                    return proven(sibling, !streaming.is_empty());
-                }
-                if !sibling.is_silent() || !sibling.is_answered {
-                    return Role::Unknown;
-                }
-                self.evident(sibling, &streaming, round_trips)
-                    .unwrap_or(Role::Unknown)
-            })
-            .collect()
+impl Family {
+    /// `siblings` are the open connections, and those of the ended whose role is not decided; in any order.
+    pub(crate) fn new<'a>(
+        siblings: impl IntoIterator<Item = &'a Sibling>,
+        hints: Hints,
+        remembered_heartbeat: Duration,
+    ) -> Self {
+        let mut family = Self {
+            hints,
+            heartbeat: remembered_heartbeat,
+            streaming: Vec::new(),
+            round_trips: 0,
+            goodbyes: Vec::new(),
+            silent: Vec::new(),
+        };
+        let mut told_heartbeat = None;
+        for sibling in siblings {
+            if sibling.is_streaming() {
+                family.streaming.push(sibling.opened_at);
+                told_heartbeat = told_heartbeat.max(sibling.heartbeat);
+            } else if sibling.is_round_trip() {
+                family.round_trips += 1;
+            } else if sibling.is_silent() {
+                family.silent.push(*sibling);
+            }
+            if sibling.has_said_goodbye {
+                family.goodbyes.push(sibling.opened_at);
+            }
+        }
+        family.heartbeat = told_heartbeat.unwrap_or(remembered_heartbeat);
+        family.streaming.sort_unstable();
+        family.silent.sort_unstable_by_key(Sibling::order);
+        if family.silent.len() > SILENT_MAX {
+            // The oldest are monitors of long-lived clients, the newest those of clients that come and go.
+            let newest = family.silent.len() - SILENT_MAX * 3 / 4;
+            family.silent.drain(SILENT_MAX / 4..newest);
+        }
+        family
     }
 
-    /// The role by which `ending`, one of the siblings, is counted for good.
-    pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed) -> Role {
-        let mut streaming = self.streaming();
+    /// The role of a sibling that is open.
+    pub(crate) fn role(&self, sibling: &Sibling, at: Timestamp) -> Role {
+        if sibling.told != Role::Unknown {
+            return proven(sibling, !self.streaming.is_empty());
+        }
+        if !sibling.is_silent() || !sibling.is_answered {
+            return Role::Unknown;
+        }
+        self.evident(sibling, at).unwrap_or(Role::Unknown)
+    }
+
+    /// The role by which `ending`, which ended `at` this moment, is counted for good.
+    pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         if ending.told != Role::Unknown {
-            let has_streaming = !streaming.is_empty() || !departed.streaming.is_empty();
+            let has_streaming = !self.streaming.is_empty() || !departed.streaming.is_empty();
             return proven(ending, has_streaming);
         }
         if !ending.is_silent() {
             return Role::Unknown;
         }
-        if let Some(role) = self.evident(ending, &streaming, self.round_trip_count()) {
+        if let Some(role) = self.evident(ending, at) {
             return role;
         }
         if self.replaces_monitor(ending, departed) {
             return Role::Monitor;
         }
-        streaming.extend(departed.streaming.iter().map(|(_, opened_at)| *opened_at));
-        streaming.sort_unstable();
         let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
-        if streaming.is_empty() && !has_streamed {
-            return self.by_goodbyes(ending, departed, &streaming);
+        if self.streaming.is_empty() && departed.streaming.is_empty() && !has_streamed {
+            return self.by_goodbyes(ending, departed, at);
         }
-        let taken = self.round_trip_count() + departed.round_trip.len();
-        let lacking = self.able_count(ending, &streaming).saturating_sub(taken);
-        let before = self
-            .silent_before(ending)
-            .filter(|sibling| self.able_count(sibling, &streaming) > 0);
+        let able = |silent: &Sibling| {
+            let departed = departed.streaming.iter();
+            let departed = departed.filter(|(_, opened_at)| self.is_able(*opened_at, silent));
+            self.able_count(silent) + departed.count()
+        };
+        let taken = self.round_trips + departed.round_trip.len();
+        let lacking = able(ending).saturating_sub(taken);
+        let before = self.undecided_before(ending, at);
+        let before = before.filter(|one| able(one) > 0).take(lacking);
         if before.count() < lacking {
             return Role::RoundTripMonitor;
         }
         let may_be_monitor =
-            ending.traits.habit == Habit::RoundTripLater && ending.age(self.at) < SETTLING;
+            ending.traits.habit == Habit::RoundTripLater && ending.age(at) < SETTLING;
         if may_be_monitor {
-            return self.by_goodbyes(ending, departed, &streaming);
+            return self.by_goodbyes(ending, departed, at);
         }
         Role::Application
+    }
+
+    /// A sibling that had shown what it was has ended, and its role is decided.
+    pub(crate) fn leave(&mut self, sibling: &Sibling) {
+        if sibling.is_streaming() {
+            if let Ok(position) = self.streaming.binary_search(&sibling.opened_at) {
+                self.streaming.remove(position);
+            }
+        } else if sibling.is_round_trip() {
+            self.round_trips = self.round_trips.saturating_sub(1);
+        }
+        if sibling.has_said_goodbye {
+            let mut goodbyes = self.goodbyes.iter();
+            if let Some(position) = goodbyes.position(|at| *at == sibling.opened_at) {
+                self.goodbyes.swap_remove(position);
+            }
+        }
     }
 
     /// Rule 5. A server is known, and pooled connections are opened to it, as long as its monitor is answered.
@@ -226,13 +288,11 @@ impl Family<'_> {
         if !ending.traits.has_monitors() {
             return false;
         }
-        let alive = self.siblings.iter().filter(|one| one.is_streaming());
-        let alive: Vec<Timestamp> = alive.map(|one| one.opened_at).collect();
         let watching = |at: Timestamp| {
             let until = at + REPLACED_WITHIN;
             let ended = departed.reigns.iter();
             let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
-            ended.count() + alive.iter().filter(|opened| **opened < at).count()
+            ended.count() + self.streaming.partition_point(|opened| *opened < at)
         };
         let begun = ending.opened_at;
         let lost = departed.reigns.iter().rev().map(|(_, ended)| *ended);
@@ -249,32 +309,23 @@ impl Family<'_> {
     }
 
     /// Rule 7.
-    fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, streaming: &[Timestamp]) -> Role {
+    fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
-        let has_polling =
-            self.streaming().is_empty() && self.siblings.iter().any(Sibling::is_round_trip);
+        let has_polling = self.streaming.is_empty() && self.round_trips > 0;
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
-        let leaving = self
-            .siblings
-            .iter()
-            .filter(|sibling| sibling.has_said_goodbye)
-            .filter(|sibling| is_near(sibling.opened_at, ending))
-            .count();
-        let left = departed
-            .goodbyes
-            .iter()
-            .filter(|opened_at| is_near(**opened_at, ending))
-            .count();
-        let clients = (leaving + left).max(1);
-        let earlier = departed
-            .silent_monitors
-            .iter()
-            .chain(streaming)
-            .filter(|opened_at| is_near(**opened_at, ending))
-            .count();
-        if earlier + self.silent_before(ending).count() < clients {
+        let near = |moments: &mut dyn Iterator<Item = &Timestamp>| {
+            moments
+                .filter(|opened_at| is_near(**opened_at, ending))
+                .count()
+        };
+        let clients = near(&mut self.goodbyes.iter().chain(&departed.goodbyes)).max(1);
+        let streamed = departed.streaming.iter().map(|(_, opened_at)| opened_at);
+        let streamed = streamed.chain(&self.streaming);
+        let earlier = near(&mut departed.silent_monitors.iter().chain(streamed));
+        let undecided = self.undecided_before(ending, at).take(clients);
+        if earlier + undecided.count() < clients {
             Role::Monitor
         } else {
             Role::Application
@@ -282,12 +333,7 @@ impl Family<'_> {
     }
 
     /// Rules 2 to 4.
-    fn evident(
-        &self,
-        silent: &Sibling,
-        streaming: &[Timestamp],
-        round_trips: usize,
-    ) -> Option<Role> {
+    fn evident(&self, silent: &Sibling, at: Timestamp) -> Option<Role> {
         let traits = silent.traits;
         if silent.was_found_pooled {
             return Some(Role::Application);
@@ -305,60 +351,48 @@ impl Family<'_> {
             || (self.hints.is_async && traits.is_pymongo)
             || (self.hints.authenticates
                 && !traits.has_authenticated
-                && silent.age(self.at) >= SETTLING);
+                && silent.age(at) >= SETTLING);
         if is_unlike_pool {
-            return Some(if streaming.is_empty() {
+            return Some(if self.streaming.is_empty() {
                 Role::Monitor
             } else {
                 Role::RoundTripMonitor
             });
         }
         let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
-        let silence_max = if self.able_count(silent, streaming) > round_trips {
+        let silence_max = if self.able_count(silent) > self.round_trips {
             self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
         } else {
             self.heartbeat.saturating_add(tolerance)
         };
-        (silent.age(self.at) > silence_max).then_some(Role::Application)
+        (silent.age(at) > silence_max).then_some(Role::Application)
     }
 
-    /// When the streaming monitors that are alive were opened, ascending.
-    fn streaming(&self) -> Vec<Timestamp> {
-        let streaming = self.siblings.iter().filter(|one| one.is_streaming());
-        let mut opened_at: Vec<Timestamp> = streaming.map(|one| one.opened_at).collect();
-        opened_at.sort_unstable();
-        opened_at
+    /// Streaming monitors that could have opened `silent` as their round-trip connection.
+    fn able_count(&self, silent: &Sibling) -> usize {
+        self.streaming
+            .partition_point(|monitor| self.is_able(*monitor, silent))
     }
 
-    fn round_trip_count(&self) -> usize {
-        self.siblings
-            .iter()
-            .filter(|sibling| sibling.is_round_trip())
-            .count()
-    }
-
-    /// Streaming monitors (opened at these moments, ascending) that could have opened `silent` as their
-    /// round-trip connection.
-    fn able_count(&self, silent: &Sibling, streaming: &[Timestamp]) -> usize {
-        if silent.traits.habit != Habit::RoundTripLater {
-            return streaming.len();
+    /// A streaming monitor that was opened at this moment could have opened `silent` as its round-trip connection.
+    fn is_able(&self, monitor_opened_at: Timestamp, silent: &Sibling) -> bool {
+        silent.traits.habit != Habit::RoundTripLater || {
+            let delay = self.heartbeat * DELAYED_ROUND_TRIP_TENTHS / 10;
+            monitor_opened_at + delay <= silent.opened_at
         }
-        let delay = self.heartbeat * DELAYED_ROUND_TRIP_TENTHS / 10;
-        streaming.partition_point(|monitor| *monitor + delay <= silent.opened_at)
     }
 
     /// Undecided siblings that were opened before `silent`.
-    fn silent_before(&self, silent: &Sibling) -> impl Iterator<Item = &Sibling> {
-        let own = (silent.opened_at, silent.id);
-        let streaming = self.streaming();
-        let round_trips = self.round_trip_count();
-        self.siblings
-            .iter()
-            .filter(|sibling| sibling.is_silent())
-            .filter(move |sibling| (sibling.opened_at, sibling.id) < own)
-            .filter(move |sibling| self.evident(sibling, &streaming, round_trips).is_none())
+    fn undecided_before(&self, silent: &Sibling, at: Timestamp) -> impl Iterator<Item = &Sibling> {
+        let own = silent.order();
+        let before = self.silent.partition_point(|sibling| sibling.order() < own);
+        let before = self.silent.iter().take(before);
+        before.filter(move |sibling| self.evident(sibling, at).is_none())
     }
 }
+
+/// Silent siblings that are looked at when one of them has ended.
+const SILENT_MAX: usize = 1024;
 
 /// Losses of monitors that are looked at.
 const LOSSES_MAX: usize = 16;
@@ -383,17 +417,6 @@ fn proven(sibling: &Sibling, has_streaming: bool) -> Role {
         | Role::Tool
         | Role::Member => sibling.told,
     }
-}
-
-/// The interval that has to pass before silence means something: the longest that a streaming monitor among
-/// `siblings` told, otherwise the one remembered for their client.
-pub(crate) fn heartbeat(siblings: &[Sibling], remembered: Duration) -> Duration {
-    siblings
-        .iter()
-        .filter(|sibling| sibling.is_streaming())
-        .filter_map(|sibling| sibling.heartbeat)
-        .max()
-        .unwrap_or(remembered)
 }
 
 #[cfg(test)]

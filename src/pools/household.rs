@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::join::SETTLING;
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
-use crate::clients::roles::{Departed, Family, Hints, Sibling, heartbeat};
+use crate::clients::roles::{Departed, Family, Hints, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Fact, SessionId, UpstreamId};
@@ -26,8 +26,8 @@ const UNCLAIMED_MAX: usize = 64;
 /// A mongo client is known by then.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(4);
 
-/// Siblings asked about connections that ended undecided.
-const SIBLINGS_MAX: usize = 1024;
+/// Connections that ended without showing what they were, remembered for one instance.
+const UNSHOWN_MAX: usize = 1024;
 
 /// Unsettled connections beyond which an instance is looked at less often.
 const CROWD: usize = 2_000;
@@ -45,7 +45,7 @@ pub(super) struct Household {
     pub(super) members: BTreeSet<ConnectionId>,
     /// Those of them about which something may still be found out.
     pub(super) unsettled: BTreeSet<ConnectionId>,
-    /// When connections were opened that ended without showing what they were, in order of their ends.
+    /// When connections were opened that ended without showing what they were, in order of their ends; bounded.
     pub(super) unshown: VecDeque<Timestamp>,
     /// Open ones, and closed ones that are not forgotten.
     pub(super) clients: BTreeSet<MongoClientId>,
@@ -176,6 +176,8 @@ impl Household {
             }
             !is_settled
         });
+        let excess = unshown.len().saturating_sub(UNSHOWN_MAX);
+        unshown.drain(..excess);
         while unshown
             .front()
             .is_some_and(|opened_at| at.since(*opened_at) >= 2 * SETTLING)
@@ -316,9 +318,10 @@ impl Neighbours {
             .filter(|connection| connection.is_open())
             .map(|connection| connection.sibling())
             .collect();
-        let roles = self.family(&siblings, at).roles();
+        let family = self.family(&siblings);
         let mut is_open_question = false;
-        for (sibling, role) in siblings.iter().zip(roles) {
+        for sibling in &siblings {
+            let role = family.role(sibling, at);
             is_open_question |= role == Role::Unknown && sibling.is_silent();
             if let Some(connection) = connections.get_mut(&sibling.id) {
                 connection.found = role;
@@ -335,57 +338,44 @@ impl Neighbours {
         ids: &[ConnectionId],
         at: Timestamp,
     ) -> bool {
-        let ended: Vec<(Sibling, Timestamp)> = ids
-            .iter()
-            .filter_map(|id| connections.get(id))
-            .filter_map(|connection| Some((connection.sibling(), connection.ended?.at)))
-            .collect();
-        if ended.is_empty() {
-            return false;
-        }
-        let open = ids.iter().filter_map(|id| connections.get(id));
-        let open = open.filter(|connection| connection.is_open());
-        let mut siblings: Vec<Sibling> = open.map(|connection| connection.sibling()).collect();
-        siblings.extend(ended.iter().map(|(sibling, _)| *sibling));
-        siblings.sort_unstable_by_key(|sibling| (sibling.opened_at, sibling.id));
-        if siblings.len() > SIBLINGS_MAX {
-            // The oldest are monitors of long-lived clients, the newest those of clients that come and go.
-            siblings.drain(SIBLINGS_MAX / 4..siblings.len() - SIBLINGS_MAX * 3 / 4);
-        }
-        let is_due = |(sibling, ended_at): &(Sibling, Timestamp)| {
-            !sibling.is_silent() || sibling.was_found_pooled || at.since(*ended_at) >= JUDGED_AFTER
-        };
-        let (mut due, waiting): (Vec<_>, Vec<_>) = ended.into_iter().partition(is_due);
-        // What proves itself speaks first.
-        due.sort_unstable_by_key(|(sibling, _)| {
-            (sibling.is_silent(), sibling.opened_at, sibling.id)
-        });
-        for (sibling, ended_at) in due {
-            self.departed.expire(ended_at);
-            let role = self
-                .family(&siblings, ended_at)
-                .final_role(&sibling, &self.departed);
-            self.departed.ended(&sibling, role, ended_at);
-            let key = (sibling.opened_at, sibling.id);
-            if let Ok(position) =
-                siblings.binary_search_by_key(&key, |other| (other.opened_at, other.id))
-            {
-                siblings.remove(position);
+        let (mut staying, mut silent, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        let mut is_open_question = false;
+        for connection in ids.iter().filter_map(|id| connections.get(id)) {
+            let sibling = connection.sibling();
+            let Some(end) = connection.ended else {
+                staying.push(sibling);
+                continue;
+            };
+            if !sibling.is_silent() {
+                told.push((sibling, end.at));
+            } else if sibling.was_found_pooled || at.since(end.at) >= JUDGED_AFTER {
+                silent.push((sibling, end.at));
+            } else {
+                is_open_question = true;
+                staying.push(sibling);
             }
+        }
+        // What proves itself speaks first. Of what is silent those that are due need not be asked about: they are
+        // judged before what was opened later.
+        told.sort_unstable_by_key(|(sibling, _)| sibling.order());
+        silent.sort_unstable_by_key(|(sibling, _)| sibling.order());
+        let leaving = told.iter().map(|(sibling, _)| sibling);
+        let mut family = self.family(staying.iter().chain(leaving));
+        for (sibling, ended_at) in told.iter().chain(&silent) {
+            self.departed.expire(*ended_at);
+            let role = family.final_role(sibling, &self.departed, *ended_at);
+            self.departed.ended(sibling, role, *ended_at);
+            family.leave(sibling);
             if let Some(connection) = connections.get_mut(&sibling.id) {
                 connection.found = role;
                 connection.is_judged = true;
             }
         }
-        !waiting.is_empty()
+        is_open_question
     }
 
-    fn family<'a>(&self, siblings: &'a [Sibling], at: Timestamp) -> Family<'a> {
-        Family {
-            siblings,
-            hints: self.hints,
-            heartbeat: heartbeat(siblings, self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT)),
-            at,
-        }
+    fn family<'a>(&self, siblings: impl IntoIterator<Item = &'a Sibling>) -> Family {
+        let heartbeat = self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT);
+        Family::new(siblings, self.hints, heartbeat)
     }
 }

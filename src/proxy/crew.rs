@@ -20,7 +20,7 @@ use crate::clients::{ConnectionId, DialFailure};
 const IMBALANCE: usize = 2;
 
 /// Time between two looks at whether all connections have ended.
-const ROUND: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Part of the drain time over which the calls are spread; the rest is for exchanges under way.
 const SPREAD_PARTS: (u32, u32) = (3, 4);
@@ -156,7 +156,7 @@ impl Crew {
 
     /// Waits until no connection is left.
     async fn ended(&self) {
-        let mut pause = tokio::time::interval(ROUND);
+        let mut pause = tokio::time::interval(LOOK_EVERY);
         while self.open_count() > 0 {
             pause.tick().await;
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clients::client::{ClientCell, Unjudged};
 use crate::clients::connection::ConnectionCell;
-use crate::clients::roles::{Family, Sibling, heartbeat};
+use crate::clients::roles::{Family, Sibling};
 use crate::clients::{ConnectionId, lock};
 use crate::connection::Role;
 use crate::time::Timestamp;
@@ -89,21 +89,19 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
     let Some(first) = due.first() else {
         return;
     };
-    let mut siblings = siblings_of(&first.connection, client, &lock(&client.members));
-    let ended = due.iter().chain(unjudged.iter());
-    siblings.extend(ended.map(|one| one.sibling));
-    due.sort_by_key(|one| (one.sibling.opened_at, one.sibling.id));
+    // In the order of opening, those that are due need not be asked about: they are judged before what comes later.
+    let open = siblings_of(&first.connection, client, &lock(&client.members));
+    let waiting = unjudged.iter().map(|one| &one.sibling);
+    let family = Family::new(
+        open.iter().chain(waiting),
+        *lock(&client.hints),
+        client.heartbeat(),
+    );
+    due.sort_by_key(|one| one.sibling.order());
     for one in due {
         let mut departed = lock(&client.departed);
-        let family = Family {
-            siblings: &siblings,
-            hints: *lock(&client.hints),
-            heartbeat: heartbeat(&siblings, client.heartbeat()),
-            at: one.ended_at,
-        };
-        let role = family.final_role(&one.sibling, &departed);
+        let role = family.final_role(&one.sibling, &departed, one.ended_at);
         departed.ended(&one.sibling, role, one.ended_at);
-        siblings.retain(|sibling| sibling.id != one.sibling.id);
         count_ended(&one.sibling, role, &one.connection, client);
     }
 }
@@ -137,13 +135,8 @@ pub(super) fn final_role(
             | Role::Member => Vec::new(),
         }
     };
-    let family = Family {
-        siblings: &siblings,
-        hints: *lock(&client.hints),
-        heartbeat: heartbeat(&siblings, client.heartbeat()),
-        at,
-    };
-    let role = family.final_role(ending, &departed);
+    let family = Family::new(&siblings, *lock(&client.hints), client.heartbeat());
+    let role = family.final_role(ending, &departed, at);
     departed.ended(ending, role, at);
     role
 }

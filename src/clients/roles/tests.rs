@@ -55,27 +55,30 @@ fn siblings(driver: &str, members: &[(u64, Role)]) -> Vec<Sibling> {
         .collect()
 }
 
-fn family(siblings: &[Sibling], at: Timestamp) -> Family<'_> {
+fn family(siblings: &[Sibling]) -> Family {
+    Family::new(siblings, hints(siblings), HEARTBEAT)
+}
+
+fn hints(siblings: &[Sibling]) -> Hints {
     let mut hints = Hints::default();
     let pooled = siblings.iter().filter(|one| one.told == Application);
     pooled.for_each(|one| hints.pooled(one.traits));
-    Family {
-        siblings,
-        hints,
-        heartbeat: HEARTBEAT,
-        at,
-    }
+    hints
+}
+
+fn roles(siblings: &[Sibling], at_ms: u64) -> Vec<Role> {
+    let family = family(siblings);
+    let siblings = siblings.iter();
+    siblings
+        .map(|sibling| family.role(sibling, milli(at_ms)))
+        .collect()
 }
 
 use Role::{Application, Monitor, RoundTripMonitor as RoundTrip, Unknown};
 
 fn check_live(driver: &str, at_ms: u64, members: &[(u64, Role)], expected: &[Role]) {
     let siblings = siblings(driver, members);
-    assert_eq!(
-        family(&siblings, milli(at_ms)).roles(),
-        expected,
-        "{driver}"
-    );
+    assert_eq!(roles(&siblings, at_ms), expected, "{driver}");
 }
 
 /// All members end at `at_ms`, in every rotation of their order and backwards; the number counted as
@@ -94,7 +97,7 @@ fn check_left(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) 
 }
 
 fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
-    let hints = family(all, milli(at_ms)).hints;
+    let hints = hints(all);
     for start in 0..all.len() {
         for is_backwards in [false, true] {
             let mut open = all.to_vec();
@@ -105,13 +108,8 @@ fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
             let mut departed = Departed::default();
             let mut counted = 0;
             while let Some(ending) = open.first().copied() {
-                let family = Family {
-                    siblings: &open,
-                    hints,
-                    heartbeat: HEARTBEAT,
-                    at: milli(at_ms),
-                };
-                let role = family.final_role(&ending, &departed);
+                let family = Family::new(&open, hints, HEARTBEAT);
+                let role = family.final_role(&ending, &departed, milli(at_ms));
                 departed.ended(&ending, role, milli(at_ms));
                 counted += usize::from(ending.is_pooled(role));
                 open.remove(0);
@@ -210,8 +208,7 @@ fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
         departed.ended(&sibling("rust", 1, 0, Monitor), Monitor, milli(5000));
         departed.ended(&sibling("rust", 2, 1, RoundTrip), RoundTrip, milli(5000));
         let open = [sibling("rust", 9, opened_ms, Unknown)];
-        let family = family(&open, milli(ended_ms));
-        family.final_role(&open[0], &departed)
+        family(&open).final_role(&open[0], &departed, milli(ended_ms))
     };
     assert_eq!(role_of(5001, 5300), Monitor);
     assert_eq!(role_of(4998, 5300), Monitor);
@@ -226,7 +223,7 @@ fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
             is_answered: false,
             ..sibling("node6", id, opened_ms, Unknown)
         }];
-        let role = family(&open, milli(ended_ms)).final_role(&open[0], &departed);
+        let role = family(&open).final_role(&open[0], &departed, milli(ended_ms));
         assert_eq!(role, Monitor, "{opened_ms}");
         departed.ended(&open[0], role, milli(ended_ms));
     }
@@ -236,7 +233,7 @@ fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
         sibling("node6", 6, 9520, Unknown),
     ];
     departed.expire(milli(12_000));
-    let role = family(&open, milli(12_000)).final_role(&open[1], &departed);
+    let role = family(&open).final_role(&open[1], &departed, milli(12_000));
     assert_eq!(role, Application);
 }
 
@@ -249,8 +246,8 @@ fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
         sibling("node6", 4, 60_000, Unknown),
         sibling("node6", 5, 60_020, Application),
     ];
-    let family = family(&open, milli(60_300));
-    assert_eq!(family.final_role(&open[3], &Departed::default()), Monitor);
+    let role = family(&open).final_role(&open[3], &Departed::default(), milli(60_300));
+    assert_eq!(role, Monitor);
 }
 
 #[test]
@@ -264,7 +261,7 @@ fn clients_one_after_the_other_have_one_monitor_each() {
         ];
         open[1].has_said_goodbye = true;
         let at = milli(start + 300);
-        let monitor = family(&open, at).final_role(&open[0], &departed);
+        let monitor = family(&open).final_role(&open[0], &departed, at);
         departed.ended(&open[0], monitor, at);
         assert_eq!(monitor, Monitor, "round {round}");
         departed.ended(&open[1], Application, at);
@@ -283,7 +280,7 @@ fn some_monitors_speak_before_their_client_is_closed_and_some_do_not() {
         ];
         open[1].has_said_goodbye = true;
         let at = milli(start + 600);
-        let monitor = family(&open, at).final_role(&open[0], &departed);
+        let monitor = family(&open).final_role(&open[0], &departed, at);
         departed.ended(&open[0], monitor, at);
         assert_eq!(monitor, Monitor, "round {round}");
         departed.ended(&open[1], Application, at);
@@ -325,8 +322,10 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
         sibling("async", 3, 9, Unknown),
         sibling("async", 4, 10, Application),
     ];
-    let roles = family(&members, milli(100)).roles();
-    assert_eq!(roles, [Monitor, RoundTrip, Application, Application]);
+    assert_eq!(
+        roles(&members, 100),
+        [Monitor, RoundTrip, Application, Application]
+    );
 
     // PyMongo's pool offers compressors, its monitors do not.
     let mut offering = metadata("pymongo");
@@ -336,24 +335,20 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
         traits: Traits::of(&offering),
         ..sibling("pymongo", 3, 9, Unknown)
     });
-    let roles = family(&members, milli(100)).roles();
-    assert_eq!(roles, [Monitor, Unknown, Application]);
+    assert_eq!(roles(&members, 100), [Monitor, Unknown, Application]);
     members[2].told = Application;
-    let roles = family(&members, milli(100)).roles();
-    assert_eq!(roles, [Monitor, RoundTrip, Application]);
+    assert_eq!(roles(&members, 100), [Monitor, RoundTrip, Application]);
 
     // Monitors never authenticate.
     let mut members = siblings("rust", &[(0, Monitor), (5, Unknown), (9, Application)]);
     members[2].traits.has_authenticated = true;
-    let roles = family(&members, milli(3000)).roles();
-    assert_eq!(roles, [Monitor, RoundTrip, Application]);
+    assert_eq!(roles(&members, 3000), [Monitor, RoundTrip, Application]);
 
     let members = [
         sibling("ruby-pool", 1, 0, Unknown),
         sibling("ruby-push", 2, 0, Unknown),
     ];
-    let roles = family(&members, milli(1)).roles();
-    assert_eq!(roles, [Application, Monitor]);
+    assert_eq!(roles(&members, 1), [Application, Monitor]);
 }
 
 #[test]
@@ -369,14 +364,11 @@ fn the_slowest_monitor_says_how_long_silence_may_last() {
         sibling("rust", 4, 0, RoundTrip),
         sibling("rust", 5, 0, RoundTrip),
     ];
-    assert_eq!(heartbeat(&members, HEARTBEAT), Duration::from_mins(1));
-    assert_eq!(heartbeat(&members[2..], HEARTBEAT), HEARTBEAT);
-    let mut family = family(&members, milli(15_000));
-    assert_eq!(family.roles()[2], Application);
-    family.heartbeat = heartbeat(&members, HEARTBEAT);
-    assert_eq!(family.roles()[2], Unknown);
-    family.at = milli(72_001);
-    assert_eq!(family.roles()[2], Application);
+    // With the interval of the quicker one, or the one remembered, it is pooled after twelve seconds.
+    assert_eq!(roles(&members[1..], 15_000)[1], Application);
+    assert_eq!(roles(&members[2..], 15_000)[0], Application);
+    assert_eq!(roles(&members, 15_000)[2], Unknown);
+    assert_eq!(roles(&members, 72_001)[2], Application);
 }
 
 #[test]
@@ -392,10 +384,10 @@ fn a_late_round_trip_monitor_is_not_taken_for_pooled() {
     );
     // Once found to be pooled it stays that, whoever comes later.
     let mut members = siblings("rust", &[(0, Monitor), (50, RoundTrip), (90, Unknown)]);
-    assert_eq!(family(&members, milli(12_100)).roles()[2], Application);
+    assert_eq!(roles(&members, 12_100)[2], Application);
     members[2].was_found_pooled = true;
     members.push(sibling("rust", 4, 12_200, Monitor));
-    assert_eq!(family(&members, milli(12_300)).roles()[2], Application);
+    assert_eq!(roles(&members, 12_300)[2], Application);
 }
 
 #[test]
@@ -424,7 +416,7 @@ fn a_monitor_is_not_dialled_more_often_than_its_interval() {
         attempt.is_answered = false;
         let siblings = [attempt];
         let at = milli(opened_ms + 2);
-        let role = family(&siblings, at).final_role(&attempt, &departed);
+        let role = family(&siblings).final_role(&attempt, &departed, at);
         departed.ended(&attempt, role, at);
         counted += usize::from(role == Monitor);
     }
