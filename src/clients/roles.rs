@@ -35,9 +35,9 @@
 //!    the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
 //!    Of attempts that fail there is one each half a second, and one more at once after a failure
 //!    (`minHeartbeatFrequencyMS`); what is more, connections that were waited for before the monitor was lost, is pooled.
-//! 6. Streaming monitors (alive, or ended within five seconds) still lack round-trip monitors: the silent
-//!    connections opened first are those, as drivers open them with the monitor and the pool after its first
-//!    answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
+//! 6. Streaming monitors (alive, or ended within five seconds) that were there when it was opened still lack round-trip
+//!    monitors: the silent connections opened first are those, as drivers open them with the monitor and the pool after
+//!    its first answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
 //! 7. No streaming monitor is known, or the connection is one of Node's that ended within two seconds, before its
 //!    client's own monitor could speak. A polling one is: pooled. None is: the
@@ -81,6 +81,9 @@ const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
 /// The end of a monitor may be read so much later than the beginning of the one in its place. Not more: a process that
 /// is killed while its pool grows ends everything together.
 const REPLACED_WITHIN: Duration = Duration::from_millis(5);
+
+/// Monitor and round-trip monitor are opened by two threads, so that either may be first by this much.
+const SWAPPED: Duration = Duration::from_millis(100);
 
 /// A streaming monitor has sent its first awaitable hello by then.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -248,6 +251,8 @@ impl Family {
         }
         let able = |silent: &Sibling| {
             let departed = departed.streaming.iter();
+            // One that was opened after the monitor had ended is not that one's.
+            let departed = departed.filter(|(ended_at, _)| silent.opened_at <= *ended_at);
             let departed = departed.filter(|(_, opened_at)| self.is_able(*opened_at, silent));
             self.able_count(silent) + departed.count()
         };
@@ -376,9 +381,11 @@ impl Family {
 
     /// A streaming monitor that was opened at this moment could have opened `silent` as its round-trip connection.
     fn is_able(&self, monitor_opened_at: Timestamp, silent: &Sibling) -> bool {
-        silent.traits.habit != Habit::RoundTripLater || {
+        if silent.traits.habit == Habit::RoundTripLater {
             let delay = self.heartbeat * DELAYED_ROUND_TRIP_TENTHS / 10;
             monitor_opened_at + delay <= silent.opened_at
+        } else {
+            monitor_opened_at <= silent.opened_at + SWAPPED
         }
     }
 

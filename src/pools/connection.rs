@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::closings::Habits;
+use super::numbering::Introduction;
 use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId, Numbering};
 use crate::clients::roles::{Sibling, Traits};
@@ -285,11 +286,15 @@ impl Connection {
         self.sibling().is_pooled(self.found)
     }
 
-    /// When it was introduced and with which request id, where its driver counts those for the whole process.
-    pub(super) fn introduction(&self) -> Option<(Timestamp, i32)> {
+    /// How it was introduced, where its driver counts request ids for the whole process.
+    pub(super) fn introduction(&self) -> Option<Introduction> {
         let request_id = self.first_request_id.filter(|id| *id >= 0)?;
         let is_telling = self.numbering.is_counted();
-        is_telling.then_some((self.introduced_at?, request_id))
+        is_telling.then_some(Introduction {
+            at: self.introduced_at?,
+            opened_at: self.opened_at,
+            request_id,
+        })
     }
 
     /// It is a monitor and was closed after more silence than it should have heard: the check failed.

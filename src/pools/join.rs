@@ -242,12 +242,9 @@ impl Joiner<'_> {
         let own = own.take(COMPARED_MAX).filter_map(counted);
         let own: Vec<_> = own.chain(client.last_introduction).collect();
         let others = others.iter().take(COMPARED_MAX).filter_map(counted);
-        !others.into_iter().any(|(at, request_id)| {
-            own.iter().any(|(own_at, own_id)| {
-                (at + JITTER < *own_at && request_id >= *own_id)
-                    || (*own_at + JITTER < at && request_id <= *own_id)
-            })
-        })
+        others
+            .into_iter()
+            .all(|other| own.iter().all(|own| own.may_be_counted_with(&other)))
     }
 
     fn start(&mut self, at: Timestamp) -> MongoClientId {

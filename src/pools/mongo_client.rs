@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closings::Circumstances;
+use super::numbering::Introduction;
 use super::sessions::CircleId;
 use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
 use crate::connection::{Initiator, Manner, Role};
@@ -81,8 +82,8 @@ pub struct MongoClient {
     pub(super) watches: BTreeMap<UpstreamId, Watch>,
     /// Monitors that it closed itself, and when: whether it closes altogether, time tells.
     replaced: Vec<Replaced>,
-    /// When its process introduced a connection last, and with which request id, where it counts them.
-    pub(super) last_introduction: Option<(Timestamp, i32)>,
+    /// How its process introduced a connection last, where it counts request ids.
+    pub(super) last_introduction: Option<Introduction>,
     /// When the newest end of its connections was, and whether that was its own will.
     pub(super) last_end: Option<(Timestamp, bool)>,
     /// When something else than itself ended one of its connections last.

@@ -4,7 +4,13 @@
 //! are a new one. The C extension of `PyMongo` draws them from `rand()` without a seed, so that each process begins
 //! with the same one.
 
+use std::time::Duration;
+
 use crate::connection::ClientMetadata;
+use crate::time::Timestamp;
+
+/// Moments of different connections may be so much out of order.
+const JITTER: Duration = Duration::from_millis(50);
 
 /// The first draw of glibc's `rand()` without a seed.
 const FIRST_RAND: i32 = 1_804_289_383;
@@ -73,9 +79,56 @@ impl Numbering {
     }
 }
 
+/// The first message of a connection whose driver counts request ids for the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Introduction {
+    /// When it was read.
+    pub(super) at: Timestamp,
+    /// When the connection was accepted: it was sent between the two. What a client says before the server answers the
+    /// dial is read only then, be it seconds later.
+    pub(super) opened_at: Timestamp,
+    pub(super) request_id: i32,
+}
+
+impl Introduction {
+    /// One process may have counted both: the later has the higher number.
+    pub(super) fn may_be_counted_with(&self, other: &Self) -> bool {
+        let (lower, higher) = if self.request_id <= other.request_id {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        let is_before = |one: &Self, other: &Self| one.at + JITTER < other.opened_at;
+        let is_same_number = self.request_id == other.request_id;
+        let is_contrary = is_before(higher, lower) || (is_same_number && is_before(lower, higher));
+        !is_contrary
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_introductions_of_one_process_the_later_has_the_higher_number() {
+        let told = |opened_ms, read_ms, request_id| Introduction {
+            at: Timestamp::default() + Duration::from_millis(read_ms),
+            opened_at: Timestamp::default() + Duration::from_millis(opened_ms),
+            request_id,
+        };
+        let early = told(1_000, 1_001, 7);
+        assert!(early.may_be_counted_with(&told(2_000, 2_001, 8)));
+        assert!(!early.may_be_counted_with(&told(2_000, 2_001, 6)));
+        assert!(!early.may_be_counted_with(&told(2_000, 2_001, 7)));
+        assert!(!told(2_000, 2_001, 7).may_be_counted_with(&early));
+        assert!(
+            early.may_be_counted_with(&told(1_030, 1_031, 6)),
+            "read in any order"
+        );
+        // The dial of the first hung, and what it had said was read after the hello of the second.
+        assert!(told(1_000, 4_000, 7).may_be_counted_with(&told(3_000, 3_001, 9)));
+        assert!(!told(1_000, 2_000, 9).may_be_counted_with(&told(3_000, 3_001, 7)));
+    }
 
     fn numbering(driver: &str, version: &str) -> Numbering {
         Numbering::of(&ClientMetadata {

@@ -238,6 +238,27 @@ fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
 }
 
 #[test]
+fn a_monitor_that_was_replaced_lacks_nothing() {
+    // Its pool is cleared each half a second, and with it the monitor is replaced; the round-trip monitor stays.
+    let mut departed = Departed::default();
+    for (id, opened_ms, ended_ms) in [(1, 0, 5000), (3, 5001, 5500), (4, 5501, 6000)] {
+        let monitor = sibling("rust", id, opened_ms, Monitor);
+        departed.ended(&monitor, Monitor, milli(ended_ms));
+    }
+    let open = [
+        sibling("rust", 2, 1, RoundTrip),
+        sibling("rust", 5, 6001, Monitor),
+        sibling("rust", 6, 6020, Unknown),
+    ];
+    let role = family(&open).final_role(&open[2], &departed, milli(6500));
+    assert_eq!(role, Application, "never used before the next clear");
+    // What was opened with a monitor that ended since may be its round-trip monitor.
+    let open = [sibling("rust", 7, 5520, Unknown)];
+    let role = family(&open).final_role(&open[0], &departed, milli(6001));
+    assert_eq!(role, RoundTrip);
+}
+
+#[test]
 fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
     let open = [
         sibling("node6", 1, 0, Monitor),

@@ -38,14 +38,30 @@ impl Joiner<'_> {
             .map(|one| one.id)
             .collect();
         for id in corrected {
-            if let Some(connection) = self.connections.get_mut(&id)
-                && let Some(client) = connection.mongo_client
-                && let Some(client) = self.clients.get_mut(&client)
-                && let Some(watch) = client.watches.get_mut(&connection.upstream)
-                && watch.monitor == Some(id)
-            {
-                watch.monitor = None;
-                watch.round_trip.get_or_insert(id);
+            let Some(connection) = self.connections.get_mut(&id) else {
+                continue;
+            };
+            let upstream = connection.upstream;
+            let Some(client) = connection
+                .mongo_client
+                .and_then(|client| self.clients.get_mut(&client))
+            else {
+                continue;
+            };
+            let Some(watch) = client.watches.get_mut(&upstream) else {
+                continue;
+            };
+            if watch.monitor != Some(id) {
+                continue;
+            }
+            watch.monitor = None;
+            watch.round_trip.get_or_insert(id);
+            if client.watched().is_empty() && !client.has_pooled() {
+                // It was all that spoke for this mongo client.
+                let client = client.id;
+                connection.mongo_client = None;
+                self.clients.remove(&client);
+                self.household.clients.remove(&client);
             }
         }
     }

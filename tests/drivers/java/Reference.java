@@ -33,9 +33,12 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     /** Connections by the driver's own number, which is the only part of their ids that never changes. */
     private final Map<Integer, ServerId> open = new HashMap<>();
     private final Set<Integer> checkedOut = new HashSet<>();
+    /** Added, and not handed out yet. A pool that was cleared meanwhile drops them before they are connected. */
+    private final Set<Integer> untried = new HashSet<>();
     private final Set<ServerId> closedPools = new HashSet<>();
     private int created;
     private int failed;
+    private int dropped;
     private int closed;
     private int sleeping;
     private int heartbeatsStarted;
@@ -84,6 +87,7 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     public synchronized void connectionAdded(ConnectionAddedEvent event) {
         ConnectionId id = event.getConnectionId();
         open.put(id.getLocalValue(), id.getServerId());
+        untried.add(id.getLocalValue());
         created++;
         saw("created", new Document("connection", id.getLocalValue()));
     }
@@ -98,6 +102,9 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
         if (checkedOut.remove(connection)) {
             failed++;
         }
+        if (untried.remove(connection)) {
+            dropped++;
+        }
         if (open.remove(connection) != null) {
             closed++;
             saw("closed", new Document("connection", connection));
@@ -107,6 +114,7 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
     @Override
     public synchronized void connectionCheckedOut(ConnectionCheckedOutEvent event) {
         checkedOut.add(event.getConnectionId().getLocalValue());
+        untried.remove(event.getConnectionId().getLocalValue());
     }
 
     @Override
@@ -164,7 +172,7 @@ final class Reference extends ConnectionPoolListenerAdapter implements ServerMon
         for (Reference reference : references) {
             synchronized (reference) {
                 created += reference.created;
-                ready += reference.created - reference.failed;
+                ready += reference.created - reference.failed - reference.dropped;
                 closed += reference.closed;
                 open += reference.open.size();
                 checkedOut += reference.checkedOut.size();

@@ -69,13 +69,18 @@ fn is_farewell(app: &Value, at: f64) -> bool {
 }
 
 /// Connections that are open as the driver's events tell them. Node tells nothing of connections that were in use, or
-/// about to be made, when their client was closed: once the last pool is closed none is left.
+/// about to be made, when their client was closed: once the last pool is closed none is left. Nor does it tell of those
+/// that were about to be made when their pool was cleared, and are given up for that.
 pub(super) fn open(app: &Value) -> u64 {
     let counted = app["stats"]["open"].as_u64().unwrap();
+    let gives_up = app["driver"]
+        .as_str()
+        .is_some_and(|driver| driver.starts_with("node"));
     let mut pools = 0_u64;
-    let mut open: Vec<&Value> = Vec::new();
+    let mut open = Vec::new();
+    let mut unready = Vec::new();
     // Told of late, when the next client has used their numbers again.
-    let mut leaving: Vec<&Value> = Vec::new();
+    let mut leaving = Vec::new();
     for event in app["events"].as_array().unwrap() {
         let connection = &event["connection"];
         match event["event"].as_str().unwrap_or_default() {
@@ -84,20 +89,34 @@ pub(super) fn open(app: &Value) -> u64 {
                 pools = pools.saturating_sub(1);
                 if pools == 0 {
                     leaving.append(&mut open);
+                    leaving.append(&mut unready);
                 }
             }
-            "created" => open.push(connection),
+            "pool_cleared" if gives_up => leaving.append(&mut unready),
+            "created" => unready.push(connection),
+            "ready" => {
+                let _ = take(&mut unready, connection) || take(&mut leaving, connection);
+                open.push(connection);
+            }
             "closed" => {
-                let is_leaving = event["reason"] == "poolClosed" && leaving.contains(&connection);
-                let from = if is_leaving { &mut leaving } else { &mut open };
-                if let Some(position) = from.iter().position(|one| *one == connection) {
-                    from.swap_remove(position);
-                }
+                let is_leaving = event["reason"] == "poolClosed" && take(&mut leaving, connection);
+                let _ = is_leaving
+                    || take(&mut open, connection)
+                    || take(&mut unready, connection)
+                    || take(&mut leaving, connection);
             }
             _ => {}
         }
     }
-    counted.min(open.len() as u64)
+    counted.min((open.len() + unready.len()) as u64)
+}
+
+/// Takes a connection out of those.
+fn take(connections: &mut Vec<&Value>, connection: &Value) -> bool {
+    let position = connections.iter().position(|one| *one == connection);
+    position
+        .map(|position| connections.swap_remove(position))
+        .is_some()
 }
 
 /// Connections that a driver began to make. Node 3.6 tells of those only that were made, but numbers them all.
