@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::closings::Habits;
 use super::numbering::Introduction;
+use super::processes::ProcessId;
 use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId, Numbering};
 use crate::clients::roles::{Sibling, Traits};
@@ -94,6 +95,8 @@ pub struct Connection {
     pub(super) was_found_pooled: bool,
     /// It ended, and `found` is final.
     pub(super) is_judged: bool,
+    /// The process that opened it, where its driver's requests tell.
+    pub(super) process: Option<ProcessId>,
     /// The logical sessions it carried.
     pub(super) circle: Option<CircleId>,
     /// Operations that its pool counts.
@@ -182,6 +185,7 @@ impl Connection {
             has_single_socket: false,
             was_found_pooled: false,
             is_judged: false,
+            process: None,
             circle: None,
             operations_counted: 0,
         }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::join::SETTLING;
+use super::processes::Processes;
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling};
@@ -50,6 +51,7 @@ pub(super) struct Household {
     /// Open ones, and closed ones that are not forgotten.
     pub(super) clients: BTreeSet<MongoClientId>,
     pub(super) sessions: Sessions,
+    pub(super) processes: Processes,
     /// Whose circles of sessions were found to be whose.
     pub(super) circles: BTreeMap<CircleId, MongoClientId>,
     /// A node of the map has room for eleven, and most instances know one server: boxes keep it small.
@@ -104,6 +106,9 @@ impl Household {
             }
             Fact::Heartbeat(interval) => neighbours.heartbeat = Some(*interval),
             Fact::Introduced { .. } => {
+                let introduction = connection.introduction();
+                connection.process =
+                    introduction.map(|introduction| self.processes.introduced(introduction));
                 self.members.insert(connection.id);
                 self.unsettled.insert(connection.id);
                 self.is_dirty = true;

@@ -14,7 +14,7 @@
 //! circles that stay apart although both carried many operations are two session pools, so two mongo clients.
 //!
 //! Processes behind one address are told apart by request ids where a driver counts them process-wide (Node, Rust,
-//! Go, Java, C#, Ruby): of two introductions of one process the later has the higher id.
+//! Go, Java, C#, Ruby): of two introductions of one process the later has the higher id ([`super::processes`]).
 //!
 //! Sources: Driver Sessions specification § Server session pool; Server Monitoring specification § Monitoring;
 //! Connection Monitoring and Pooling specification § Connection pool.
@@ -245,6 +245,13 @@ impl Joiner<'_> {
         others
             .into_iter()
             .all(|other| own.iter().all(|own| own.may_be_counted_with(&other)))
+    }
+
+    /// Another process opened it, as far as request ids tell.
+    fn is_foreign(&self, client: &MongoClient, id: ConnectionId) -> bool {
+        let process = self.connections.get(&id).and_then(|one| one.process);
+        let both = client.process.zip(process);
+        both.is_some_and(|(own, other)| own != other)
     }
 
     fn start(&mut self, at: Timestamp) -> MongoClientId {

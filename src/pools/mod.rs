@@ -17,6 +17,7 @@ mod join;
 mod mongo_client;
 mod numbering;
 mod pool;
+mod processes;
 mod rates;
 mod sessions;
 mod signs;
@@ -162,7 +163,15 @@ impl Pools {
         let Some(instance) = connection.instance else {
             return;
         };
-        if !matches!(entry.fact, Fact::Sampled(_)) {
+        if let Fact::Sampled(sample) = &entry.fact {
+            if let Some(process) = connection.process
+                && let Some(household) = self.households.get_mut(&instance)
+                && connection.numbering == Numbering::Counted
+            {
+                let processes = &mut household.processes;
+                processes.counted(process, sample.request_id, entry.at);
+            }
+        } else {
             let household = self.households.entry(instance).or_default();
             household.record(connection, entry.at, &entry.fact);
             if household.is_dirty {

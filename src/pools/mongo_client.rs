@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::closings::Circumstances;
 use super::numbering::Introduction;
+use super::processes::ProcessId;
 use super::sessions::CircleId;
 use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
 use crate::connection::{Initiator, Manner, Role};
@@ -82,6 +83,8 @@ pub struct MongoClient {
     pub(super) watches: BTreeMap<UpstreamId, Watch>,
     /// Monitors that it closed itself, and when: whether it closes altogether, time tells.
     replaced: Vec<Replaced>,
+    /// Its process, where its driver's requests tell.
+    pub(super) process: Option<ProcessId>,
     /// How its process introduced a connection last, where it counts request ids.
     pub(super) last_introduction: Option<Introduction>,
     /// When the newest end of its connections was, and whether that was its own will.
@@ -135,6 +138,7 @@ impl MongoClient {
             home: None,
             watches: BTreeMap::new(),
             replaced: Vec::new(),
+            process: None,
             last_introduction: None,
             last_end: None,
             broken_at: None,
@@ -163,6 +167,7 @@ impl MongoClient {
     pub(super) fn take(&mut self, connection: &mut Connection) {
         connection.mongo_client = Some(self.id);
         self.created_at = self.created_at.min(connection.opened_at);
+        self.process = self.process.or(connection.process);
         self.last_introduction = self.last_introduction.max(connection.introduction());
         let is_open = connection.is_open();
         if is_open {
@@ -275,6 +280,7 @@ impl MongoClient {
         }
         self.said_goodbye_at = self.said_goodbye_at.max(other.said_goodbye_at);
         self.last_end = self.last_end.max(other.last_end);
+        self.process = self.process.or(other.process);
         self.last_introduction = self.last_introduction.max(other.last_introduction);
         self.monitors.extend(other.monitors);
         for (upstream, watch) in other.watches {

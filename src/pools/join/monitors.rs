@@ -2,7 +2,7 @@
 
 use super::{JITTER, Joiner, SETTLING, distance};
 use crate::connection::Role;
-use crate::pools::{Connection, MongoClientId};
+use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 
@@ -74,7 +74,8 @@ impl Joiner<'_> {
                 .filter(move |client| !client.is_watching(upstream))
                 .filter(|client| client.said_goodbye_at.is_none())
         };
-        let returning = lacking().find(|client| {
+        let is_foreign = |client: &&MongoClient| self.is_foreign(client, monitor.id);
+        let returning = lacking().filter(|client| {
             let lost_at = client
                 .watches
                 .get(&upstream)
@@ -84,10 +85,10 @@ impl Joiner<'_> {
             lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)
                 && self.may_be_one(client, &[monitor.id])
         });
-        if let Some(client) = returning {
+        if let Some(client) = returning.min_by_key(is_foreign) {
             return Some(client.id);
         }
-        let discovering = lacking().find(|client| {
+        let discovering = lacking().filter(|client| {
             !client.watches.contains_key(&upstream)
                 && client
                     .watches
@@ -95,13 +96,16 @@ impl Joiner<'_> {
                     .any(|other| self.are_kin(*other, upstream))
                 && self.may_be_one(client, &[monitor.id])
         });
-        if let Some(client) = discovering {
+        if let Some(client) = discovering.min_by_key(is_foreign) {
             return Some(client.id);
         }
         lacking()
             .filter(|client| client.watches.is_empty() && !self.lacks_monitors(client))
             .filter(|client| self.may_be_one(client, &[monitor.id]))
-            .min_by_key(|client| (distance(client.created_at, monitor.opened_at), client.id))
+            .min_by_key(|client| {
+                let distance = distance(client.created_at, monitor.opened_at);
+                (is_foreign(client), distance, client.id)
+            })
             .map(|client| client.id)
     }
 

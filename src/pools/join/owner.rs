@@ -44,14 +44,32 @@ impl Joiner<'_> {
         if self.is_undecided(unit, register) {
             return None;
         }
-        let candidates = self
-            .open_clients()
-            .filter(|client| client.said_goodbye_at.is_none_or(|at| at >= unit.first))
-            .filter(|client| client.created_at <= unit.first + JITTER)
-            .filter(|client| self.is_near(unit, client))
-            .filter(|client| !self.is_separate(unit, client, register))
-            .filter(|client| self.may_be_one(client, &unit.members));
-        // Connections opened together belong together; otherwise a pool that is all in use grows.
+        let candidates = || {
+            self.open_clients()
+                .filter(|client| client.said_goodbye_at.is_none_or(|at| at >= unit.first))
+                .filter(|client| client.created_at <= unit.first + JITTER)
+                .filter(|client| self.is_near(unit, client))
+                .filter(|client| !self.is_separate(unit, client, register))
+        };
+        let may_be_one = |client: &&MongoClient| self.may_be_one(client, &unit.members);
+        let likeliest = self.likeliest(candidates().filter(may_be_one), unit, register);
+        likeliest.or_else(|| {
+            // A mongo client begins with a monitor. Without a new one this is one of those that are there; which of two
+            // processes has which monitor may have been guessed wrong.
+            let is_there = |client: &&MongoClient| {
+                !unit.lacks_monitors && !client.watches.is_empty() && client.pooled_open() > 0
+            };
+            self.likeliest(candidates().filter(is_there), unit, register)
+        })
+    }
+
+    /// Connections opened together belong together; otherwise a pool that is all in use grows.
+    fn likeliest<'b>(
+        &self,
+        candidates: impl Iterator<Item = &'b MongoClient>,
+        unit: &Unit,
+        register: &Register,
+    ) -> Option<MongoClientId> {
         candidates
             .min_by_key(|client| {
                 let gap = register.gap(unit, client).filter(|gap| *gap < SETTLING);
@@ -61,6 +79,7 @@ impl Joiner<'_> {
                 });
                 let is_at_rest = !is_busy;
                 (
+                    self.is_foreign_to(unit, client),
                     gap.is_none(),
                     gap,
                     is_at_rest,
@@ -69,6 +88,11 @@ impl Joiner<'_> {
                 )
             })
             .map(|client| client.id)
+    }
+
+    fn is_foreign_to(&self, unit: &Unit, client: &MongoClient) -> bool {
+        let mut members = unit.members.iter();
+        members.any(|member| self.is_foreign(client, *member))
     }
 
     /// The mongo client without sessions whose monitor was opened just before.
@@ -96,6 +120,7 @@ impl Joiner<'_> {
             .filter(|(born, _)| *born <= unit.first + late)
             .filter(|(born, _)| unit.first.since(*born) <= SETTLING)
             .filter(|(_, client)| self.may_be_one(client, &unit.members))
+            .filter(|(_, client)| !self.is_foreign_to(unit, client))
             .min_by_key(|(born, client)| (*born, client.id))
             .map(|(_, client)| client.id)
     }

@@ -1,0 +1,150 @@
+//! Processes behind one address, told apart by how they count requests.
+//!
+//! A driver that counts for its whole process sends rising ids, whatever mongo client sends them. Of several processes
+//! it is the one that had counted nearest below that opened a connection; an id that none of them can have counted began
+//! another.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+use super::numbering::Introduction;
+use crate::time::Timestamp;
+
+/// Processes of one instance that are told apart.
+const PROCESSES_MAX: usize = 64;
+
+/// Introductions of one process that others are compared with.
+const COMPARED_MAX: usize = 16;
+
+/// A process's number among those of its instance, rising in order of first sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ProcessId(u64);
+
+/// The processes of one instance.
+#[derive(Debug, Default)]
+pub(super) struct Processes {
+    known: VecDeque<Process>,
+    started: u64,
+}
+
+#[derive(Debug)]
+struct Process {
+    id: ProcessId,
+    /// The newest last.
+    introductions: VecDeque<Introduction>,
+    /// How far it has counted.
+    count: i32,
+    counted_at: Timestamp,
+}
+
+impl Processes {
+    /// A connection was introduced. Says by which process.
+    pub(super) fn introduced(&mut self, introduction: Introduction) -> ProcessId {
+        let at = introduction.at;
+        let likely = self
+            .known
+            .iter_mut()
+            .filter(|process| process.may_have_counted(introduction))
+            .min_by_key(|process| {
+                let distance = process.count.abs_diff(introduction.request_id);
+                (distance, Reverse(process.counted_at))
+            });
+        if let Some(process) = likely {
+            if process.introductions.len() >= COMPARED_MAX {
+                process.introductions.pop_front();
+            }
+            process.introductions.push_back(introduction);
+            process.counted(introduction.request_id, at);
+            return process.id;
+        }
+        self.started += 1;
+        let id = ProcessId(self.started);
+        if self.known.len() >= PROCESSES_MAX {
+            let processes = self.known.iter().enumerate();
+            let quietest = processes.min_by_key(|(_, process)| process.counted_at);
+            if let Some((position, _)) = quietest {
+                self.known.remove(position);
+            }
+        }
+        self.known.push_back(Process {
+            id,
+            introductions: VecDeque::from([introduction]),
+            count: introduction.request_id,
+            counted_at: at,
+        });
+        id
+    }
+
+    /// A connection of a process has sent a request with this id.
+    pub(super) fn counted(&mut self, process: ProcessId, request_id: i32, at: Timestamp) {
+        let mut known = self.known.iter_mut();
+        if let Some(process) = known.find(|one| one.id == process) {
+            process.counted(request_id, at);
+        }
+    }
+}
+
+impl Process {
+    fn may_have_counted(&self, introduction: Introduction) -> bool {
+        let mut own = self.introductions.iter();
+        own.all(|own| own.may_be_counted_with(&introduction))
+    }
+
+    fn counted(&mut self, request_id: i32, at: Timestamp) {
+        self.count = self.count.max(request_id);
+        self.counted_at = self.counted_at.max(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn told(millis: u64, request_id: i32) -> Introduction {
+        let at = Timestamp::default() + Duration::from_millis(millis);
+        Introduction {
+            at: at + Duration::from_millis(2),
+            opened_at: at,
+            request_id,
+        }
+    }
+
+    #[test]
+    fn processes_are_told_apart_by_what_they_count() {
+        let mut processes = Processes::default();
+        let mut introduced = |millis, request_id| processes.introduced(told(millis, request_id));
+        let old = introduced(1_000, 2);
+        assert_eq!(introduced(1_003, 1), old, "two threads, read in any order");
+        assert_eq!(introduced(1_040, 9), old);
+        let new = introduced(1_100, 1);
+        assert_ne!(new, old);
+        assert_eq!(introduced(1_102, 14), old);
+        assert_eq!(introduced(1_103, 4), new);
+        assert_eq!(introduced(1_180, 11), new, "the old one is beyond that");
+        assert_eq!(introduced(1_190, 17), old);
+    }
+
+    #[test]
+    fn a_process_counts_operations_between_its_introductions() {
+        let mut processes = Processes::default();
+        let busy = processes.introduced(told(1_000, 1));
+        let idle = processes.introduced(told(2_000, 1));
+        let later = Timestamp::default() + Duration::from_secs(9);
+        processes.counted(busy, 90_000, later);
+        processes.counted(idle, 50, later);
+        assert_eq!(processes.introduced(told(9_500, 60)), idle);
+        assert_eq!(processes.introduced(told(9_600, 91_000)), busy);
+    }
+
+    #[test]
+    fn processes_that_come_and_go_take_bounded_room() {
+        let mut processes = Processes::default();
+        for round in 0..1_000 {
+            processes.introduced(told(1_000 * (round + 1), 1));
+        }
+        assert_eq!(processes.known.len(), PROCESSES_MAX);
+        assert_eq!(processes.introduced(told(1_000_100, 5)), ProcessId(1_000));
+    }
+}
