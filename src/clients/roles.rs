@@ -61,6 +61,7 @@ use crate::connection::Role;
 use crate::time::Timestamp;
 
 pub(crate) use departed::Departed;
+use departed::is_within;
 use traits::Habit;
 pub(crate) use traits::Traits;
 
@@ -250,10 +251,9 @@ impl Family {
             return self.by_goodbyes(ending, departed, at);
         }
         let able = |silent: &Sibling| {
-            let departed = departed.streaming.iter();
-            // One that was opened after the monitor had ended is not that one's.
-            let departed = departed.filter(|(ended_at, _)| silent.opened_at <= *ended_at);
-            let departed = departed.filter(|(_, opened_at)| self.is_able(*opened_at, silent));
+            let departed = departed.streaming.iter().filter(|(ended, opened)| {
+                is_within(silent.opened_at, (*opened, *ended)) && self.is_able(*opened, silent)
+            });
             self.able_count(silent) + departed.count()
         };
         let taken = self.round_trips + departed.round_trip.len();
@@ -307,8 +307,14 @@ impl Family {
             .take(LOSSES_MAX)
             .map(|ended| watching(ended - REPLACED_WITHIN * 2).max(1))
             .max();
+        // With the monitor in place comes its round-trip monitor, and may be accepted first.
+        let seen_at = if ending.is_answered {
+            begun + SWAPPED
+        } else {
+            begun
+        };
         most.is_some_and(|most| {
-            watching(begun) < most
+            watching(seen_at) < most
                 && (ending.is_answered || departed.attempts_near(begun) < most * 2)
         })
     }

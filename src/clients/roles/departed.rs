@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Sibling;
+use super::{SWAPPED, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;
 
@@ -26,7 +26,7 @@ const DEPARTED_MAX: usize = 256;
 pub(crate) struct Departed {
     /// When each ended, and when it was opened.
     pub(super) streaming: VecDeque<(Timestamp, Timestamp)>,
-    pub(super) round_trip: VecDeque<Timestamp>,
+    pub(super) round_trip: VecDeque<(Timestamp, Timestamp)>,
     pub(super) polling: VecDeque<Timestamp>,
     /// When the last streaming monitor ended, paired off or not.
     pub(super) streamed_at: Option<Timestamp>,
@@ -46,17 +46,13 @@ impl Departed {
     /// Forgets what ended too long ago.
     pub(crate) fn expire(&mut self, at: Timestamp) {
         let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
-        while self
-            .streaming
-            .front()
-            .is_some_and(|(ended, _)| is_over(ended))
-        {
-            self.streaming.pop_front();
-        }
-        for ended in [&mut self.round_trip, &mut self.polling] {
-            while ended.front().is_some_and(is_over) {
+        for ended in [&mut self.streaming, &mut self.round_trip] {
+            while ended.front().is_some_and(|(ended, _)| is_over(ended)) {
                 ended.pop_front();
             }
+        }
+        while self.polling.front().is_some_and(is_over) {
+            self.polling.pop_front();
         }
         while let Some((_, ended)) = self.reigns.front()
             && at.since(*ended) > LOST_FOR
@@ -95,7 +91,9 @@ impl Departed {
         match role {
             Role::Monitor if connection.is_streaming() => {
                 self.streamed_at = Some(at);
-                if self.round_trip.pop_front().is_none() {
+                let reign = (connection.opened_at, at);
+                let is_its = |(_, opened_at): &(_, Timestamp)| is_within(*opened_at, reign);
+                if !pair_off(&mut self.round_trip, is_its) {
                     remember(&mut self.streaming, (at, connection.opened_at));
                 }
             }
@@ -105,8 +103,12 @@ impl Departed {
             }
             Role::Monitor => remember(&mut self.polling, at),
             Role::RoundTripMonitor => {
-                if self.streaming.pop_front().is_none() {
-                    remember(&mut self.round_trip, at);
+                let opened_at = connection.opened_at;
+                let is_its = |(ended, opened): &(Timestamp, Timestamp)| {
+                    is_within(opened_at, (*opened, *ended))
+                };
+                if !pair_off(&mut self.streaming, is_its) {
+                    remember(&mut self.round_trip, (at, opened_at));
                 }
             }
             Role::Application if connection.has_said_goodbye => {
@@ -116,6 +118,18 @@ impl Departed {
             Role::Unknown | Role::Application | Role::Probe | Role::Tool | Role::Member => {}
         }
     }
+}
+
+/// Opened in the reign of a streaming monitor, from its opening to its end, or a moment before.
+pub(super) fn is_within(opened_at: Timestamp, reign: (Timestamp, Timestamp)) -> bool {
+    reign.0 <= opened_at + SWAPPED && opened_at <= reign.1
+}
+
+/// Takes out the one that fits, otherwise the oldest: a monitor that was replaced left its round-trip monitor to the
+/// next. False when there is none.
+fn pair_off<T>(departed: &mut VecDeque<T>, fits: impl Fn(&T) -> bool) -> bool {
+    let fitting = departed.iter().position(fits).unwrap_or(0);
+    departed.remove(fitting).is_some()
 }
 
 fn remember<T>(entries: &mut VecDeque<T>, entry: T) {

@@ -259,6 +259,34 @@ fn a_monitor_that_was_replaced_lacks_nothing() {
 }
 
 #[test]
+fn jobs_one_after_the_other_have_two_monitors_each() {
+    // Every three seconds a client that opens a pool of two, one of which it never uses, and closes all. Either monitor
+    // may be accepted first.
+    let mut departed = Departed::default();
+    for round in 0..6 {
+        let start = round * 3000;
+        let (stream, measure) = if round % 2 == 0 { (1, 0) } else { (0, 1) };
+        let id = 4 * round;
+        let members = [
+            sibling("rust", id + 1, start + stream, Monitor),
+            sibling("rust", id + 2, start + measure, Unknown),
+            sibling("rust", id + 3, start + 5, Unknown),
+            sibling("rust", id + 4, start + 6, Application),
+        ];
+        let end = milli(start + 2000);
+        departed.ended(&members[3], Application, end);
+        departed.ended(&members[0], Monitor, end);
+        let family = family(&members[1..3]);
+        let roles = [1, 2].map(|place| {
+            let role = family.final_role(&members[place], &departed, end);
+            departed.ended(&members[place], role, end);
+            role
+        });
+        assert_eq!(roles, [RoundTrip, Application], "round {round}");
+    }
+}
+
+#[test]
 fn a_short_lived_client_beside_a_long_lived_one_has_its_own_monitor() {
     let open = [
         sibling("node6", 1, 0, Monitor),
