@@ -22,6 +22,8 @@ pub struct Upstream {
     pub restarted_at: Option<Timestamp>,
     /// When a dial succeeded last.
     pub dialled_at: Option<Timestamp>,
+    /// When the first hello of a connection was answered last.
+    pub greeted_at: Option<Timestamp>,
     /// Since when every dial failed.
     pub unreachable_since: Option<Timestamp>,
 }
@@ -35,6 +37,7 @@ impl Upstream {
             role_changed_at: None,
             restarted_at: None,
             dialled_at: None,
+            greeted_at: None,
             unreachable_since: None,
         }
     }
@@ -45,6 +48,8 @@ impl Upstream {
             self.unreachable_since = None;
         } else if let Fact::DialFailed(_) = fact {
             self.unreachable_since.get_or_insert(at);
+        } else if let Fact::Ready(_) = fact {
+            self.greeted_at = Some(at);
         } else if let Fact::Described(server) = fact {
             self.described(at, server);
         }

@@ -44,6 +44,9 @@ const ROUND: Duration = Duration::from_millis(400);
 /// Silent for so long, a client that retries every second has given up.
 const SILENT: Duration = Duration::from_secs(8);
 
+/// The same for a client of a replica set, which looks for its members every ten seconds (`haInterval`).
+const SILENT_IN_SET: Duration = Duration::from_secs(15);
+
 /// A pool that has not given up dials within this after its last time-out.
 const REDIAL: Duration = Duration::from_millis(2500);
 
@@ -68,8 +71,8 @@ struct Loss {
     last_at: Timestamp,
     /// The server ended them, rather than the client after waiting.
     is_by_server: bool,
-    /// The last attempt to dial, failed ones included.
-    dialled_at: Option<Timestamp>,
+    /// When the last attempt to connect was begun, or given up without an answer.
+    tried_at: Option<Timestamp>,
     /// The time-out by which the first of them was closed, where it was one.
     time_out: Duration,
     /// When members of the set were dialled first since.
@@ -140,7 +143,16 @@ impl Client {
             end.ending.initiator == Initiator::Client && end.was_in_flight() && waited;
         let is_in_handshake = connection.ready_at.is_none();
         if let Some(loss) = &mut self.loss {
-            loss.dialled_at = loss.dialled_at.max(Some(connection.opened_at));
+            // It waits for what is not answered, and tries again afterwards.
+            let tried_at = if is_in_handshake {
+                at
+            } else {
+                connection.opened_at
+            };
+            loss.tried_at = loss.tried_at.max(Some(tried_at));
+            loss.back_at = loss.back_at.or(connection
+                .hello_answered_at
+                .filter(|answered| *answered > loss.began_at));
             if at.since(loss.last_at) <= TOGETHER && !is_in_handshake {
                 loss.last_at = at;
                 loss.closed += 1;
@@ -168,7 +180,7 @@ impl Client {
             began_at: at,
             last_at: at,
             is_by_server,
-            dialled_at: None,
+            tried_at: None,
             time_out: step_below(connection.idle_age(at)),
             searched_at: None,
             requests: u64::from(connection.last.in_flight),
@@ -192,9 +204,7 @@ impl Client {
         let Some(loss) = &mut self.loss else {
             return;
         };
-        loss.dialled_at = loss.dialled_at.max(Some(connection.opened_at));
-        // It reached the server itself; whether it stays, time tells.
-        loss.back_at = loss.back_at.or(connection.dialled_at);
+        loss.tried_at = loss.tried_at.max(Some(connection.opened_at));
         let set = |id| pools.upstream(id).and_then(|upstream| upstream.set_name());
         let is_successor = connection.upstream != loss.upstream
             && set(loss.upstream).is_some()
@@ -265,7 +275,7 @@ impl Client {
         let failed_at = address.and_then(|address| pools.tried_at(address));
         let failed_at = failed_at.filter(|tried| *tried > loss.began_at);
         let last_try = loss
-            .dialled_at
+            .tried_at
             .map_or(loss.last_at, |tried| tried.max(loss.last_at));
         let silent = at.since(last_try);
         // A pool of a single server that gave up after time-outs does so by force.
@@ -289,16 +299,18 @@ impl Client {
         let Some(upstream) = upstream else {
             return;
         };
-        // The server is there again: somebody reached it after the client's last attempt.
+        // The server is there again: it answered somebody after the client's last attempt. A process that is stopped has
+        // a kernel that accepts.
         let reached = upstream
-            .dialled_at
+            .greeted_at
             .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
         loss.back_at = loss.back_at.or(reached);
         let back_at = loss.back_at;
-        let is_back = back_at.is_some_and(|back| at.since(back) >= SILENT);
+        let silent_min = if is_single { SILENT } else { SILENT_IN_SET };
+        let is_back = back_at.is_some_and(|back| at.since(back) >= silent_min);
         // It tried, in vain, and tries no more, although nobody has seen the server again.
-        let gave_up = is_single && failed_at.is_some_and(|tried| at.since(tried) >= SILENT);
-        let is_silent = (is_back || gave_up) && silent >= SILENT;
+        let gave_up = is_single && failed_at.is_some_and(|tried| at.since(tried) >= silent_min);
+        let is_silent = (is_back || gave_up) && silent >= silent_min;
         let is_due = loss
             .wedged_told_at
             .is_none_or(|told| at.since(told) >= SILENT);

@@ -221,6 +221,10 @@ impl Activity {
             return;
         };
         self.active += 1;
+        // What did not arrive is not slow.
+        if connection.is_unacknowledged() == Some(true) {
+            return;
+        }
         let done = last.operations.saturating_sub(u64::from(last.in_flight));
         let usual = last.busy / u32::try_from(done).unwrap_or(u32::MAX).max(1);
         // Counters are known a second late; an operation that was quick is over by then. While nothing comes from the

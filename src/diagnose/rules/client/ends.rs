@@ -19,7 +19,10 @@ const SERVICE: Duration = Duration::from_secs(2);
 /// A service whose every connection was used so shortly before is in the middle of its traffic.
 const STILL_HOT: Duration = Duration::from_millis(500);
 
-/// No more than this where nothing is known to be lost: not enough to raise an alarm.
+/// A process that closed a client and goes on has dialled again by then.
+const COMES_BACK: Duration = Duration::from_millis(600);
+
+/// No more than this where nothing is known to be lost, or the client goes on: not enough to raise an alarm.
 const UNHARMED: f64 = 0.4;
 
 /// A client's connections that ended together.
@@ -147,6 +150,11 @@ impl Farewell<'_> {
         self.age < JOB || self.times > 1
     }
 
+    /// A client that is closed ends its monitors, too: these went on.
+    const fn keeps_watching(&self) -> bool {
+        self.group.monitors == 0 && self.group.monitors_left > 0
+    }
+
     /// Nearly the whole pool was at work, rather than a request or two that an orderly stop did not wait for.
     const fn was_busy(&self) -> bool {
         let under_way = self.group.in_flight + self.still_busy;
@@ -226,8 +234,21 @@ impl Farewell<'_> {
         against: Vec<Evidence>,
     ) -> Opinion {
         let is_consequence = self.is_after_trouble || self.is_timed_out;
-        let ceiling = if is_consequence { 0.3 } else { 0.95 };
+        let ceiling = if is_consequence {
+            0.3
+        } else if self.keeps_watching() {
+            UNHARMED
+        } else {
+            0.95
+        };
         let mut against = against;
+        if self.keeps_watching() {
+            against.push(fact(
+                self.signal.at,
+                self.group.monitors_left,
+                "its monitors went on; a client that is closed ends them as well",
+            ));
+        }
         if self.is_timed_out {
             against.push(note(
                 self.signal.at,
@@ -251,7 +272,7 @@ impl Farewell<'_> {
 }
 
 /// A process ended without closing anything.
-pub(super) fn app_crash(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn app_crash(case: &Case, pools: &Pools, now: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
     if farewell.group.has_said_goodbye || !farewell.is_whole || farewell.still_busy > 0 {
         return None;
@@ -292,6 +313,10 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Op
                     "a new process of the application came: its request ids begin anew",
                 ));
             }
+        }
+        None if now.since(farewell.signal.seen_at) < COMES_BACK => {
+            confidence = confidence.min(UNHARMED);
+            against.push(note(at, "it may yet come back"));
         }
         None => {
             evidence.push(note(at, "nothing came from this process afterwards"));

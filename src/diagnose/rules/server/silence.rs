@@ -19,6 +19,9 @@ const LONG_FOR_ONE: Duration = Duration::from_millis(3500);
 /// A path that loses every third segment may well lose one four times in a row, which takes so long.
 pub(super) const MANY_LOST_IN_A_ROW: Duration = Duration::from_secs(4);
 
+/// How sure it is that nothing gets through while nobody has dialled.
+const IDLE_ONLY: f64 = 0.6;
+
 /// What is known of a silence.
 #[derive(Clone, Copy, Debug)]
 struct Silence<'a> {
@@ -338,6 +341,12 @@ fn blackhole_to_server(case: &Case, pools: &Pools) -> Option<Opinion> {
     if let Some((signal, count)) = unreachable(case) {
         confidence = confidence.max(0.85);
         evidence.push(fact(signal.at, count, "dials ran into their time-out"));
+    } else if silence.in_use == 0 && silence.hellos == 0 {
+        confidence = confidence.min(IDLE_ONLY);
+        against.push(note(
+            silence.signal.at,
+            "only connections hung that had been idle, which something may have forgotten; a new one will tell",
+        ));
     }
     if let Some(other) = other_beginning(case, &silence, pools) {
         confidence = confidence.min(0.2);
