@@ -247,13 +247,6 @@ impl Joiner<'_> {
             .all(|other| own.iter().all(|own| own.may_be_counted_with(&other)))
     }
 
-    /// Another process opened it, as far as request ids tell.
-    fn is_foreign(&self, client: &MongoClient, id: ConnectionId) -> bool {
-        let process = self.connections.get(&id).and_then(|one| one.process);
-        let both = client.process.zip(process);
-        both.is_some_and(|(own, other)| own != other)
-    }
-
     fn start(&mut self, at: Timestamp) -> MongoClientId {
         *self.started += 1;
         let id = MongoClientId(*self.started);

@@ -151,6 +151,12 @@ impl MongoClient {
         self.closed_at.is_none()
     }
 
+    /// Another process opened the connection, as far as request ids tell.
+    pub(super) fn is_foreign(&self, connection: &Connection) -> bool {
+        let both = self.process.zip(connection.process);
+        both.is_some_and(|(own, other)| own != other)
+    }
+
     /// Its open pooled connections, to all servers.
     pub fn pooled_open(&self) -> usize {
         self.pools.values().map(|pool| pool.open.len()).sum()

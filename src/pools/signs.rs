@@ -160,7 +160,14 @@ impl Pools {
         self.clients_at(instance, connection.upstream)
             .filter_map(|id| self.mongo_clients.get(&id))
             .filter(|client| client.created_at <= connection.opened_at)
-            .max_by_key(|client| (!client.is_watching(connection.upstream), client.id))
+            .max_by_key(|client| {
+                let is_foreign = client.is_foreign(connection);
+                (
+                    !is_foreign,
+                    !client.is_watching(connection.upstream),
+                    client.id,
+                )
+            })
     }
 
     /// Open mongo clients of an instance that have to do with an upstream.

@@ -74,7 +74,7 @@ impl Joiner<'_> {
                 .filter(move |client| !client.is_watching(upstream))
                 .filter(|client| client.said_goodbye_at.is_none())
         };
-        let is_foreign = |client: &&MongoClient| self.is_foreign(client, monitor.id);
+        let is_foreign = |client: &&MongoClient| client.is_foreign(monitor);
         let returning = lacking().filter(|client| {
             let lost_at = client
                 .watches

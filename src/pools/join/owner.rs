@@ -91,8 +91,9 @@ impl Joiner<'_> {
     }
 
     fn is_foreign_to(&self, unit: &Unit, client: &MongoClient) -> bool {
-        let mut members = unit.members.iter();
-        members.any(|member| self.is_foreign(client, *member))
+        let members = unit.members.iter();
+        let mut members = members.filter_map(|id| self.connections.get(id));
+        members.any(|member| client.is_foreign(member))
     }
 
     /// The mongo client without sessions whose monitor was opened just before.
