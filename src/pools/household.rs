@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::join::SETTLING;
-use super::processes::Processes;
+use super::processes::{ProcessId, Processes, are_apart};
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling};
@@ -74,8 +74,9 @@ pub(super) struct Household {
 pub(super) struct Unclaimed {
     pub(super) upstream: UpstreamId,
     pub(super) at: Timestamp,
-    /// When the connection was opened that it was seen on.
+    /// When the connection was opened that it was seen on, and by which process.
     pub(super) opened_at: Timestamp,
+    pub(super) process: Option<ProcessId>,
 }
 
 /// What connections to one server tell of each other.
@@ -210,6 +211,7 @@ impl Household {
             for id in ids.iter().rev() {
                 if let Some(client) = clients.get_mut(id)
                     && client.created_at <= sign.opened_at
+                    && !are_apart(client.process, sign.process)
                     && let Some(pool) = client.pools.get_mut(&sign.upstream)
                 {
                     pool.signs.add(Some(sign.opened_at), sign.at);

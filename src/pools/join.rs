@@ -70,6 +70,7 @@ impl Joiner<'_> {
         let is_waiting = self.place_pooled();
         self.place_round_trips();
         let is_closing = self.close();
+        self.household.claim(self.clients, self.at);
         let is_unexplained = self.explain();
         self.rate();
         is_waiting || is_closing || is_unexplained

@@ -242,7 +242,6 @@ impl Pools {
         }
         .join();
         household.settle(&self.connections, at);
-        household.claim(&mut self.mongo_clients, at);
         household.look_at = (is_undecided || is_waiting).then(|| at + LOOK_EVERY);
         if household.look_at.is_none() {
             self.restless.remove(&id);

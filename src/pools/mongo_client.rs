@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::closings::Circumstances;
 use super::numbering::Introduction;
-use super::processes::ProcessId;
+use super::processes::{ProcessId, are_apart};
 use super::sessions::CircleId;
 use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
 use crate::connection::{Initiator, Manner, Role};
@@ -153,8 +153,7 @@ impl MongoClient {
 
     /// Another process opened the connection, as far as request ids tell.
     pub(super) fn is_foreign(&self, connection: &Connection) -> bool {
-        let both = self.process.zip(connection.process);
-        both.is_some_and(|(own, other)| own != other)
+        are_apart(self.process, connection.process)
     }
 
     /// Its open pooled connections, to all servers.

@@ -20,6 +20,11 @@ const COMPARED_MAX: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProcessId(u64);
 
+/// They are known to be two.
+pub(super) fn are_apart(one: Option<ProcessId>, other: Option<ProcessId>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one != other)
+}
+
 /// The processes of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Processes {

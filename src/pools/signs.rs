@@ -147,6 +147,7 @@ impl Pools {
                 upstream,
                 at,
                 opened_at: connection.opened_at,
+                process: connection.process,
             });
         }
     }
