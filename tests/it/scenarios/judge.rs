@@ -25,10 +25,19 @@ pub(super) struct Verdict {
     pub(super) is_cause_right: bool,
     /// From the fault to the alarm, in seconds.
     pub(super) delay: Option<f64>,
+    /// The cause with which the first alarm was opened, which may have been corrected since; where the log is known.
+    pub(super) opened_as: Option<String>,
+    /// That was the one that was to be told.
+    pub(super) was_right_at_once: bool,
 }
 
 /// Judges a case.
-pub(super) fn judge(scenario: &Scenario, truth: &Value, incidents: &[Value]) -> Verdict {
+pub(super) fn judge(
+    scenario: &Scenario,
+    truth: &Value,
+    incidents: &[Value],
+    log: &[String],
+) -> Verdict {
     let mut faults = Vec::new();
     // The newest comes first.
     let alarms: Vec<&Value> = incidents
@@ -82,12 +91,29 @@ pub(super) fn judge(scenario: &Scenario, truth: &Value, incidents: &[Value]) -> 
     if let Some(words) = scenario.trigger {
         faults.extend(message_amiss(words, truth, &alarms));
     }
+    let opened_as = alarms.first().and_then(|alarm| opened_as(alarm, log));
+    let was_right_at_once = match scenario.expect {
+        Expect::Alarm(wanted) | Expect::Alarms(wanted) => opened_as
+            .as_deref()
+            .is_some_and(|cause| wanted.contains(&cause)),
+        Expect::Info(_) | Expect::Quiet => causes.is_empty(),
+    };
     Verdict {
         faults,
         causes,
         is_cause_right,
         delay,
+        opened_as,
+        was_right_at_once,
     }
+}
+
+/// The cause in the line of the log that says that an alarm was opened.
+fn opened_as(alarm: &Value, log: &[String]) -> Option<String> {
+    let id = format!("incident opened incident={} cause=\"", alarm["id"]);
+    let opened = log.iter().find_map(|line| line.split_once(&id))?;
+    let (cause, _) = opened.1.split_once('"')?;
+    Some(cause.to_owned())
 }
 
 /// The applications of the incident must be those that the fault concerned.
@@ -170,6 +196,8 @@ impl Verdict {
             causes: Vec::new(),
             is_cause_right: false,
             delay: None,
+            opened_as: None,
+            was_right_at_once: false,
         }
     }
 
@@ -177,7 +205,7 @@ impl Verdict {
     pub(super) fn to_json(&self) -> Value {
         json!({
             "faults": self.faults, "causes": self.causes, "is_cause_right": self.is_cause_right,
-            "delay": self.delay,
+            "delay": self.delay, "opened_as": self.opened_as,
         })
     }
 }

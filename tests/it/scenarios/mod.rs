@@ -92,7 +92,7 @@ fn play(case: CaseId, directory: &Path) -> Verdict {
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let truth = stage.truth(&case.name());
         let incidents = stage.keep(&truth);
-        judge(scenario, &truth, &incidents)
+        judge(scenario, &truth, &incidents, &stage.poolscope.log())
     }));
     let mut verdict = judged.unwrap_or_else(|panic| Verdict::not_played(not_played(panic)));
     if let Err(panic) = played {

@@ -112,7 +112,7 @@ fn rejudge() {
         let clients = read(&directory.join("clients.json")).unwrap();
         let clients = serde_json::from_str(&clients).unwrap();
         scores += score(&name, &truth, &journal, &clients);
-        let verdict = judge(scenario, &truth, &incidents);
+        let verdict = judge(scenario, &truth, &incidents, &[]);
         count += 1;
         right += u32::from(verdict.is_cause_right);
         good += u32::from(verdict.faults.is_empty());
@@ -163,7 +163,7 @@ fn export() {
         };
         let whole = until(&journal, judged_at);
         let found = incidents(&whole);
-        if !judge(scenario, &truth, &found).faults.is_empty() {
+        if !judge(scenario, &truth, &found, &[]).faults.is_empty() {
             continue;
         }
         // What comes long after the last alarm tells nothing new.
@@ -179,7 +179,7 @@ fn export() {
         };
         let timeline = without_members(&until(&journal, cut));
         let told = incidents(&timeline);
-        let is_good = judge(scenario, &truth, &told).is_cause_right;
+        let is_good = judge(scenario, &truth, &told, &[]).is_cause_right;
         let length = timeline.len();
         if length > TIMELINE_LEN_MAX || !is_good {
             writeln!(out, "not {name}: {length} bytes, good: {is_good}").unwrap();

@@ -24,6 +24,7 @@ pub(super) struct Outcome {
     shape: String,
     faults: Vec<String>,
     is_cause_right: bool,
+    was_right_at_once: bool,
     delay: Option<f64>,
     took: f64,
 }
@@ -36,6 +37,7 @@ impl Outcome {
             shape: case.shape.label().to_owned(),
             faults: verdict.faults,
             is_cause_right: verdict.is_cause_right,
+            was_right_at_once: verdict.was_right_at_once,
             delay: verdict.delay,
             took: took.as_secs_f64(),
         }
@@ -60,7 +62,7 @@ impl Outcome {
     fn to_json(&self, commit: &str) -> Value {
         json!({
             "scenario": self.scenario, "driver": self.driver, "shape": self.shape, "faults": self.faults,
-            "is_cause_right": self.is_cause_right, "delay": self.delay, "took": self.took,
+            "is_cause_right": self.is_cause_right, "was_right_at_once": self.was_right_at_once, "delay": self.delay, "took": self.took,
             "commit": commit,
         })
     }
@@ -125,6 +127,7 @@ impl Report {
                     .map(|fault| fault.as_str().unwrap().to_owned())
                     .collect(),
                 is_cause_right: value["is_cause_right"] == true,
+                was_right_at_once: value["was_right_at_once"] == true,
                 delay: value["delay"].as_f64(),
                 took: value["took"].as_f64().unwrap_or_default(),
             };
@@ -172,14 +175,16 @@ impl Report {
     /// The table, and below it what is amiss.
     pub(super) fn summary(&self) -> String {
         let total = self.outcomes.len();
-        let right = self
-            .outcomes
-            .iter()
-            .filter(|one| one.is_cause_right)
-            .count();
-        let good = self.outcomes.iter().filter(|one| one.is_good()).count();
+        let count = |is_such: fn(&Outcome) -> bool| {
+            let such = self.outcomes.iter().filter(|one| is_such(one));
+            such.count()
+        };
+        let right = count(|one| one.is_cause_right);
+        let at_once = count(|one| one.was_right_at_once);
+        let good = count(Outcome::is_good);
         let mut text = format!(
-            "{total} runs: the right cause at first rank in {right}, everything as it should be in {good}.\n\n"
+            "{total} runs: the right cause at first rank in {right}, from the first word on in {at_once}, everything as \
+             it should be in {good}.\n\n"
         );
         text.push_str(&self.shapes());
         text.push_str("| scenario |");
