@@ -20,7 +20,7 @@ const SERVICE: Duration = Duration::from_secs(2);
 const STILL_HOT: Duration = Duration::from_millis(500);
 
 /// A process that closed a client and goes on has dialled again by then.
-const COMES_BACK: Duration = Duration::from_millis(600);
+const COMES_BACK: Duration = Duration::from_millis(900);
 
 /// No more than this where nothing is known to be lost, or the client goes on: not enough to raise an alarm.
 const UNHARMED: f64 = 0.4;
@@ -148,6 +148,11 @@ impl Farewell<'_> {
     /// It was made for a job rather than for the life of its process.
     fn is_of_a_job(&self) -> bool {
         self.age < JOB || self.times > 1
+    }
+
+    /// Whether the process goes on is not known yet.
+    fn may_come_back(&self, now: Timestamp) -> bool {
+        now.since(self.signal.at + self.group.span) < COMES_BACK
     }
 
     /// A client that is closed ends its monitors, too: these went on.
@@ -314,7 +319,7 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, now: Timestamp) -> Option<Op
                 ));
             }
         }
-        None if now.since(farewell.signal.seen_at) < COMES_BACK => {
+        None if farewell.may_come_back(now) => {
             confidence = confidence.min(UNHARMED);
             against.push(note(at, "it may yet come back"));
         }
@@ -333,7 +338,7 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, now: Timestamp) -> Option<Op
 }
 
 /// A process tore its pool down.
-pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, now: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
     let at = farewell.signal.at;
     let is_sudden = !farewell.group.has_said_goodbye && farewell.is_whole;
@@ -369,6 +374,7 @@ pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, _at: Timestamp) -> Opt
                 "the process ended: a new one came in its place, or requests were cut that its driver's close waits for",
             ));
         }
+        None if farewell.may_come_back(now) => confidence = confidence.min(UNHARMED),
         None => against.push(note(
             at,
             "nothing came from the process afterwards, as if it had ended",

@@ -9,6 +9,9 @@ use crate::timeline::UpstreamId;
 
 const AT: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
+/// A process that goes on has shown it by then.
+const LATER: Duration = Duration::from_secs(1);
+
 fn signal(kind: SignalKind) -> Signal {
     Signal {
         at: AT,
@@ -25,6 +28,10 @@ fn signal(kind: SignalKind) -> Signal {
 
 /// Every opinion of the rules of this floor that is worth naming, the best first.
 fn opinions(kinds: Vec<SignalKind>) -> Vec<(Cause, f64)> {
+    opinions_at(AT + LATER, kinds)
+}
+
+fn opinions_at(now: Timestamp, kinds: Vec<SignalKind>) -> Vec<(Cause, f64)> {
     let mut case = Case::default();
     for kind in kinds {
         case.add(signal(kind));
@@ -32,7 +39,7 @@ fn opinions(kinds: Vec<SignalKind>) -> Vec<(Cause, f64)> {
     let pools = Pools::new(Vec::new());
     let mut all: Vec<(Cause, f64)> = RULES
         .iter()
-        .filter_map(|rule| rule(&case, &pools, AT))
+        .filter_map(|rule| rule(&case, &pools, now))
         .map(|opinion| (opinion.cause, opinion.confidence))
         .collect();
     all.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -105,6 +112,37 @@ fn a_client_cut_in_the_middle_of_its_work_is_a_process_that_died() {
         ..SERVICE
     };
     assert_eq!(best(vec![replaced.told()]), Some(Cause::AppCrash));
+}
+
+#[test]
+fn whether_the_process_goes_on_is_waited_for() {
+    let sure = |now| {
+        let opinions = opinions_at(now, vec![SERVICE.told()]);
+        opinions
+            .into_iter()
+            .filter(|(_, confidence)| *confidence >= 0.5)
+            .count()
+    };
+    assert_eq!(sure(AT + Duration::from_millis(300)), 0);
+    assert_eq!(sure(AT + LATER), 2, "ranked then");
+}
+
+#[test]
+fn a_client_whose_monitors_go_on_was_not_closed() {
+    let lives = Farewell {
+        is_alive: Some(true),
+        ..SERVICE
+    };
+    let mut told = lives.told();
+    if let SignalKind::ClientClosed {
+        group, is_whole, ..
+    } = &mut told
+    {
+        group.monitors = 0;
+        group.monitors_left = 2;
+        *is_whole = false;
+    }
+    assert_eq!(best(vec![told]), None, "time-outs leave monitors alone");
 }
 
 #[test]
