@@ -1,6 +1,6 @@
 //! Judging recorded cases again, without playing them: the journal of each is told to the brain of this checkout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,18 @@ use poolscope::time::Timestamp;
 use poolscope::timeline::lines::write_mark;
 use serde_json::{Value, json};
 
+use super::CaseId;
 use super::judge::{judge, moment};
 use super::scores::{Scores, score};
 use super::shape::Shape;
 use super::stage::is_alarm;
 use crate::support::root;
 
-/// A timeline that is kept with the sources is no longer than this.
-const TIMELINE_LEN_MAX: usize = 60 * 1024;
+/// Timelines of one scenario that are exported.
+const EXPORTED: usize = 2;
+
+/// A timeline that is exported ends so long after its last alarm, in seconds.
+const AFTERMATH: f64 = 1.5;
 
 /// The journal of a case up to the moment at which it was judged: what follows is its stage being cleared.
 pub(super) fn until(journal: &str, judged_at: f64) -> String {
@@ -143,64 +147,80 @@ fn rejudge() {
     assert!(count > 0, "no case is recorded in {}", recorded().display());
 }
 
-/// Writes good cases as small timelines to `tests/scenarios/<scenario>/<driver>.jsonl`, with what must be said of
-/// them beside it; `ONLY` as for the matrix.
+/// A timeline and what must be said of it.
+struct Timeline {
+    driver: String,
+    journal: String,
+    expected: Value,
+}
+
+/// What a good case tells until a moment after its last alarm; `None` of one that is not good.
+fn timeline(case: CaseId) -> Option<Timeline> {
+    let directory = recorded().join(case.directory());
+    let truth: Value = serde_json::from_str(&read(&directory.join("truth.json"))?).unwrap();
+    let judged_at = truth["judged_at"].as_f64()?;
+    let whole = until(&read(&directory.join("journal"))?, judged_at);
+    let found = incidents(&whole);
+    if !judge(case.scenario, &truth, &found, &[]).faults.is_empty() {
+        return None;
+    }
+    // What comes long after the last alarm tells nothing new.
+    let alarms = found.iter().filter(|&incident| is_alarm(incident));
+    let last = alarms
+        .map(|incident| moment(&incident["detected_at"]))
+        .fold(0.0, f64::max);
+    let cut = if last > 0.0 {
+        judged_at.min(last + AFTERMATH)
+    } else {
+        judged_at
+    };
+    let journal = without_members(&until(&whole, cut));
+    let told = incidents(&journal);
+    if !judge(case.scenario, &truth, &told, &[]).is_cause_right {
+        return None;
+    }
+    let alarms = told.iter().rev().filter(|&incident| is_alarm(incident));
+    let expected: Vec<Value> = alarms
+        .map(|incident| json!({ "cause": incident["cause"] }))
+        .collect();
+    let driver = if case.shape == Shape::Usual {
+        case.driver.label().to_owned()
+    } else {
+        format!("{}-{}", case.driver.label(), case.shape.label())
+    };
+    Some(Timeline {
+        driver,
+        journal,
+        expected: json!({ "incidents": expected }),
+    })
+}
+
+/// Writes good cases as timelines to `tests/scenarios/<scenario>/<driver>.jsonl`, the shortest of each scenario, with
+/// what must be said of them beside it; `ONLY` and `SHAPES` as for the matrix.
 #[test]
 #[ignore = "writes into the checkout; needs recorded cases"]
 fn export() {
+    let mut by_scenario: BTreeMap<&str, Vec<Timeline>> = BTreeMap::new();
+    for case in super::asked_for(&super::shapes()) {
+        let timelines = by_scenario.entry(case.scenario.name).or_default();
+        timelines.extend(timeline(case));
+    }
     let mut out = std::io::stdout().lock();
-    for case in super::asked_for(&[Shape::Usual]) {
-        let (name, scenario, driver) = (case.name(), case.scenario, case.driver);
-        let directory = recorded().join(case.directory());
-        let truth = read(&directory.join("truth.json"));
-        let journal = read(&directory.join("journal"));
-        let (Some(truth), Some(journal)) = (truth, journal) else {
-            continue;
-        };
-        let truth: Value = serde_json::from_str(&truth).unwrap();
-        let Some(judged_at) = truth["judged_at"].as_f64() else {
-            continue;
-        };
-        let whole = until(&journal, judged_at);
-        let found = incidents(&whole);
-        if !judge(scenario, &truth, &found, &[]).faults.is_empty() {
-            continue;
+    for (scenario, mut timelines) in by_scenario {
+        timelines.sort_by_key(|timeline| timeline.journal.len());
+        let target = root().join("tests/scenarios").join(scenario);
+        for timeline in timelines.into_iter().take(EXPORTED) {
+            let Timeline {
+                driver,
+                journal,
+                expected,
+            } = timeline;
+            writeln!(out, "{scenario}/{driver}: {} bytes", journal.len()).unwrap();
+            fs::create_dir_all(&target).unwrap();
+            fs::write(target.join(format!("{driver}.jsonl")), journal).unwrap();
+            let path = target.join(format!("{driver}.expect.json"));
+            fs::write(path, format!("{expected}\n")).unwrap();
         }
-        // What comes long after the last alarm tells nothing new.
-        let last = found
-            .iter()
-            .filter(|&incident| is_alarm(incident))
-            .map(|incident| moment(&incident["detected_at"]))
-            .fold(0.0, f64::max);
-        let cut = if last > 0.0 {
-            judged_at.min(last + 1.5)
-        } else {
-            judged_at
-        };
-        let timeline = without_members(&until(&journal, cut));
-        let told = incidents(&timeline);
-        let is_good = judge(scenario, &truth, &told, &[]).is_cause_right;
-        let length = timeline.len();
-        if length > TIMELINE_LEN_MAX || !is_good {
-            writeln!(out, "not {name}: {length} bytes, good: {is_good}").unwrap();
-            continue;
-        }
-        let expected: Vec<Value> = told
-            .iter()
-            .rev()
-            .filter(|&incident| is_alarm(incident))
-            .map(|incident| json!({ "cause": incident["cause"] }))
-            .collect();
-        let target = root().join("tests/scenarios").join(scenario.name);
-        fs::create_dir_all(&target).unwrap();
-        fs::write(target.join(format!("{}.jsonl", driver.label())), timeline).unwrap();
-        let expected = json!({ "incidents": expected });
-        fs::write(
-            target.join(format!("{}.expect.json", driver.label())),
-            format!("{expected}\n"),
-        )
-        .unwrap();
-        writeln!(out, "{name}: {length} bytes").unwrap();
     }
 }
 

@@ -1,5 +1,7 @@
 //! What clients do again and again, or never again.
 
+use std::time::Duration;
+
 use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
@@ -7,6 +9,9 @@ use super::{fact, note};
 use crate::detect::SignalKind;
 use crate::pools::Pools;
 use crate::time::Timestamp;
+
+/// What goes on for so long goes on without pause: a pool that fills, or comes back, is done sooner.
+const WITHOUT_PAUSE: Duration = Duration::from_secs(3);
 
 const fn opinion(
     cause: Cause,
@@ -109,7 +114,8 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             },
         ),
     ];
-    Some(opinion(Cause::ReconnectStorm, 0.85, signal.at, evidence))
+    let evident_at = signal.seen_at.min(signal.at + WITHOUT_PAUSE);
+    Some(opinion(Cause::ReconnectStorm, 0.85, evident_at, evidence))
 }
 
 /// Idle connections are replaced.
