@@ -94,6 +94,7 @@ fn cells(row: &api::Client, pool: &api::MongoClient, at: &str) -> [Cell; 15] {
         count(size.open).into(),
         count(size.peak).into(),
         size.max_inferred
+            .as_ref()
             .map_or_else(|| UNKNOWN.to_owned(), |max| format!("{:.0}", max.value))
             .into(),
         count(size.active).into(),
@@ -155,11 +156,12 @@ fn clears<'a>(all: impl Iterator<Item = (&'a api::Client, &'a api::MongoClient)>
                 ),
             };
             let text = format!(
-                "{} pool of {}#{} cleared ({}): {} went, {ready}",
+                "{} pool of {}#{} cleared ({}: {}): {} went, {ready}",
                 clock(&clear.at),
                 safe(&row.client),
                 pool.id,
                 safe(&clear.trigger),
+                safe(&clear.evidence),
                 plural(clear.closed, "connection"),
             );
             wrap("", &text)

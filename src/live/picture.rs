@@ -256,7 +256,7 @@ impl Counted {
                     *seen = (*seen).max(clear.at);
                     let counts = self.by_client.entry(key.clone()).or_default();
                     counts.changed_at = now;
-                    if let Some(count) = counts.clears.get_mut(clear.trigger as usize) {
+                    if let Some(count) = counts.clears.get_mut(clear.sign.trigger() as usize) {
                         *count += 1;
                     }
                 }

@@ -13,7 +13,7 @@ use crate::connection::{
 };
 use crate::diagnose::{Cause, ClientName, IncidentId, RankedCause, Severity};
 use crate::live::{ClientCounts, ClientKey, MongoClientRow};
-use crate::pools::{Inferred, Joined, MongoClientId, Pool};
+use crate::pools::{Basis, Inferred, Joined, MongoClientId, Pool};
 use crate::timeline::TcpState;
 use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
 
@@ -90,10 +90,15 @@ fn picture() -> PoolPicture {
         pool: {
             let mut pool = Pool::default();
             pool.active = active;
-            pool.max_size = max_size.map(|(value, confidence)| Inferred { value, confidence });
+            pool.max_size = max_size.map(|(value, confidence)| Inferred {
+                value,
+                confidence,
+                basis: Basis::Saturated(Duration::from_secs(9)),
+            });
             pool.min_size = Some(Inferred {
                 value: 2,
                 confidence: 0.5,
+                basis: Basis::FilledUp(1),
             });
             pool
         },

@@ -42,8 +42,8 @@ pub struct Clear {
     pub at: Timestamp,
     /// When a check of the server succeeded again; `None` while none did.
     pub ready_at: Option<Timestamp>,
-    /// Why.
-    pub trigger: ClearTrigger,
+    /// What it is concluded from.
+    pub sign: ClearSign,
     /// Connections that went with it.
     pub closed: u64,
     /// When a monitor was given up in it, so that connections in use were closed, too.
@@ -122,6 +122,70 @@ impl Signs {
     }
 }
 
+/// What tells that a pool was cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ClearSign {
+    /// The server's side ended a monitor, or its client gave it up after more silence than an interval.
+    MonitorLost,
+    /// The server's side ended a pooled connection that had a request in flight.
+    ConnectionBroke,
+    /// A connection broke before its first hello was answered.
+    HandshakeBroke,
+    /// An authentication failed, in a driver that clears its pool then.
+    AuthenticationFailed,
+    /// A reply said that the server is not, or no longer, primary.
+    NotPrimary,
+    /// A reply said that the server is shutting down.
+    ShuttingDown,
+    /// A monitor was reset on its way, and its client went on with another.
+    MonitorReset,
+    /// A client replaced its monitor although nothing broke, and kept pooled connections.
+    MonitorReplaced,
+}
+
+impl ClearSign {
+    /// Why the pool was cleared.
+    pub const fn trigger(self) -> ClearTrigger {
+        match self {
+            Self::MonitorLost
+            | Self::ConnectionBroke
+            | Self::HandshakeBroke
+            | Self::MonitorReset => ClearTrigger::Network,
+            Self::NotPrimary => ClearTrigger::NotPrimary,
+            Self::ShuttingDown => ClearTrigger::ServerShutdown,
+            Self::AuthenticationFailed | Self::MonitorReplaced => ClearTrigger::Unknown,
+        }
+    }
+
+    /// How sure it is, from 0 to 1. What the specification says a driver does is surer than what only some were seen
+    /// to do.
+    pub const fn confidence(self) -> f64 {
+        match self {
+            Self::NotPrimary | Self::ShuttingDown | Self::MonitorLost | Self::ConnectionBroke => {
+                0.97
+            }
+            Self::HandshakeBroke | Self::MonitorReset => 0.9,
+            Self::AuthenticationFailed | Self::MonitorReplaced => 0.8,
+        }
+    }
+
+    /// As a reader is told.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::MonitorLost => "its monitor was ended, or given up after too long a silence",
+            Self::ConnectionBroke => "a connection broke with a request under way",
+            Self::HandshakeBroke => "a connection broke before its first hello was answered",
+            Self::AuthenticationFailed => "an authentication failed",
+            Self::NotPrimary => "a reply said that the server is not primary",
+            Self::ShuttingDown => "a reply said that the server is shutting down",
+            Self::MonitorReset => "its monitor was reset on the way, and another took its place",
+            Self::MonitorReplaced => {
+                "it replaced its monitor although nothing broke, and kept its pool"
+            }
+        }
+    }
+}
+
 /// Why a pool was cleared: the `trigger` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -147,7 +211,7 @@ impl Clear {
 }
 
 /// A sign that a pool was cleared.
-pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, trigger: ClearTrigger) {
+pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
     if let Some(last) = clears.last_mut() {
         let is_same = last
             .ready_at
@@ -156,8 +220,8 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, trigger: ClearTrigger
             // Ends of one moment are told in any order.
             last.at = last.at.min(at);
             last.ready_at = last.ready_at.filter(|ready_at| *ready_at > at);
-            if last.trigger == ClearTrigger::Unknown {
-                last.trigger = trigger;
+            if last.sign.trigger() == ClearTrigger::Unknown {
+                last.sign = sign;
             }
             return;
         }
@@ -168,7 +232,7 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, trigger: ClearTrigger
     clears.push(Clear {
         at,
         ready_at: None,
-        trigger,
+        sign,
         closed: 0,
         given_up_at: None,
     });

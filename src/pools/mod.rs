@@ -28,10 +28,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use clear::{Clear, ClearTrigger};
+pub use clear::{Clear, ClearSign, ClearTrigger};
 pub use connection::{Connection, End};
 pub use instance::{Instance, InstanceId};
-pub use mongo_client::{Inferred, Joined, MongoClient, MongoClientId};
+pub use mongo_client::{Basis, Inferred, Joined, MongoClient, MongoClientId};
 pub use numbering::Numbering;
 pub use pool::{CloseReasons, Pool};
 pub use upstream::Upstream;

@@ -1,6 +1,7 @@
 //! Mongo clients: `MongoClient` objects, as far as they can be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use super::closings::Circumstances;
 use super::numbering::Introduction;
 use super::processes::{ProcessId, are_apart};
 use super::sessions::CircleId;
-use super::{ClearTrigger, Connection, InstanceId, Pool, clear};
+use super::{ClearSign, Connection, InstanceId, Pool, clear};
 use crate::connection::{Initiator, Manner, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
@@ -54,6 +55,52 @@ pub struct Inferred<T> {
     pub value: T,
     /// From 0 (a guess) to 1 (proven).
     pub confidence: f64,
+    /// What it is concluded from.
+    pub basis: Basis,
+}
+
+/// What a setting of a pool is concluded from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// Every connection was in use for so long, and it did not grow.
+    Saturated(Duration),
+    /// It was filled to that size so often with connections that nobody had asked for.
+    FilledUp(u32),
+    /// Its client closed so many connections that were idle for about the same time.
+    ClosedIdle {
+        /// How many.
+        closes: u32,
+        /// The shortest time.
+        shortest: Duration,
+        /// The longest.
+        longest: Duration,
+    },
+}
+
+impl fmt::Display for Basis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Saturated(lasted) => write!(
+                f,
+                "every connection was in use for {:.1} s, and it did not grow",
+                lasted.as_secs_f64()
+            ),
+            Self::FilledUp(times) => write!(
+                f,
+                "filled up to that with connections nobody had asked for, {times} times"
+            ),
+            Self::ClosedIdle {
+                closes,
+                shortest,
+                longest,
+            } => write!(
+                f,
+                "{closes} connections were closed by their client after {:.1} to {:.1} s without use",
+                shortest.as_secs_f64(),
+                longest.as_secs_f64()
+            ),
+        }
+    }
 }
 
 /// One `MongoClient` object of an instance.
@@ -209,6 +256,19 @@ impl MongoClient {
         self.see_end(connection);
     }
 
+    /// What was taken for its monitor of a server measures round trips. False when it was not taken for that.
+    pub(super) fn correct(&mut self, upstream: UpstreamId, monitor: ConnectionId) -> bool {
+        let Some(watch) = self.watches.get_mut(&upstream) else {
+            return false;
+        };
+        if watch.monitor != Some(monitor) {
+            return false;
+        }
+        watch.monitor = None;
+        watch.round_trip.get_or_insert(monitor);
+        true
+    }
+
     /// A connection turned out to be another's.
     pub(super) fn yield_up(&mut self, connection: &mut Connection) {
         connection.mongo_client = None;
@@ -321,11 +381,11 @@ impl MongoClient {
         &mut self,
         upstream: UpstreamId,
         at: Timestamp,
-        trigger: ClearTrigger,
+        sign: ClearSign,
         opened_at: Option<Timestamp>,
     ) {
         if let Some(pool) = self.pools.get_mut(&upstream) {
-            clear::sign(&mut pool.clears, at, trigger);
+            clear::sign(&mut pool.clears, at, sign);
             pool.signs.add(opened_at, at);
         }
     }
@@ -347,12 +407,12 @@ impl MongoClient {
                 .map(|watch| watch.renewed_at);
             let is_replaced = self.is_watching(one.upstream) && self.said_goodbye_at.is_none();
             if is_replaced && (has_kept || one.is_reset) {
-                let trigger = if one.is_reset {
-                    ClearTrigger::Network
+                let sign = if one.is_reset {
+                    ClearSign::MonitorReset
                 } else {
-                    ClearTrigger::Unknown
+                    ClearSign::MonitorReplaced
                 };
-                self.sign(one.upstream, one.at, trigger, None);
+                self.sign(one.upstream, one.at, sign, None);
                 let pool = self.pools.get_mut(&one.upstream);
                 if let (Some(pool), Some(renewed_at)) = (pool, renewed_at) {
                     clear::succeeded(&mut pool.clears, renewed_at, renewed_at);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::household::Unclaimed;
-use super::{ClearTrigger, InstanceId, MongoClient, MongoClientId, Pools, clear};
+use super::{ClearSign, InstanceId, MongoClient, MongoClientId, Pools, clear};
 use crate::connection::{AuthenticationResult, ErrorKind, Initiator, Phase, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, ErrorReply, Fact, UpstreamId};
@@ -23,15 +23,15 @@ impl Pools {
         let (id, at) = (entry.connection, entry.at);
         match &entry.fact {
             Fact::Failed(error) => {
-                if let Some(trigger) = self.trigger_of(id, error) {
-                    self.sign(id, instance, at, trigger);
+                if let Some(sign) = self.sign_of(id, error) {
+                    self.sign(id, instance, at, sign);
                 }
             }
             Fact::Authenticated(authentication) => {
                 let is_sign = authentication.result == AuthenticationResult::Failed;
                 let connection = self.connections.get(&id);
                 if is_sign && connection.is_some_and(|one| one.clears_on_failed_authentication) {
-                    self.sign(id, instance, at, ClearTrigger::Unknown);
+                    self.sign(id, instance, at, ClearSign::AuthenticationFailed);
                 }
             }
             Fact::Ended(_) => self.ended(id, instance, at),
@@ -57,7 +57,7 @@ impl Pools {
     }
 
     /// Source: Server Discovery and Monitoring specification § Error handling pseudocode.
-    fn trigger_of(&self, id: ConnectionId, error: &ErrorReply) -> Option<ClearTrigger> {
+    fn sign_of(&self, id: ConnectionId, error: &ErrorReply) -> Option<ClearSign> {
         let connection = self.connections.get(&id)?;
         if error.kind == ErrorKind::Write || connection.ignores_state_changes {
             return None;
@@ -66,8 +66,8 @@ impl Pools {
         let version = server.and_then(|server| server.max_wire_version);
         let is_old = version.is_some_and(|version| version <= STEP_DOWN_CLEARS_UP_TO);
         match error.code {
-            91 | 11600 => Some(ClearTrigger::ServerShutdown),
-            189 | 10058 | 10107 | 11602 | 13435 | 13436 if is_old => Some(ClearTrigger::NotPrimary),
+            91 | 11600 => Some(ClearSign::ShuttingDown),
+            189 | 10058 | 10107 | 11602 | 13435 | 13436 if is_old => Some(ClearSign::NotPrimary),
             _ => None,
         }
     }
@@ -94,19 +94,19 @@ impl Pools {
             let owner = self.owner(id, instance);
             // Without monitor this was the check of the server.
             if clears || owner.is_some_and(|owner| !owner.is_watching(upstream)) {
-                self.sign(id, instance, at, ClearTrigger::Network);
+                self.sign(id, instance, at, ClearSign::HandshakeBroke);
             }
         } else if is_monitor {
             let is_given_up = is_by_client && connection.is_overdue();
             if !is_by_client || is_given_up {
-                self.sign(id, instance, at, ClearTrigger::Network);
+                self.sign(id, instance, at, ClearSign::MonitorLost);
             }
             if is_given_up {
                 self.gave_up(id, at);
             }
         } else if !is_by_client && matches!(end.ending.phase, Phase::InExchange | Phase::MidMessage)
         {
-            self.sign(id, instance, at, ClearTrigger::Network);
+            self.sign(id, instance, at, ClearSign::ConnectionBroke);
         }
     }
 
@@ -123,13 +123,7 @@ impl Pools {
         }
     }
 
-    fn sign(
-        &mut self,
-        id: ConnectionId,
-        instance: InstanceId,
-        at: Timestamp,
-        trigger: ClearTrigger,
-    ) {
+    fn sign(&mut self, id: ConnectionId, instance: InstanceId, at: Timestamp, sign: ClearSign) {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
@@ -141,7 +135,7 @@ impl Pools {
         let opened_at = (!connection.found.is_monitor()).then_some(connection.opened_at);
         let owner = self.owner(id, instance).map(|owner| owner.id);
         if let Some(owner) = owner.and_then(|owner| self.mongo_clients.get_mut(&owner)) {
-            owner.sign(upstream, at, trigger, opened_at);
+            owner.sign(upstream, at, sign, opened_at);
         } else if let Some(household) = self.households.get_mut(&instance) {
             household.leave_unclaimed(Unclaimed {
                 upstream,

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Inferred;
+use super::{Basis, Inferred};
 
 /// A pool that is asked for more grows within this time.
 const PLATEAU_MIN: Duration = Duration::from_secs(2);
@@ -73,7 +73,7 @@ impl Sizes {
 
     pub(super) fn max_size(&self) -> Option<Inferred<u64>> {
         let (size, lasted) = self.plateau?;
-        let lasted = (lasted.as_secs_f64() / 60.0).min(1.0) * 0.2;
+        let share = (lasted.as_secs_f64() / 60.0).min(1.0) * 0.2;
         let common = if COMMON_SIZES.contains(&size) {
             0.3
         } else {
@@ -81,7 +81,8 @@ impl Sizes {
         };
         Some(Inferred {
             value: size,
-            confidence: 0.4 + lasted + common,
+            confidence: 0.4 + share + common,
+            basis: Basis::Saturated(lasted),
         })
     }
 
@@ -90,6 +91,7 @@ impl Sizes {
         Some(Inferred {
             value: size,
             confidence: 0.8 - 0.4 / f64::from(times + 1),
+            basis: Basis::FilledUp(times),
         })
     }
 
@@ -105,6 +107,11 @@ impl Sizes {
         Some(Inferred {
             value: shortest,
             confidence: 0.95 - 1.0 / f64::from(samples + 1),
+            basis: Basis::ClosedIdle {
+                closes: samples,
+                shortest,
+                longest,
+            },
         })
     }
 }

@@ -20,8 +20,6 @@ pub struct Upstream {
     pub role_changed_at: Option<Timestamp>,
     /// When another server process than before answered.
     pub restarted_at: Option<Timestamp>,
-    /// When a dial succeeded last.
-    pub dialled_at: Option<Timestamp>,
     /// When the first hello of a connection was answered last.
     pub greeted_at: Option<Timestamp>,
     /// Since when every dial failed.
@@ -36,7 +34,6 @@ impl Upstream {
             server: None,
             role_changed_at: None,
             restarted_at: None,
-            dialled_at: None,
             greeted_at: None,
             unreachable_since: None,
         }
@@ -44,7 +41,6 @@ impl Upstream {
 
     pub(super) fn record(&mut self, at: Timestamp, fact: &Fact) {
         if let Fact::Dialled(_) = fact {
-            self.dialled_at = Some(at);
             self.unreachable_since = None;
         } else if let Fact::DialFailed(_) = fact {
             self.unreachable_since.get_or_insert(at);

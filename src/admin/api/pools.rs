@@ -65,12 +65,14 @@ pub struct PoolSize {
 }
 
 /// Something inferred.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inferred {
     /// What.
     pub value: f64,
     /// How sure, from 0 to 1.
     pub confidence: f64,
+    /// What it is concluded from.
+    pub evidence: String,
 }
 
 /// Closed connections by the reasons of drivers' `ConnectionClosed`.
@@ -87,7 +89,7 @@ pub struct CloseReasons {
 }
 
 /// An episode in which a pool was cleared.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PoolClear {
     /// The first sign.
     pub at: String,
@@ -95,6 +97,10 @@ pub struct PoolClear {
     pub ready_at: Option<String>,
     /// Why.
     pub trigger: String,
+    /// How sure, from 0 to 1.
+    pub confidence: f64,
+    /// What it is concluded from.
+    pub evidence: String,
     /// Connections that went with it.
     pub closed: u64,
 }

@@ -76,6 +76,7 @@ fn size(inferred: Inferred<u64>) -> api::Inferred {
     api::Inferred {
         value: inferred.value as f64,
         confidence: inferred.confidence,
+        evidence: inferred.basis.to_string(),
     }
 }
 
@@ -83,6 +84,7 @@ fn time(inferred: Inferred<Duration>) -> api::Inferred {
     api::Inferred {
         value: seconds(inferred.value),
         confidence: inferred.confidence,
+        evidence: inferred.basis.to_string(),
     }
 }
 
@@ -90,7 +92,9 @@ fn clear(clear: &Clear) -> api::PoolClear {
     api::PoolClear {
         at: clear.at.to_string(),
         ready_at: clear.ready_at.map(|at| at.to_string()),
-        trigger: clear.trigger.label().to_owned(),
+        trigger: clear.sign.trigger().label().to_owned(),
+        confidence: clear.sign.confidence(),
+        evidence: clear.sign.told().to_owned(),
         closed: clear.closed,
     }
 }

@@ -9,7 +9,7 @@ use crate::diagnose::{
     Severity,
 };
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{Clear, ClearTrigger, CloseReasons, Inferred, Joined, MongoClientId, Pool};
+use crate::pools::{Basis, Clear, ClearSign, CloseReasons, Inferred, Joined, MongoClientId, Pool};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 
@@ -237,12 +237,13 @@ pub(crate) fn picture() -> PoolPicture {
         at: before(95_000),
         ready_at: Some(before(90_000)),
         given_up_at: None,
-        trigger: ClearTrigger::Network,
+        sign: ClearSign::MonitorLost,
         closed: 17,
     }];
     pool.max_size = Some(Inferred {
         value: 25,
         confidence: 0.8,
+        basis: Basis::Saturated(Duration::from_secs(48)),
     });
     pool.idle_before_use = [Some(Duration::from_millis(3)), None, None];
     let row = |id, closed_at, pool| MongoClientRow {

@@ -41,22 +41,13 @@ impl Joiner<'_> {
             let Some(connection) = self.connections.get_mut(&id) else {
                 continue;
             };
-            let upstream = connection.upstream;
-            let Some(client) = connection
-                .mongo_client
-                .and_then(|client| self.clients.get_mut(&client))
-            else {
-                continue;
-            };
-            let Some(watch) = client.watches.get_mut(&upstream) else {
-                continue;
-            };
-            if watch.monitor != Some(id) {
-                continue;
-            }
-            watch.monitor = None;
-            watch.round_trip.get_or_insert(id);
-            if client.watched().is_empty() && !client.has_pooled() {
+            let client = connection.mongo_client;
+            let client = client.and_then(|client| self.clients.get_mut(&client));
+            if let Some(client) = client
+                && client.correct(connection.upstream, id)
+                && client.watched().is_empty()
+                && !client.has_pooled()
+            {
                 // It was all that spoke for this mongo client.
                 let client = client.id;
                 connection.mongo_client = None;

@@ -192,7 +192,13 @@ impl Stage {
         let millis = |at: Timestamp| at.as_millis() - start().as_millis();
         let clears = client.pools.values().flat_map(|pool| &pool.clears);
         clears
-            .map(|clear| (millis(clear.at), clear.ready_at.map(millis), clear.trigger))
+            .map(|clear| {
+                (
+                    millis(clear.at),
+                    clear.ready_at.map(millis),
+                    clear.sign.trigger(),
+                )
+            })
             .collect()
     }
 
