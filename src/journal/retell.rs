@@ -5,21 +5,40 @@ use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact};
 
-/// Everything known of the connections that are open, as entries with the moments they had, in their order.
-pub(super) fn retell(pools: &Pools) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = pools
+/// Everything known of the connections that are open, as entries with the moments they had, in their order. Each is
+/// made when its turn comes: all of them together take megabytes.
+pub(super) fn retell(pools: &Pools) -> impl ExactSizeIterator<Item = Entry> {
+    let open: Vec<&Connection> = pools
         .connections()
         .filter(|connection| connection.is_open())
-        .flat_map(|connection| retell_one(connection, pools))
         .collect();
-    entries.extend(pools.session_uses().map(|(connection, session, at)| Entry {
-        at,
-        connection,
-        fact: Fact::SessionUsed(session),
-    }));
-    // Stable: facts of one moment stay in the order in which they belong.
-    entries.sort_by_key(|entry| entry.at);
-    entries
+    let uses: Vec<_> = pools.session_uses().collect();
+    // Facts of one moment stay in the order in which they belong, uses of sessions last.
+    let mut order: Vec<(Timestamp, usize, usize)> = Vec::new();
+    for (place, connection) in open.iter().enumerate() {
+        let entries = retell_one(connection, pools).into_iter().enumerate();
+        order.extend(entries.map(|(number, entry)| (entry.at, place, number)));
+    }
+    let uses_at = uses.iter().enumerate();
+    order.extend(uses_at.map(|(number, (.., at))| (*at, open.len(), number)));
+    order.sort_unstable();
+    // The facts of a handshake follow each other.
+    let (mut made_for, mut made) = (None, Vec::new());
+    order.into_iter().map(move |(at, place, number)| {
+        let Some(connection) = open.get(place) else {
+            let (connection, session, _) = uses[number];
+            return Entry {
+                at,
+                connection,
+                fact: Fact::SessionUsed(session),
+            };
+        };
+        if made_for != Some(place) {
+            made_for = Some(place);
+            made = retell_one(connection, pools);
+        }
+        made[number].clone()
+    })
 }
 
 fn retell_one(connection: &Connection, pools: &Pools) -> Vec<Entry> {

@@ -112,7 +112,7 @@ impl Journal {
             file = journal.next_file()?;
         }
         journal.out = Some(BufWriter::with_capacity(BUFFER_LEN, file));
-        match journal.begin(&[]) {
+        match journal.begin(std::iter::empty()) {
             Ok(()) => {}
             Err(error) if is_without_space(&error) => journal.give_up(&error),
             Err(error) => return Err(error),
@@ -209,7 +209,7 @@ impl Journal {
         let next = self.next_file()?;
         self.out = Some(BufWriter::with_capacity(BUFFER_LEN, next));
         self.part.number += 1;
-        self.begin(&retell(pools))?;
+        self.begin(retell(pools))?;
         self.mark(until)
     }
 
@@ -234,7 +234,7 @@ impl Journal {
     }
 
     /// The beginning of a part.
-    fn begin(&mut self, retold: &[Entry]) -> io::Result<()> {
+    fn begin(&mut self, retold: impl ExactSizeIterator<Item = Entry>) -> io::Result<()> {
         let begins_at = self.len;
         self.part.retold = u64::try_from(retold.len()).unwrap_or(u64::MAX);
         let header = Header {
@@ -243,7 +243,7 @@ impl Journal {
         };
         self.write(&write_line(&header))?;
         for entry in retold {
-            self.write(&write_line(entry))?;
+            self.write(&write_line(&entry))?;
         }
         self.retold_len = self.len - begins_at;
         self.flush()
