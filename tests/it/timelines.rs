@@ -1,8 +1,9 @@
 //! Recorded timelines and near misses: what the pure core says of each file of `tests/scenarios`, in milliseconds.
 //!
 //! `<cause>/<name>.jsonl` is a journal, `<cause>/<name>.expect.json` beside it has the alarms that are to be told, in
-//! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000}]}`, where `severity` and
-//! `within_ms`, the time from the evidence to the alarm, may be left out. A near miss expects none.
+//! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"foretold":true}]}`, where
+//! `severity`, `within_ms`, the time from the evidence to the alarm, and `foretold`, that it says what applications log,
+//! may be left out. A near miss expects none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -71,6 +72,9 @@ fn detail_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
         && alarm.severity.label() != severity
     {
         return Some(format!("severity {}", alarm.severity.label()));
+    }
+    if expected["foretold"] == true && alarm.logged.is_empty() {
+        return Some("nothing foretold".to_owned());
     }
     let delay = alarm.detected_at.since(alarm.evident_at).as_millis();
     let within = expected["within_ms"].as_u64().unwrap_or(2000);

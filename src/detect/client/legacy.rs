@@ -96,7 +96,10 @@ fn step_below(age: Duration) -> Duration {
 
 impl Detector for Legacy {
     fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
-        if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
+        if !matches!(
+            entry.fact,
+            Fact::Introduced { .. } | Fact::HelloAnswered(_) | Fact::Ended(_)
+        ) {
             return;
         }
         let Some(connection) = pools.connection(entry.connection) else {
@@ -112,6 +115,14 @@ impl Detector for Legacy {
         let client = self.instances.entry(own.id).or_default();
         if let Fact::Introduced { .. } = &entry.fact {
             client.dialled(entry.at, own.id, connection, pools, signals);
+        } else if let Fact::HelloAnswered(_) = &entry.fact {
+            // Members that it is connected to are asked there.
+            if connection
+                .ready_at
+                .is_some_and(|ready_at| ready_at < entry.at)
+            {
+                client.searched(entry.at, own.id, connection, pools, signals);
+            }
         } else {
             client.ended(entry.at, connection);
         }
@@ -205,6 +216,22 @@ impl Client {
             return;
         };
         loss.tried_at = loss.tried_at.max(Some(connection.opened_at));
+        self.searched(at, instance, connection, pools, signals);
+    }
+
+    /// It looks for a primary among the members of its set, after its own was lost: where it finds another server the
+    /// pool of the old one is destroyed.
+    fn searched(
+        &mut self,
+        at: Timestamp,
+        instance: InstanceId,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        let Some(loss) = &mut self.loss else {
+            return;
+        };
         let set = |id| pools.upstream(id).and_then(|upstream| upstream.set_name());
         let is_successor = connection.upstream != loss.upstream
             && set(loss.upstream).is_some()

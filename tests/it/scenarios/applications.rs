@@ -138,7 +138,7 @@ pub(super) fn forced_close(stage: &mut Stage) {
     stage.neighbour();
     stage.steady(BEFORE);
     let count = under_way_at_a_close(stage.driver, 4 * POOL);
-    stage.load_with(app, "sleep", count, 0, &json!({ "milliseconds": 5000 }));
+    stage.load_with(app, "sleep", count, 0, &json!({ "milliseconds": 1500 }));
     stage.steady(Duration::from_millis(400));
     stage.fault("the application closed its client by force", &["orders"]);
     stage.apps[app]

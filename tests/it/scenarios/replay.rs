@@ -22,7 +22,7 @@ use crate::support::root;
 const EXPORTED: usize = 2;
 
 /// A timeline that is exported ends so long after its last alarm, in seconds.
-const AFTERMATH: f64 = 1.5;
+const AFTERMATH: f64 = 2.5;
 
 /// The journal of a case up to the moment at which it was judged: what follows is its stage being cleared.
 pub(super) fn until(journal: &str, judged_at: f64) -> String {
@@ -180,9 +180,15 @@ fn timeline(case: CaseId) -> Option<Timeline> {
         return None;
     }
     let alarms = told.iter().rev().filter(|&incident| is_alarm(incident));
-    let expected: Vec<Value> = alarms
-        .map(|incident| json!({ "cause": incident["cause"] }))
-        .collect();
+    let expected = alarms.map(|incident| {
+        let logged = incident["logged"].as_array();
+        if logged.is_some_and(|logged| !logged.is_empty()) {
+            json!({ "cause": incident["cause"], "foretold": true })
+        } else {
+            json!({ "cause": incident["cause"] })
+        }
+    });
+    let expected: Vec<Value> = expected.collect();
     let driver = if case.shape == Shape::Usual {
         case.driver.label().to_owned()
     } else {
