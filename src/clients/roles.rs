@@ -61,7 +61,7 @@ use crate::connection::Role;
 use crate::time::Timestamp;
 
 pub(crate) use departed::Departed;
-use departed::is_within;
+use departed::{is_together, is_within};
 use traits::Habit;
 pub(crate) use traits::Traits;
 
@@ -234,8 +234,9 @@ impl Family {
     /// The role by which `ending`, which ended `at` this moment, is counted for good.
     pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         if ending.told != Role::Unknown {
-            let has_streaming = !self.streaming.is_empty() || !departed.streaming.is_empty();
-            return proven(ending, has_streaming);
+            let mut departed = departed.streaming.iter();
+            let has_streamed = departed.any(|(ended_at, _)| is_together(*ended_at, at));
+            return proven(ending, !self.streaming.is_empty() || has_streamed);
         }
         if !ending.is_silent() {
             return Role::Unknown;
@@ -246,17 +247,21 @@ impl Family {
         if self.replaces_monitor(ending, departed) {
             return Role::Monitor;
         }
-        let has_streamed = departed.streamed_at.is_some() || !departed.round_trip.is_empty();
-        if self.streaming.is_empty() && departed.streaming.is_empty() && !has_streamed {
+        let is_near = move |(ended_at, _): &&(Timestamp, Timestamp)| is_together(*ended_at, at);
+        let round_trips = departed.round_trip.iter().filter(is_near).count();
+        let streamed = departed.streaming.iter().filter(is_near).count();
+        let has_streamed = departed.streamed_at.is_some() || streamed + round_trips > 0;
+        if self.streaming.is_empty() && !has_streamed {
             return self.by_goodbyes(ending, departed, at);
         }
         let able = |silent: &Sibling| {
-            let departed = departed.streaming.iter().filter(|(ended, opened)| {
+            let departed = departed.streaming.iter().filter(is_near);
+            let departed = departed.filter(|(ended, opened)| {
                 is_within(silent.opened_at, (*opened, *ended)) && self.is_able(*opened, silent)
             });
             self.able_count(silent) + departed.count()
         };
-        let taken = self.round_trips + departed.round_trip.len();
+        let taken = self.round_trips + round_trips;
         let lacking = able(ending).saturating_sub(taken);
         let before = self.undecided_before(ending, at);
         let before = before.filter(|one| able(one) > 0).take(lacking);

@@ -88,6 +88,21 @@ pub struct CloseGroup {
     pub has_said_goodbye: bool,
 }
 
+/// A connection that was used so shortly before is in the middle of its traffic.
+const HOT: Duration = Duration::from_millis(250);
+
+/// A client that has its connections taken away in the middle of its traffic dials again within this.
+const REDIALS_WITHIN: Duration = Duration::from_millis(300);
+
+impl CloseGroup {
+    /// The client let them go itself: it was in the middle of its traffic, and did not dial at once. `since` is the
+    /// last end, `dialled_at` the first dial after it. The kernel resets what the process had not read.
+    pub fn was_let_go(&self, since: Timestamp, dialled_at: Timestamp) -> bool {
+        let was_hot = self.idle_ages.is_some_and(|(_, longest)| longest < HOT);
+        self.monitors == 0 && was_hot && dialled_at.since(since) > REDIALS_WITHIN
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SignalKind {

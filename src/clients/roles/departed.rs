@@ -46,9 +46,13 @@ impl Departed {
     /// Forgets what ended too long ago.
     pub(crate) fn expire(&mut self, at: Timestamp) {
         let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
-        for ended in [&mut self.streaming, &mut self.round_trip] {
-            while ended.front().is_some_and(|(ended, _)| is_over(ended)) {
-                ended.pop_front();
+        // A client may notice late that a connection was ended; with which others it went is asked then.
+        for departed in [&mut self.streaming, &mut self.round_trip] {
+            while departed
+                .front()
+                .is_some_and(|(ended, _)| at.since(*ended) > LOST_FOR)
+            {
+                departed.pop_front();
             }
         }
         while self.polling.front().is_some_and(is_over) {
@@ -93,7 +97,7 @@ impl Departed {
                 self.streamed_at = Some(at);
                 let reign = (connection.opened_at, at);
                 let is_its = |(_, opened_at): &(_, Timestamp)| is_within(*opened_at, reign);
-                if !pair_off(&mut self.round_trip, is_its) {
+                if !pair_off(&mut self.round_trip, at, is_its) {
                     remember(&mut self.streaming, (at, connection.opened_at));
                 }
             }
@@ -107,7 +111,7 @@ impl Departed {
                 let is_its = |(ended, opened): &(Timestamp, Timestamp)| {
                     is_within(opened_at, (*opened, *ended))
                 };
-                if !pair_off(&mut self.streaming, is_its) {
+                if !pair_off(&mut self.streaming, at, is_its) {
                     remember(&mut self.round_trip, (at, opened_at));
                 }
             }
@@ -125,11 +129,23 @@ pub(super) fn is_within(opened_at: Timestamp, reign: (Timestamp, Timestamp)) -> 
     reign.0 <= opened_at + SWAPPED && opened_at <= reign.1
 }
 
-/// Takes out the one that fits, otherwise the oldest: a monitor that was replaced left its round-trip monitor to the
-/// next. False when there is none.
-fn pair_off<T>(departed: &mut VecDeque<T>, fits: impl Fn(&T) -> bool) -> bool {
-    let fitting = departed.iter().position(fits).unwrap_or(0);
-    departed.remove(fitting).is_some()
+/// Two connections that ended so close to each other may have gone together.
+pub(super) fn is_together(one_ended_at: Timestamp, other_ended_at: Timestamp) -> bool {
+    one_ended_at.since(other_ended_at) <= DEPARTURE
+        && other_ended_at.since(one_ended_at) <= DEPARTURE
+}
+
+/// Takes out the one that fits one that ended at this moment, otherwise the oldest: a monitor that was replaced left its
+/// round-trip monitor to the next. False when there is none.
+fn pair_off(
+    departed: &mut VecDeque<(Timestamp, Timestamp)>,
+    at: Timestamp,
+    fits: impl Fn(&(Timestamp, Timestamp)) -> bool,
+) -> bool {
+    let is_near = |(ended_at, _): &(Timestamp, Timestamp)| is_together(*ended_at, at);
+    let fitting = departed.iter().position(|one| is_near(one) && fits(one));
+    let fitting = fitting.or_else(|| departed.iter().position(is_near));
+    fitting.is_some_and(|position| departed.remove(position).is_some())
 }
 
 fn remember<T>(entries: &mut VecDeque<T>, entry: T) {

@@ -472,3 +472,27 @@ fn a_monitor_is_not_dialled_more_often_than_its_interval() {
     // One and its retry, and another half a second later.
     assert_eq!(counted, 3);
 }
+
+#[test]
+fn a_round_trip_monitor_whose_end_is_noticed_late_went_with_its_monitor() {
+    // The server died; a driver that measures every ten seconds notices seconds later, when another monitor is there.
+    let mut departed = Departed::default();
+    let end = milli(13_000);
+    departed.ended(&sibling("pymongo", 6, 10_000, Monitor), Monitor, end);
+    departed.ended(
+        &sibling("pymongo", 8, 10_020, Application),
+        Application,
+        end,
+    );
+    departed.expire(milli(20_000));
+    let silent = sibling("pymongo", 7, 10_015, Unknown);
+    let open = [sibling("pymongo", 30, 17_800, Monitor)];
+    assert_eq!(family(&open).final_role(&silent, &departed, end), RoundTrip);
+    // What ended with nothing of the kind is pooled.
+    let late = milli(19_000);
+    let silent = sibling("pymongo", 31, 12_000, Unknown);
+    assert_eq!(
+        family(&open).final_role(&silent, &departed, late),
+        Application
+    );
+}

@@ -65,6 +65,7 @@ impl Told {
             is_replaced,
             is_alive,
             is_after_trouble,
+            group,
             ..
         } = &mut self.signal.kind
         else {
@@ -87,8 +88,9 @@ impl Told {
         };
         self.is_followed = true;
         *is_replaced |= !goes_on;
-        if std::mem::take(&mut self.is_merely_reset) && !goes_on {
-            *is_after_trouble = false;
+        if std::mem::take(&mut self.is_merely_reset) {
+            let was_let_go = group.was_let_go(self.last_at, fresh.opened_at);
+            *is_after_trouble = goes_on && !was_let_go;
         }
         *is_alive = Some(goes_on);
         true

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::super::Cause;
 use super::super::super::words::counted;
+use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{
-    Case, SHUTDOWN, SignalKind, cuts, fact, hello_since, note, refused, replied, restarted,
+    Case, Cut, SHUTDOWN, SignalKind, cuts, fact, hello_since, note, refused, replied, restarted,
 };
 use crate::pools::Pools;
 use crate::time::Timestamp;
@@ -37,7 +37,7 @@ pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     let mut evidence = Vec::new();
     let mut against = Vec::new();
     let mut evident_at = case.began_at();
-    evidence.extend(cut.map(super::Cut::told));
+    evidence.extend(cut.map(Cut::told));
     if let Some((signal, count)) = refused {
         evident_at = evident_at.max(signal.at);
         evidence.push(fact(signal.at, count, refused_dials(count)));
@@ -48,7 +48,7 @@ pub(super) fn crash(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
         }
         evidence.push(note(signal.at, "another server process answered"));
     }
-    let is_total = cut.is_some_and(super::Cut::is_total);
+    let is_total = cut.is_some_and(Cut::is_total);
     let has_returned = cut.and_then(|cut| hello_since(pools, case.upstream(), cut.signal.at));
     let mut confidence: f64 = match (cut, refused, restarted) {
         (Some(_), Some(_), _) | (Some(_), _, Some(_)) if is_total => 0.94,
@@ -105,7 +105,7 @@ pub(super) fn shutdown(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Op
     )];
     let cuts = cuts(case);
     let cut = cuts.iter().find(|cut| cut.is_total());
-    evidence.extend(cut.map(super::Cut::told));
+    evidence.extend(cut.map(Cut::told));
     let refused = refused(case);
     if let Some((signal, count)) = refused {
         evidence.push(fact(signal.at, count, refused_dials(count)));
@@ -160,7 +160,7 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
             "the same server process answered the next hello",
         ));
     }
-    if cuts.iter().any(super::Cut::is_total) {
+    if cuts.iter().any(Cut::is_total) {
         confidence = confidence.min(if returned.is_some() { 0.52 } else { 0.2 });
         against.push(fact(
             first.signal.at,
@@ -200,6 +200,18 @@ pub(super) fn closing(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opin
     })
 }
 
+/// The client let its connections go itself; `dialled_at` is its first dial since.
+fn let_go(cut: &Cut<'_>, dialled_at: Option<Timestamp>) -> Option<Evidence> {
+    let last = cut.signal.at + cut.group.span;
+    let dialled_at = dialled_at.filter(|dialled_at| cut.group.was_let_go(last, *dialled_at));
+    dialled_at.filter(|_| cut.is_client_side).map(|dialled_at| {
+        note(
+            dialled_at,
+            "it was in the middle of its traffic, and did not dial again at once: it let its connections go itself",
+        )
+    })
+}
+
 /// Something between resets connections.
 pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion> {
     let cuts = cuts(case);
@@ -210,12 +222,15 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     let mut against = Vec::new();
     let mut evident_at = first.signal.at;
     let is_of_all = first.instances >= first.instances_before;
-    let returned = super::connections_to(pools, upstream)
-        .filter(|one| one.opened_at > first.signal.at)
-        .filter(|one| {
-            one.instance
-                .is_some_and(|instance| first.signal.concerns(instance))
-        })
+    let dialled_since = || {
+        super::connections_to(pools, upstream)
+            .filter(|one| one.opened_at > first.signal.at)
+            .filter(|one| {
+                one.instance
+                    .is_some_and(|instance| first.signal.concerns(instance))
+            })
+    };
+    let returned = dialled_since()
         .filter_map(|one| one.hello_answered_at)
         .min();
     let mut confidence: f64 = if let Some(returned_at) = returned {
@@ -240,6 +255,10 @@ pub(super) fn reset(case: &Case, pools: &Pools, at: Timestamp) -> Option<Opinion
     } else {
         0.45
     };
+    if let Some(let_go) = let_go(first, dialled_since().map(|one| one.opened_at).min()) {
+        confidence = confidence.min(0.3);
+        against.push(let_go);
+    }
     if !is_of_all {
         evidence.push(fact(
             first.signal.at,
