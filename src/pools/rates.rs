@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::time::Timestamp;
 
-const SLICE: Duration = Duration::from_secs(5);
+const SLICE: Duration = Duration::from_secs(10);
 
 /// What lies further back does not count.
 pub(super) const WINDOW: Duration = Duration::from_mins(5);
@@ -69,7 +69,7 @@ mod tests {
         }
         let minute = rates.within(Duration::from_mins(1), second(599));
         assert_eq!(minute.opened, 60);
-        assert_eq!(rates.slices.len(), 60);
+        assert_eq!(rates.slices.len(), 30);
         assert_eq!(rates.within(WINDOW, second(2000)), Happened::default());
     }
 }
