@@ -19,7 +19,7 @@ use crate::wire::{Direction, Scratch};
 
 /// Time that passes after the last packet: what ended together in the last moments is judged once no more of it
 /// comes. Less than any silence that means something.
-const SETTLING: Duration = Duration::from_secs(1);
+const SETTLING: Duration = Duration::from_millis(1400);
 
 /// Connections that are followed at once, the ones that ended a moment ago included.
 const FLOWS_MAX: usize = 100_000;
