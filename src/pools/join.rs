@@ -28,6 +28,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::household::Household;
+use super::numbering::JITTER;
 use super::sessions::CircleId;
 use super::{
     Connection, Connections, InstanceId, MongoClient, MongoClientId, Pool, RECENT, Upstream,
@@ -39,9 +40,6 @@ use crate::timeline::{ConnectionId, UpstreamId};
 /// A driver opens its first pooled connection right after its monitor's first answer; Node's monitor shows itself
 /// half a second later.
 pub(super) const SETTLING: Duration = Duration::from_secs(2);
-
-/// Moments of different connections may be so much out of order.
-const JITTER: Duration = Duration::from_millis(50);
 
 /// How long a mongo client that lost all its connections to trouble is expected back.
 const EXPECTED_BACK: Duration = Duration::from_secs(30);

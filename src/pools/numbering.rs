@@ -10,7 +10,7 @@ use crate::connection::ClientMetadata;
 use crate::time::Timestamp;
 
 /// Moments of different connections may be so much out of order.
-const JITTER: Duration = Duration::from_millis(50);
+pub(super) const JITTER: Duration = Duration::from_millis(50);
 
 /// The first draw of glibc's `rand()` without a seed.
 const FIRST_RAND: i32 = 1_804_289_383;

@@ -113,18 +113,18 @@ impl Detector for Legacy {
         }
         make_room(&mut self.instances, own.id);
         let client = self.instances.entry(own.id).or_default();
-        if let Fact::Introduced { .. } = &entry.fact {
-            client.dialled(entry.at, own.id, connection, pools, signals);
-        } else if let Fact::HelloAnswered(_) = &entry.fact {
-            // Members that it is connected to are asked there.
-            if connection
-                .ready_at
-                .is_some_and(|ready_at| ready_at < entry.at)
-            {
-                client.searched(entry.at, own.id, connection, pools, signals);
-            }
-        } else {
+        if let Fact::Ended(_) = &entry.fact {
             client.ended(entry.at, connection);
+            return;
+        }
+        let is_dial = matches!(entry.fact, Fact::Introduced { .. });
+        if is_dial {
+            client.dialled(connection);
+        }
+        // Members that it is connected to are asked there.
+        let was_ready = connection.ready_at.is_some_and(|at| at < entry.at);
+        if is_dial || was_ready {
+            client.searched(entry.at, own.id, connection, pools, signals);
         }
     }
 
@@ -204,19 +204,10 @@ impl Client {
     }
 
     /// It dials: its own server again, or another member in its place.
-    fn dialled(
-        &mut self,
-        at: Timestamp,
-        instance: InstanceId,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
-        let Some(loss) = &mut self.loss else {
-            return;
-        };
-        loss.tried_at = loss.tried_at.max(Some(connection.opened_at));
-        self.searched(at, instance, connection, pools, signals);
+    fn dialled(&mut self, connection: &Connection) {
+        if let Some(loss) = &mut self.loss {
+            loss.tried_at = loss.tried_at.max(Some(connection.opened_at));
+        }
     }
 
     /// It looks for a primary among the members of its set, after its own was lost: where it finds another server the
