@@ -102,6 +102,10 @@ impl Snappy {
                         left: left.saturating_sub(count),
                     };
                 }
+                // What comes behind the last byte that is wanted may be broken, and would be seen or not by how it is split.
+                Stage::Preamble { .. } | Stage::Tag | Stage::Extra { .. } if room == 0 => {
+                    return Ok(Progress::More);
+                }
                 Stage::Preamble { .. } | Stage::Tag | Stage::Extra { .. } => {
                     if matches!(self.stage, Stage::Tag)
                         && let Some((tag, value)) = take_element(input)
