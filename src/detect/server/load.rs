@@ -70,6 +70,8 @@ struct Slow {
     told_at: Timestamp,
     last_at: Timestamp,
     instances: BTreeSet<InstanceId>,
+    /// When hellos were found to be slow meanwhile, and how long they took and take.
+    hello: Option<(Timestamp, Duration, Duration)>,
 }
 
 /// What the open connections of a pool do.
@@ -365,8 +367,19 @@ impl Load {
             told_at: Timestamp::default(),
             last_at: at,
             instances: BTreeSet::new(),
+            hello: None,
         });
         slow.last_at = at;
+        // Operations are slow on the average of a window: what happens in it belongs to them, and when it is over, they
+        // look slow for that much longer.
+        let since = slow.began_at.min(at - LOAD_WINDOW);
+        let hellos = self.hellos.get(&upstream);
+        if let Some((now, before)) = hellos.and_then(|hellos| hellos.slow_since(since)) {
+            slow.hello = Some((at, now, before));
+        }
+        slow.hello = slow
+            .hello
+            .filter(|(seen_at, ..)| at.since(*seen_at) <= LOAD_WINDOW);
         if at.since(slow.told_at) < TOLD_EVERY {
             return;
         }
@@ -377,10 +390,7 @@ impl Load {
             now,
             before,
             in_flight: instances.iter().map(|(.., in_flight)| in_flight).sum(),
-            hello: self
-                .hellos
-                .get(&upstream)
-                .and_then(|hellos| hellos.slow_since(slow.began_at)),
+            hello: slow.hello.map(|(_, now, before)| (now, before)),
         };
         let signal = about_upstream(upstream, slow.began_at, at, kind);
         signals.push(signal.among(&slow.instances, connected));
