@@ -6,7 +6,7 @@ use std::time::Duration;
 use poolscope::connection::Initiator;
 use poolscope::journal::Reader;
 use poolscope::observer::{Observer, Sequencer};
-use poolscope::pools::{InstanceId, MongoClientId, Pools};
+use poolscope::pools::{CloseReason, InstanceId, MongoClientId, Pools};
 use poolscope::time::Timestamp;
 use poolscope::timeline::ConnectionId;
 use poolscope::timeline::lines::Line;
@@ -132,10 +132,10 @@ impl Closes {
             let reasons = client.pools.values().map(|pool| pool.closed);
             let sums = reasons.fold([0; 4], |[idle, stale, error, pool_closed], closed| {
                 [
-                    idle + closed.idle,
-                    stale + closed.stale,
-                    error + closed.error,
-                    pool_closed + closed.pool_closed,
+                    idle + closed.of(CloseReason::Idle),
+                    stale + closed.of(CloseReason::Stale),
+                    error + closed.of(CloseReason::Error),
+                    pool_closed + closed.of(CloseReason::PoolClosed),
                 ]
             });
             self.0.insert(client.id, (key, client.is_open(), sums));

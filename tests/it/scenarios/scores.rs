@@ -6,7 +6,14 @@ use std::ops::AddAssign;
 use serde_json::Value;
 
 use super::inferred::infer;
+use super::judge::moment;
 use super::told::{self, REASONS};
+
+/// What poolscope sees and what a driver tells of one event lies no further apart, in seconds.
+const AT_ONCE: f64 = 0.05;
+
+/// What ended silent is judged within this time, in seconds.
+const JUDGED_AFTER: f64 = 1.5;
 
 /// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
 const SLACK: f64 = 1.0;
@@ -164,26 +171,35 @@ impl Scores {
             closed += field("closed");
             open += field("active") + field("idle");
         }
-        let sum = |field: &str| -> u64 {
-            let counts = apps.iter().map(|app| app["stats"][field].as_u64());
-            counts.map(Option::unwrap).sum()
-        };
-        let told_open: u64 = apps.iter().map(|app| told::open(app)).sum();
-        let created: u64 = apps.iter().map(|app| told::created(app)).sum();
-        let ready = sum("ready");
+        // The picture was taken at about this moment.
+        let at = moment(&clients["at"]);
+        let (before, after) = (at - AT_ONCE, at + AT_ONCE);
+        let sum =
+            |count: &dyn Fn(&Value) -> u64| -> u64 { apps.iter().map(|app| count(app)).sum() };
+        let told_open = [before, at, after].map(|until| sum(&|app| told::open(app, until)));
+        let open_least = told_open.into_iter().min().unwrap();
+        let open_most = told_open.into_iter().max().unwrap();
+        let created = sum(&|app| told::created(app, after));
+        let ready = sum(&|app| told::counted(app, "ready", before));
+        // What has just ended is not judged yet, and what ended before its hello was read is nobody's.
+        let open_question = sum(&|app| told::closed_since(app, at - JUDGED_AFTER));
+        let unread = clients["clients"].as_array().unwrap().iter();
+        let unread = unread.filter(|row| row["address"] == key.0.as_str() && row["app"] == "");
+        let unread: u64 = unread.map(|row| row["opened"].as_u64().unwrap()).sum();
+        let least = sum(&|app| told::created(app, before));
+        let least = least.saturating_sub(open_question + unread).max(ready);
         self.pools += 1;
         // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
         // and Pooling specification § Checking Out a Connection: a perished connection is closed then).
-        let unnoticed = told_open.saturating_sub(open);
-        let is_open_right = open <= told_open && unnoticed <= ended_by_server;
-        // What never got through its handshake may or may not be known for what it was to be.
-        if (ready..=created).contains(&opened) && is_open_right {
+        let unnoticed = open_least.saturating_sub(open);
+        let is_open_right = open <= open_most && unnoticed <= ended_by_server;
+        if (least..=created).contains(&opened) && is_open_right {
             self.pools_unnoticed += u64::from(unnoticed > 0);
             self.pools_right += 1;
         } else {
             self.amiss.push(format!(
-                "{name}: {opened} pooled connections opened, {closed} closed, {open} open instead of {ready} ready of \
-                 {created} created, {told_open} open"
+                "{name}: {opened} pooled connections opened, {closed} closed, {open} open instead of {least} to {created} \
+                 created, {open_least} to {open_most} open"
             ));
         }
     }

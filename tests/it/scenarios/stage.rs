@@ -82,6 +82,8 @@ pub(super) struct Stage {
     pub(super) notes: Vec<Value>,
     /// When an alarm was first seen at the interface.
     pub(super) alarm_seen_at: Option<f64>,
+    /// What poolscope said of its clients when the drivers were asked.
+    pub(super) clients_seen: Value,
 }
 
 impl Stage {
@@ -199,6 +201,7 @@ impl Stage {
             affected: Vec::new(),
             notes: Vec::new(),
             alarm_seen_at: None,
+            clients_seen: Value::Null,
         }
     }
 
@@ -475,6 +478,8 @@ impl Stage {
 
     /// What really happened, as drivers and harness saw it.
     pub(super) fn truth(&mut self, case: &str) -> Value {
+        // First what poolscope sees: what the drivers told by then is among what they are asked for afterwards.
+        self.clients_seen = self.poolscope.api("clients");
         let apps: Vec<Value> = self
             .apps
             .iter_mut()
@@ -501,14 +506,13 @@ impl Stage {
     /// Keeps what poolscope says and logged; returns the incidents.
     pub(super) fn keep(&mut self, truth: &Value) -> Vec<Value> {
         let incidents = self.poolscope.api("incidents");
-        let clients = self.poolscope.api("clients");
         let write = |name: &str, value: &Value| {
             let text = serde_json::to_string_pretty(value).unwrap();
             fs::write(self.directory.join(name), text).unwrap();
         };
         write("truth.json", truth);
         write("incidents.json", &incidents);
-        write("clients.json", &clients);
+        write("clients.json", &self.clients_seen);
         let log = self.poolscope.log().join("\n");
         fs::write(self.directory.join("poolscope.log"), log).unwrap();
         incidents["incidents"].as_array().unwrap().clone()

@@ -68,11 +68,10 @@ fn is_farewell(app: &Value, at: f64) -> bool {
             || (next.is_none() && app["stats"]["clients"].as_u64() == Some(0)))
 }
 
-/// Connections that are open as the driver's events tell them. Node tells nothing of connections that were in use, or
+/// Connections that are open at a moment as the driver's events tell them. Node tells nothing of connections that were in use, or
 /// about to be made, when their client was closed: once the last pool is closed none is left. Nor does it tell of those
 /// that were about to be made when their pool was cleared, and are given up for that.
-pub(super) fn open(app: &Value) -> u64 {
-    let counted = app["stats"]["open"].as_u64().unwrap();
+pub(super) fn open(app: &Value, until: f64) -> u64 {
     let gives_up = app["driver"]
         .as_str()
         .is_some_and(|driver| driver.starts_with("node"));
@@ -81,7 +80,7 @@ pub(super) fn open(app: &Value) -> u64 {
     let mut unready = Vec::new();
     // Told of late, when the next client has used their numbers again.
     let mut leaving = Vec::new();
-    for event in app["events"].as_array().unwrap() {
+    for event in events_until(app, until) {
         let connection = &event["connection"];
         match event["event"].as_str().unwrap_or_default() {
             "pool_created" => pools += 1,
@@ -108,7 +107,7 @@ pub(super) fn open(app: &Value) -> u64 {
             _ => {}
         }
     }
-    counted.min((open.len() + unready.len()) as u64)
+    (open.len() + unready.len()) as u64
 }
 
 /// Takes a connection out of those.
@@ -119,13 +118,31 @@ fn take(connections: &mut Vec<&Value>, connection: &Value) -> bool {
         .is_some()
 }
 
-/// Connections that a driver began to make. Node 3.6 tells of those only that were made, but numbers them all.
-pub(super) fn created(app: &Value) -> u64 {
-    let told = app["stats"]["created"].as_u64().unwrap();
+/// Connections that were closed since a moment. Java's driver does not say when it gave up what it was making.
+pub(super) fn closed_since(app: &Value, from: f64) -> u64 {
+    let unreported = app["stats"]["closed"]["unreported"].as_u64().unwrap_or(0);
+    let late = times(app, "closed").into_iter().filter(|at| *at >= from);
+    late.count() as u64 + unreported
+}
+
+/// Connections that a driver had begun to make at a moment. Node 3.6 tells of those only that were made, but numbers
+/// them all.
+pub(super) fn created(app: &Value, until: f64) -> u64 {
+    let told = counted(app, "created", until);
     if app["driver"] != "node-3.6-unified" {
         return told;
     }
-    let events = app["events"].as_array().unwrap().iter();
-    let numbers = events.filter_map(|event| event["connection"].as_u64());
+    let numbers = events_until(app, until).filter_map(|event| event["connection"].as_u64());
     numbers.max().unwrap_or(0).max(told)
+}
+
+/// How often something was told until a moment.
+pub(super) fn counted(app: &Value, name: &str, until: f64) -> u64 {
+    let named = events_until(app, until).filter(|event| event["event"] == name);
+    named.count() as u64
+}
+
+fn events_until(app: &Value, until: f64) -> impl Iterator<Item = &Value> {
+    let events = app["events"].as_array().unwrap().iter();
+    events.filter(move |event| event["at"].as_f64() <= Some(until))
 }
