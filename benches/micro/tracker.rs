@@ -44,6 +44,10 @@ impl Facts for NoBooks {
         black_box((at, state, in_flight));
     }
 
+    fn left_unanswered(&mut self, commands: impl Iterator<Item = Command>) {
+        black_box(commands.count());
+    }
+
     fn observed(&mut self, at: Timestamp, observation: Observation) {
         black_box((at, observation));
     }

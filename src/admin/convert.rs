@@ -424,7 +424,7 @@ fn closed_by(counts: &CloseCounts) -> Vec<api::CloseCount> {
         .collect()
 }
 
-fn commands(counts: &[(Command, u64)]) -> Vec<api::CommandCount> {
+pub(super) fn commands(counts: &[(Command, u64)]) -> Vec<api::CommandCount> {
     counts
         .iter()
         .filter(|(_, count)| *count > 0)

@@ -88,6 +88,7 @@ fn logged(logged: &Logged) -> api::Logged {
         failed: logged.failed,
         basis: logged.basis.clone(),
         hanging: logged.hanging,
+        hanging_by_command: super::convert::commands(&logged.hanging_commands.ranked()),
         trigger: logged.trigger.clone(),
     }
 }

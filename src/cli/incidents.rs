@@ -227,7 +227,11 @@ fn log(logged: &api::Logged) -> String {
     let hanging = if logged.hanging == 0 {
         String::new()
     } else {
-        format!("; {} more operations never call back", logged.hanging)
+        format!(
+            "; {} more operations never call back{}",
+            logged.hanging,
+            commands(&logged.hanging_by_command)
+        )
     };
     let times = if logged.failed == 0 {
         "only if operations were still queued,".to_owned()
@@ -248,6 +252,19 @@ fn log(logged: &api::Logged) -> String {
     );
     let basis = format!("how often is an estimate from the {}", safe(&logged.basis));
     wrap("  ", &said) + &wrap("    ", &why) + &wrap("    ", &basis)
+}
+
+/// ` (find ×2, update)`, or nothing where none was read.
+fn commands(counts: &[api::CommandCount]) -> String {
+    let one = |counted: &api::CommandCount| match counted.count {
+        1 => safe(&counted.command),
+        count => format!("{} ×{count}", safe(&counted.command)),
+    };
+    let all: Vec<String> = counts.iter().map(one).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", all.join(", "))
 }
 
 fn section(text: &mut String, title: &str) {

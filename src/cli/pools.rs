@@ -80,6 +80,7 @@ pub(super) fn pools(answer: &api::Clients) -> String {
         text.push('\n');
     }
     text += &clears(all());
+    text += &closes(all());
     text + &format!("{closed} lately closed\n") + &wrap("", LEGEND)
 }
 
@@ -136,6 +137,30 @@ fn sums(all: &[&(&api::Client, &api::MongoClient)]) -> [Cell; 15] {
         unknown(),
         sum(|pool| u64::try_from(pool.pool_clears.len()).unwrap_or(u64::MAX)),
     ]
+}
+
+/// Why pooled connections were closed, over all mongo clients.
+fn closes<'a>(all: impl Iterator<Item = (&'a api::Client, &'a api::MongoClient)>) -> String {
+    let mut sums = BTreeMap::<(&str, &str), (u64, f64)>::new();
+    for one in all.flat_map(|(_, pool)| &pool.closed_because) {
+        let key = (one.reason.as_str(), one.evidence.as_str());
+        let (sum, confidence) = sums.entry(key).or_insert((0, one.confidence));
+        *sum = sum.saturating_add(one.count);
+        *confidence = confidence.min(one.confidence);
+    }
+    let mut sums: Vec<_> = sums.into_iter().collect();
+    sums.sort_by_key(|(key, (sum, _))| (Reverse(*sum), *key));
+    let lines = sums.iter().map(|((reason, evidence), (sum, confidence))| {
+        let text = format!(
+            "{} closed, {} ({:.0} % sure): {}",
+            count(*sum),
+            safe(reason).replace('_', " "),
+            confidence * 100.0,
+            safe(evidence)
+        );
+        wrap("", &text)
+    });
+    lines.collect()
 }
 
 /// When which pool was cleared, why, what it took, and how long it was out of order.

@@ -52,8 +52,12 @@ pub(super) struct ConnectionCell {
     pub(super) operations: AtomicU64,
     /// It is counted as opened in its owner's pool; changed only under the lock of `facts`.
     was_found_pooled: AtomicBool,
+    /// When its first hello was answered, or [`NEVER`].
+    answered_at: AtomicU64,
     /// It carried `endSessions`.
     has_said_goodbye: AtomicBool,
+    /// Its client left before the server had answered its first hello; an answer that comes after that tells nobody.
+    is_left_unanswered: AtomicBool,
     /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
     heartbeat_nanos: AtomicU64,
     pub(super) bytes: [AtomicU64; 2],
@@ -127,7 +131,9 @@ impl ConnectionCell {
             requests: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             was_found_pooled: AtomicBool::new(false),
+            answered_at: AtomicU64::new(NEVER),
             has_said_goodbye: AtomicBool::new(false),
+            is_left_unanswered: AtomicBool::new(false),
             heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
             last_command: AtomicU16::new(NO_COMMAND),
@@ -284,6 +290,13 @@ impl ConnectionCell {
             .copied()
     }
 
+    /// A plain hello was answered; the first one counts.
+    pub(super) fn hello_answered(&self, at: Timestamp) {
+        if self.answered_at.load(Ordering::Relaxed) == NEVER {
+            self.answered_at.store(at.as_nanos(), Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn set_heartbeat(&self, interval: Duration) {
         let nanos = super::latency::nanos(interval);
         self.heartbeat_nanos.store(nanos, Ordering::Relaxed);
@@ -319,6 +332,9 @@ impl ConnectionCell {
 
     /// Its client closed it, and has no use for it any more, however long the server's side takes.
     pub(super) fn left_by_client(&self) {
+        if !self.is_answered() {
+            self.is_left_unanswered.store(true, Ordering::Relaxed);
+        }
         let is_pooled = self.was_found_pooled.load(Ordering::Relaxed);
         if is_pooled || self.told_role() == Role::Application {
             self.ended_pooled(true);
@@ -355,19 +371,31 @@ impl ConnectionCell {
         self.sibling_with(traits)
     }
 
+    /// Its first hello was answered while its client was there, and what follows is read: of what is not decoded,
+    /// silence says nothing.
+    fn is_answered(&self) -> bool {
+        let state = self.state();
+        !self.is_left_unanswered.load(Ordering::Relaxed)
+            && !matches!(
+                state,
+                State::Connecting | State::Handshaking | State::Opaque
+            )
+    }
+
     pub(super) fn sibling_with(&self, traits: Traits) -> Sibling {
         Sibling {
             id: self.id,
             opened_at: self.opened_at,
             told: self.told_role(),
-            // Of what is not decoded, silence says nothing.
-            is_answered: !matches!(
-                self.state(),
-                State::Connecting | State::Handshaking | State::Opaque
-            ),
+            is_answered: self.is_answered(),
+            answered_at: match self.answered_at.load(Ordering::Relaxed) {
+                NEVER => None,
+                nanos => Some(Timestamp::from_nanos(nanos)),
+            },
             was_found_pooled: self.was_found_pooled.load(Ordering::Relaxed),
             has_worked: traits.has_authenticated || self.operations.load(Ordering::Relaxed) > 0,
             has_said_goodbye: self.has_said_goodbye.load(Ordering::Relaxed),
+            is_cut: false,
             heartbeat: self.heartbeat(),
             traits,
         }

@@ -28,9 +28,10 @@ use super::attribution::ClientKey;
 use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::recorder::Recorder;
+use super::roles::Sibling;
 use super::upstream::{ListenerNames, UpstreamCell};
 use super::{ConnectionId, DirectoryRow, UpstreamId, UpstreamSpec, lock};
-use crate::connection::{OpaqueReason, ServerFacts};
+use crate::connection::{Initiator, OpaqueReason, ServerFacts};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact, Opened, Witness};
 
@@ -257,9 +258,13 @@ impl Directory {
         &self,
         connection: &Arc<ConnectionCell>,
         client: &Arc<ClientCell>,
+        initiator: Initiator,
         at: Timestamp,
     ) {
-        let ending = connection.sibling();
+        let ending = Sibling {
+            is_cut: initiator != Initiator::Client,
+            ..connection.sibling()
+        };
         client
             .lifetimes
             .record_duration(at.since(connection.opened_at));

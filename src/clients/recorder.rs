@@ -18,7 +18,7 @@ use crate::connection::{
     Observation, OpaqueReason, Phase, ReplyError, Role, ServerFacts, State,
 };
 use crate::time::Timestamp;
-use crate::timeline::{Ended, Entry, ErrorReply, Fact, TcpState};
+use crate::timeline::{Commands, Ended, Entry, ErrorReply, Fact, TcpState};
 use crate::wire::{Command, Direction, matters_to_pools};
 
 /// Errors alike are told at most this often for one connection.
@@ -42,6 +42,8 @@ pub struct Recorder {
     /// The error told last, and how many alike were not told since.
     error_told: Option<(Timestamp, i32)>,
     errors_untold: u32,
+    /// What is unanswered, at its end.
+    unanswered: Commands,
     has_ended: bool,
 }
 
@@ -61,6 +63,7 @@ impl Recorder {
             hellos_pending: 0,
             error_told: None,
             errors_untold: 0,
+            unanswered: Commands::default(),
             has_ended: false,
         }
     }
@@ -139,7 +142,8 @@ impl Recorder {
         self.busy(busy);
         self.upstream.ended(ending);
         self.client.closed.add(ending);
-        self.directory.depart(&self.connection, &self.client, at);
+        self.directory
+            .depart(&self.connection, &self.client, ending.initiator, at);
     }
 
     fn tell_end(&self, ending: Ending, at: Timestamp) {
@@ -147,7 +151,12 @@ impl Recorder {
         if self.connection.is_end_told.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.tell(at, Fact::Ended(Box::new(Ended { ending, last })));
+        let ended = Ended {
+            ending,
+            last,
+            unanswered: self.unanswered.clone(),
+        };
+        self.tell(at, Fact::Ended(Box::new(ended)));
     }
 
     /// Finds the owner of the connection, who counts it as opened and keeps it for life.
@@ -375,6 +384,10 @@ impl Facts for Recorder {
         self.busy(busy);
     }
 
+    fn left_unanswered(&mut self, commands: impl Iterator<Item = Command>) {
+        self.unanswered = commands.collect();
+    }
+
     fn observed(&mut self, at: Timestamp, observation: Observation) {
         if self.directory.witness.is_some() {
             self.tell(at, Fact::from(&observation));
@@ -398,9 +411,8 @@ impl Facts for Recorder {
                 self.connection.set_heartbeat(interval);
                 self.client.set_heartbeat(interval);
             }
-            Observation::HelloAnswered(_)
-            | Observation::SessionUsed(_)
-            | Observation::SessionsEnded(_) => {}
+            Observation::HelloAnswered(_) => self.connection.hello_answered(at),
+            Observation::SessionUsed(_) | Observation::SessionsEnded(_) => {}
             Observation::TransactionStarted { lsid } => {
                 let key = TransactionKey::new(lsid, self.connection.id);
                 if !lock(&self.client.transactions).started(at, key) {

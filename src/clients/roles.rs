@@ -83,6 +83,9 @@ const DELAYED_ROUND_TRIP_TENTHS: u32 = 9;
 /// is killed while its pool grows ends everything together.
 const REPLACED_WITHIN: Duration = Duration::from_millis(5);
 
+/// A client gives its monitor up within this time after one of its connections broke.
+const GIVEN_UP_WITHIN: Duration = Duration::from_millis(100);
+
 /// Monitor and round-trip monitor are opened by two threads, so that either may be first by this much.
 const SWAPPED: Duration = Duration::from_millis(100);
 
@@ -98,12 +101,16 @@ pub(crate) struct Sibling {
     pub(crate) told: Role,
     /// Its first hello was answered, and what follows is read.
     pub(crate) is_answered: bool,
+    /// When that was.
+    pub(crate) answered_at: Option<Timestamp>,
     /// It was found to be pooled before, and stays that unless its own traffic proves otherwise.
     pub(crate) was_found_pooled: bool,
     /// It carried more than hellos, or authenticated.
     pub(crate) has_worked: bool,
     /// It carried `endSessions`, which a client that is closed sends once to a server.
     pub(crate) has_said_goodbye: bool,
+    /// It was ended, and not by its client.
+    pub(crate) is_cut: bool,
     /// How often it asks for changes, where it is a streaming monitor.
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) traits: Traits,
@@ -173,7 +180,8 @@ pub(crate) struct Family {
     heartbeat: Duration,
     /// When streaming monitors were opened, ascending.
     streaming: Vec<Timestamp>,
-    round_trips: usize,
+    /// The same of those that repeat bare hellos.
+    round_trips: Vec<Timestamp>,
     /// When connections were opened that carried `endSessions`.
     goodbyes: Vec<Timestamp>,
     /// Those that only shook hands, in the order of opening; bounded.
@@ -191,7 +199,7 @@ impl Family {
             hints,
             heartbeat: remembered_heartbeat,
             streaming: Vec::new(),
-            round_trips: 0,
+            round_trips: Vec::new(),
             goodbyes: Vec::new(),
             silent: Vec::new(),
         };
@@ -201,7 +209,7 @@ impl Family {
                 family.streaming.push(sibling.opened_at);
                 told_heartbeat = told_heartbeat.max(sibling.heartbeat);
             } else if sibling.is_round_trip() {
-                family.round_trips += 1;
+                family.round_trips.push(sibling.opened_at);
             } else if sibling.is_silent() {
                 family.silent.push(*sibling);
             }
@@ -211,6 +219,7 @@ impl Family {
         }
         family.heartbeat = told_heartbeat.unwrap_or(remembered_heartbeat);
         family.streaming.sort_unstable();
+        family.round_trips.sort_unstable();
         family.silent.sort_unstable_by_key(Sibling::order);
         if family.silent.len() > SILENT_MAX {
             // The oldest are monitors of long-lived clients, the newest those of clients that come and go.
@@ -261,7 +270,7 @@ impl Family {
             });
             self.able_count(silent) + departed.count()
         };
-        let taken = self.round_trips + round_trips;
+        let taken = self.round_trips.len() + round_trips;
         let lacking = able(ending).saturating_sub(taken);
         let before = self.undecided_before(ending, at);
         let before = before.filter(|one| able(one) > 0).take(lacking);
@@ -278,12 +287,17 @@ impl Family {
 
     /// A sibling that had shown what it was has ended, and its role is decided.
     pub(crate) fn leave(&mut self, sibling: &Sibling) {
-        if sibling.is_streaming() {
-            if let Ok(position) = self.streaming.binary_search(&sibling.opened_at) {
-                self.streaming.remove(position);
-            }
+        let own = if sibling.is_streaming() {
+            Some(&mut self.streaming)
         } else if sibling.is_round_trip() {
-            self.round_trips = self.round_trips.saturating_sub(1);
+            Some(&mut self.round_trips)
+        } else {
+            None
+        };
+        if let Some(own) = own
+            && let Ok(position) = own.binary_search(&sibling.opened_at)
+        {
+            own.remove(position);
         }
         if sibling.has_said_goodbye {
             let mut goodbyes = self.goodbyes.iter();
@@ -298,19 +312,21 @@ impl Family {
         if !ending.traits.has_monitors() {
             return false;
         }
+        let begun = ending.opened_at;
+        let open = |at: Timestamp| self.watchers().partition_point(|opened| *opened < at);
         let watching = |at: Timestamp| {
             let until = at + REPLACED_WITHIN;
             let ended = departed.reigns.iter();
             let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
-            ended.count() + self.streaming.partition_point(|opened| *opened < at)
+            ended.count() + open(at)
         };
-        let begun = ending.opened_at;
-        let lost = departed.reigns.iter().rev().map(|(_, ended)| *ended);
-        let lost = lost.filter(|ended| *ended <= begun + REPLACED_WITHIN);
+        let vacant: Vec<Timestamp> = departed.vacancies().collect();
+        let lost = departed.reigns.iter().zip(&vacant).rev();
+        let lost = lost.filter(|(_, vacant_from)| **vacant_from <= begun);
         // Each was there until it was lost.
         let most = lost
             .take(LOSSES_MAX)
-            .map(|ended| watching(ended - REPLACED_WITHIN * 2).max(1))
+            .map(|((_, ended), _)| watching(*ended - REPLACED_WITHIN * 2).max(1))
             .max();
         // With the monitor in place comes its round-trip monitor, and may be accepted first.
         let seen_at = if ending.is_answered {
@@ -318,30 +334,46 @@ impl Family {
         } else {
             begun
         };
+        let there = departed.reigns.iter().zip(&vacant);
+        let there =
+            there.filter(|((opened, _), vacant_from)| *opened < seen_at && begun < **vacant_from);
+        let watched = there.count() + open(seen_at);
         most.is_some_and(|most| {
-            watching(seen_at) < most
-                && (ending.is_answered || departed.attempts_near(begun) < most * 2)
+            watched < most && (ending.is_answered || departed.attempts_near(begun) < most * 2)
         })
     }
 
     /// Rule 7.
     fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         // Beside a streaming monitor plain hellos are those of a round-trip monitor.
-        let has_polling = self.streaming.is_empty() && self.round_trips > 0;
+        let has_polling = self.streaming.is_empty() && !self.round_trips.is_empty();
         if has_polling || !departed.polling.is_empty() {
             return Role::Application;
         }
-        let near = |moments: &mut dyn Iterator<Item = &Timestamp>| {
-            moments
-                .filter(|opened_at| is_near(**opened_at, ending))
-                .count()
-        };
-        let clients = near(&mut self.goodbyes.iter().chain(&departed.goodbyes)).max(1);
+        let is_near = |opened_at: &&Timestamp| is_near(**opened_at, ending);
         let streamed = departed.streaming.iter().map(|(_, opened_at)| opened_at);
-        let streamed = streamed.chain(&self.streaming);
-        let earlier = near(&mut departed.silent_monitors.iter().chain(streamed));
-        let undecided = self.undecided_before(ending, at).take(clients);
-        if earlier + undecided.count() < clients {
+        let monitors = || {
+            let streaming = streamed.clone().chain(&self.streaming);
+            streaming.chain(&departed.silent_monitors).filter(is_near)
+        };
+        let goodbyes = || {
+            self.goodbyes
+                .iter()
+                .chain(&departed.goodbyes)
+                .filter(is_near)
+        };
+        let is_monitor = if goodbyes().next().is_none() {
+            monitors().next().is_none() && self.undecided_before(ending, at).next().is_none()
+        } else {
+            let begun = ending.answered_at.unwrap_or(ending.opened_at);
+            let silent = self.undecided_after(ending, at).map(|one| one.answered_at);
+            let monitors = monitors().map(|opened_at| Some(*opened_at));
+            let begins = silent.chain(monitors).flatten();
+            let begins = begins.filter(|at| *at > begun).map(|at| (at, false));
+            let leaves = goodbyes().filter(|opened_at| **opened_at >= begun);
+            is_taken_along(begins.chain(leaves.map(|at| (*at, true))).collect())
+        };
+        if is_monitor {
             Role::Monitor
         } else {
             Role::Application
@@ -376,12 +408,21 @@ impl Family {
             });
         }
         let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
-        let silence_max = if self.able_count(silent) > self.round_trips {
+        let silence_max = if self.able_count(silent) > self.round_trips.len() {
             self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
         } else {
             self.heartbeat.saturating_add(tolerance)
         };
         (silent.age(at) > silence_max).then_some(Role::Application)
+    }
+
+    /// When the open monitors were opened. Beside none that streams, bare hellos are those of polling monitors.
+    fn watchers(&self) -> &[Timestamp] {
+        if self.streaming.is_empty() {
+            &self.round_trips
+        } else {
+            &self.streaming
+        }
     }
 
     /// Streaming monitors that could have opened `silent` as their round-trip connection.
@@ -407,6 +448,33 @@ impl Family {
         let before = self.silent.iter().take(before);
         before.filter(move |sibling| self.evident(sibling, at).is_none())
     }
+
+    /// Undecided siblings that were opened after it, and about then.
+    fn undecided_after(&self, silent: &Sibling, at: Timestamp) -> impl Iterator<Item = &Sibling> {
+        let own = silent.order();
+        let until = silent.opened_at + SETTLING;
+        let before = self
+            .silent
+            .partition_point(|sibling| sibling.order() <= own);
+        let after = self.silent.iter().skip(before);
+        let after = after.take_while(move |sibling| sibling.opened_at <= until);
+        after.filter(move |sibling| self.evident(sibling, at).is_none())
+    }
+}
+
+/// Whether what was opened before all of these is the monitor of a client that said goodbye: of each such client one was
+/// answered before the connection was opened that said so, the nearest before it that is no other's. `moments` are
+/// those of connections that may be monitors, and of those that said goodbye (true).
+fn is_taken_along(mut moments: Vec<(Timestamp, bool)>) -> bool {
+    moments.sort_unstable();
+    let mut open = 1_usize;
+    for (_, is_goodbye) in moments {
+        open = if is_goodbye { open - 1 } else { open + 1 };
+        if open == 0 {
+            return true;
+        }
+    }
+    false
 }
 
 /// Silent siblings that are looked at when one of them has ended.

@@ -147,6 +147,11 @@ impl Dialogue {
         self.outstanding.application_count()
     }
 
+    /// The commands of the requests in flight, oldest first.
+    pub(super) fn unanswered(&self) -> impl Iterator<Item = Command> {
+        self.outstanding.application_commands()
+    }
+
     pub(super) const fn requests_count(&self) -> u64 {
         self.requests_count
     }

@@ -203,6 +203,13 @@ impl Outstanding {
         self.application_count
     }
 
+    /// Their commands, oldest first.
+    pub(super) fn application_commands(&self) -> impl Iterator<Item = Command> {
+        let all = self.first.iter().chain(&self.rest);
+        all.filter(|pending| pending.asked.purpose == Purpose::Application)
+            .map(|pending| pending.asked.command)
+    }
+
     /// Nothing waits but an awaitable hello, which may be cut off at any time.
     pub(super) fn is_at_rest(&self) -> bool {
         self.len() == usize::try_from(self.awaitable_count).unwrap_or(usize::MAX)

@@ -434,6 +434,9 @@ pub trait Facts {
     /// The state, or the number of application requests in flight, changed.
     fn activity_changed(&mut self, at: Timestamp, state: State, in_flight: u32);
 
+    /// It ends, and nothing answered these requests of the application.
+    fn left_unanswered(&mut self, commands: impl Iterator<Item = Command>);
+
     /// A fact that changes what is known about the connection.
     fn observed(&mut self, at: Timestamp, observation: Observation);
 }

@@ -277,6 +277,10 @@ fn pipelined_requests_are_matched_by_their_identifiers() {
     assert_eq!(script.tracker.in_flight(), 5);
     assert!(!script.tracker.is_at_rest());
     assert_eq!(script.end(Initiator::Client).phase, Phase::InExchange);
+    assert_eq!(
+        script.facts.0.last(),
+        Some(&Fact::Unanswered(vec![Command::Find; 5]))
+    );
     for id in ids {
         script.answer(id, &cursor(0));
     }

@@ -201,6 +201,7 @@ pub(super) enum Fact {
     Exchange(Exchange),
     Error(ReplyError),
     Activity(State, u32),
+    Unanswered(Vec<Command>),
     Observed(Observation),
 }
 
@@ -230,6 +231,13 @@ impl Facts for Recorder {
 
     fn activity_changed(&mut self, _: Timestamp, state: State, in_flight: u32) {
         self.0.push(Fact::Activity(state, in_flight));
+    }
+
+    fn left_unanswered(&mut self, commands: impl Iterator<Item = Command>) {
+        let commands: Vec<_> = commands.collect();
+        if !commands.is_empty() {
+            self.0.push(Fact::Unanswered(commands));
+        }
     }
 
     fn observed(&mut self, _: Timestamp, observation: Observation) {

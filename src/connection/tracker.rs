@@ -145,6 +145,7 @@ impl Tracker {
         if !self.has_client_spoken && had_its_say {
             self.dialogue.probe_seen(at, facts);
         }
+        facts.left_unanswered(self.dialogue.unanswered());
         Ending {
             initiator,
             manner,

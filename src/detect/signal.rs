@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::connection::ServerRole;
-use crate::pools::{InstanceId, MongoClientId};
+use crate::pools::{Connection, InstanceId, MongoClientId};
 use crate::time::Timestamp;
-use crate::timeline::{DialFailure, UpstreamId};
+use crate::timeline::{Commands, DialFailure, UpstreamId};
 
 /// A finding. A detector that learns more of the same episode tells it again with the same `at` and subject; the
 /// newer telling replaces the older.
@@ -74,6 +74,8 @@ pub struct CloseGroup {
     pub in_flight: u64,
     /// Unanswered requests of the application on them.
     pub requests_lost: u64,
+    /// Those of them that were read to their end, by command.
+    pub commands_lost: Commands,
     /// Pooled connections that had carried operations and lay idle.
     pub idle: u64,
     /// Ended by a reset.
@@ -95,6 +97,13 @@ const HOT: Duration = Duration::from_millis(250);
 const REDIALS_WITHIN: Duration = Duration::from_millis(300);
 
 impl CloseGroup {
+    /// A connection of the application ended in the middle of a request.
+    pub(super) fn add_in_flight(&mut self, connection: &Connection) {
+        self.in_flight += 1;
+        self.requests_lost += u64::from(connection.last.in_flight.max(1));
+        self.commands_lost.join(&connection.unanswered);
+    }
+
     /// The client let them go itself: it was in the middle of its traffic, and did not dial at once. `since` is the
     /// last end, `dialled_at` the first dial after it. The kernel resets what the process had not read.
     pub fn was_let_go(&self, since: Timestamp, dialled_at: Timestamp) -> bool {
@@ -374,7 +383,7 @@ pub enum SignalKind {
 
 /// A legacy pool of Node's driver that was destroyed, and what its log will say of it. The signal's moment is that
 /// of the event on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolDestroyed {
     /// What made the driver do it.
     pub trigger: DestroyTrigger,
@@ -386,6 +395,8 @@ pub struct PoolDestroyed {
     pub failed: u64,
     /// Requests that were written, had no answer and will never call back.
     pub hanging: u64,
+    /// Those by command, as far as they were read.
+    pub hanging_commands: Commands,
 }
 
 /// What made a legacy pool destroy itself.

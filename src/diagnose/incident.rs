@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Cause, Severity};
 use crate::time::Timestamp;
-use crate::timeline::UpstreamId;
+use crate::timeline::{Commands, UpstreamId};
 
 /// An incident's number, rising from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -108,6 +108,8 @@ pub struct Logged {
     pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,
+    /// Those by command, as far as they were read.
+    pub hanging_commands: Commands,
     /// What made the driver do it.
     pub trigger: String,
 }

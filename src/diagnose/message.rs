@@ -48,6 +48,7 @@ fn told(signal: &Signal, pools: &Pools) -> Option<Logged> {
         failed: destroyed.failed,
         basis: QUEUED_AGAIN.to_owned(),
         hanging: destroyed.hanging,
+        hanging_commands: destroyed.hanging_commands.clone(),
         trigger: destroyed.trigger.label().to_owned(),
     })
 }
@@ -100,6 +101,7 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
         failed: u64::from(had_queue),
         basis: QUEUED_BEHIND.to_owned(),
         hanging: group.requests_lost,
+        hanging_commands: group.commands_lost.clone(),
         trigger: DestroyTrigger::ForcedClose.label().to_owned(),
     })
 }

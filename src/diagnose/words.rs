@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::time::Timestamp;
+use crate::timeline::Commands;
 
 /// `1 connection`, `2 connections`, `3 replies`, `4 processes`.
 pub(super) fn counted(number: u64, one: &str) -> String {
@@ -12,6 +13,14 @@ pub(super) fn counted(number: u64, one: &str) -> String {
         (_, None) if one.ends_with('s') => format!("{number} {one}es"),
         (_, None) => format!("{number} {one}s"),
     }
+}
+
+/// ` (find ×2, update)`, or nothing.
+pub(super) fn named(commands: &Commands) -> String {
+    if commands.is_empty() {
+        return String::new();
+    }
+    format!(" ({commands})")
 }
 
 /// How long something took: two digits that mean something, in the unit that suits it.

@@ -10,7 +10,9 @@ use crate::observer::{Observer, Sequencer};
 use crate::pools::MongoClientId;
 use crate::time::Timestamp;
 use crate::timeline::lines::{Line, LineError, UpstreamName};
-use crate::timeline::{ConnectionId, Ended, Entry, Fact, Opened, Sample, SessionId, UpstreamId};
+use crate::timeline::{
+    Commands, ConnectionId, Ended, Entry, Fact, Opened, Sample, SessionId, UpstreamId,
+};
 
 fn upstreams() -> Vec<UpstreamName> {
     vec![UpstreamName {
@@ -515,5 +517,9 @@ fn ended(at: u64) -> Fact {
         from_client_at: ms(at),
         ..Sample::default()
     };
-    Fact::Ended(Box::new(Ended { ending, last }))
+    Fact::Ended(Box::new(Ended {
+        ending,
+        last,
+        unanswered: Commands::default(),
+    }))
 }

@@ -9,7 +9,7 @@ use crate::clients::Directory;
 use crate::connection::{Ending, Initiator, Manner, Phase, Role};
 use crate::pools::Pools;
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Ended, Entry, Fact};
+use crate::timeline::{Commands, ConnectionId, Ended, Entry, Fact};
 
 /// Looks after a loss: the second corrects what the first saw, the third what began in between.
 const LOOKS: u8 = 3;
@@ -97,6 +97,10 @@ fn ended(pools: &Pools, id: ConnectionId, at: Timestamp) -> Entry {
     Entry {
         at,
         connection: id,
-        fact: Fact::Ended(Box::new(Ended { ending, last })),
+        fact: Fact::Ended(Box::new(Ended {
+            ending,
+            last,
+            unanswered: Commands::default(),
+        })),
     }
 }

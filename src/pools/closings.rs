@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use super::clear::Signs;
+use super::reasons::CloseBasis;
 use super::{Clear, Connection};
 use crate::connection::{ClientMetadata, Initiator, Manner, Phase};
 use crate::time::Timestamp;
@@ -29,15 +30,6 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// A client that is being closed has closed everything within this time.
 const DEPARTURE: Duration = Duration::from_secs(2);
-
-/// Why a connection was closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloseReason {
-    Idle,
-    Stale,
-    Error,
-    PoolClosed,
-}
 
 impl Habits {
     /// By name and version of a driver.
@@ -137,18 +129,20 @@ impl Closing {
         signs.has_within(self.opened_at.max(since), self.at + AT_ONCE)
     }
 
-    pub(super) fn reason(
+    /// What the reason follows from.
+    pub(super) fn basis(
         &self,
         circumstances: Circumstances,
         clears: &[Clear],
         signs: &Signs,
-    ) -> CloseReason {
+    ) -> CloseBasis {
         let is_about = |moment: Timestamp| {
             moment.since(self.at) <= DEPARTURE && self.at.since(moment) <= DEPARTURE
         };
         // What follows a clear is not the will of the application, unless it says so; nor is what never stood.
         let has_left = circumstances.left_at.is_some_and(is_about) && self.phase.has_stood();
-        let is_closing = circumstances.said_goodbye_at.is_some_and(is_about)
+        let has_said_goodbye = circumstances.said_goodbye_at.is_some_and(is_about);
+        let is_closing = has_said_goodbye
             || (!self.follows_clear(signs)
                 && (has_left || circumstances.closed_at.is_some_and(is_about)));
         let is_in_use = matches!(self.phase, Phase::InExchange | Phase::MidMessage);
@@ -156,22 +150,24 @@ impl Closing {
             // What is in flight on one that said goodbye is that.
             let is_in_use = is_in_use && !self.has_said_goodbye;
             return if is_in_use && self.habits.breaks_what_it_closes {
-                CloseReason::Error
+                CloseBasis::BrokenByClose
+            } else if has_said_goodbye {
+                CloseBasis::SaidGoodbye
             } else {
-                CloseReason::PoolClosed
+                CloseBasis::ClientLeft
             };
         }
         if self.has_failed {
-            return CloseReason::Error;
+            return CloseBasis::AuthenticationFailed;
         }
         match self.phase {
             Phase::Idle | Phase::Opaque => {
                 let is_stale = signs.outdated(self.opened_at, self.at);
                 match (self.is_broken, is_stale) {
-                    (true, true) if !self.habits.notices_ends => CloseReason::Stale,
-                    (true, _) => CloseReason::Error,
-                    (false, true) => CloseReason::Stale,
-                    (false, false) => CloseReason::Idle,
+                    (true, true) if !self.habits.notices_ends => CloseBasis::BrokenWithClear,
+                    (true, _) => CloseBasis::BrokenIdle,
+                    (false, true) => CloseBasis::Outdated,
+                    (false, false) => CloseBasis::Unused,
                 }
             }
             Phase::InExchange | Phase::MidMessage => {
@@ -180,12 +176,12 @@ impl Closing {
                     .into_iter()
                     .any(|at| at.since(self.at) <= AT_ONCE && self.at.since(at) <= AT_ONCE);
                 if self.is_by_client && is_interrupted && !self.habits.breaks_what_it_interrupts {
-                    CloseReason::Stale
+                    CloseBasis::Interrupted
                 } else {
-                    CloseReason::Error
+                    CloseBasis::InUse
                 }
             }
-            Phase::Dialling | Phase::Handshaking | Phase::Authenticating => CloseReason::Error,
+            Phase::Dialling | Phase::Handshaking | Phase::Authenticating => CloseBasis::NeverReady,
         }
     }
 }

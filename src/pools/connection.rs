@@ -13,7 +13,9 @@ use crate::connection::{
     Authentication, ClientMetadata, Ending, Initiator, OpaqueReason, Phase, Role,
 };
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId};
+use crate::timeline::{
+    Commands, ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId,
+};
 
 /// An answer that is missing for longer is missed.
 const LATE_MIN: Duration = Duration::from_millis(300);
@@ -73,6 +75,8 @@ pub struct Connection {
     pub opaque: Option<OpaqueReason>,
     /// Its counters, as told last.
     pub last: Sample,
+    /// Requests of the application that its end left unanswered, as far as they were read.
+    pub unanswered: Commands,
     /// How it ended.
     pub ended: Option<End>,
     /// Some of its counters before those.
@@ -89,6 +93,8 @@ pub struct Connection {
     pub(super) habits: Habits,
     /// What its handshake tells of its use.
     pub(super) traits: Traits,
+    /// Each of its driver's monitors counts requests for itself, from one connection to the next.
+    pub(super) monitors_count_apart: bool,
     /// Its driver has one socket a process and server that does everything.
     pub(super) has_single_socket: bool,
     /// Found to be pooled; only its own traffic can prove otherwise.
@@ -101,6 +107,8 @@ pub struct Connection {
     pub(super) circle: Option<CircleId>,
     /// Operations that its pool counts.
     pub(super) operations_counted: u64,
+    /// Its pool counts it as ready.
+    pub(super) is_ready_counted: bool,
 }
 
 /// Counters that are compared with later ones.
@@ -174,6 +182,7 @@ impl Connection {
                 from_server_at: at,
                 ..Sample::default()
             },
+            unanswered: Commands::default(),
             ended: None,
             before: Before::default(),
             clears_on_failed_authentication: false,
@@ -182,12 +191,14 @@ impl Connection {
             never_clears: false,
             habits: Habits::default(),
             traits: Traits::default(),
+            monitors_count_apart: false,
             has_single_socket: false,
             was_found_pooled: false,
             is_judged: false,
             process: None,
             circle: None,
             operations_counted: 0,
+            is_ready_counted: false,
         }
     }
 
@@ -235,6 +246,7 @@ impl Connection {
             Fact::Ended(end) => {
                 self.before = Before::from(&self.last);
                 self.last = end.last;
+                self.unanswered = end.unanswered.clone();
                 self.ended = Some(End {
                     at,
                     ending: end.ending,
@@ -250,6 +262,8 @@ impl Connection {
         let major = client.driver_version.split(['.', '|']).next();
         let major: u32 = major.and_then(|major| major.parse().ok()).unwrap_or(0);
         self.has_single_socket = driver.contains("ext-mongodb:PHP");
+        // `mongoc-server-monitor.c`.
+        self.monitors_count_apart = driver.starts_with("mongoc");
         self.numbering = Numbering::of(client);
         self.has_legacy_pool = client.has_legacy_pool();
         self.never_cuts = is_one_of(&["PyMongo"]) && !driver.contains("async");
@@ -283,6 +297,14 @@ impl Connection {
     /// Nothing tells what it is used for; its client may have monitors, and this may be one.
     pub(super) fn may_be_monitor(&self) -> bool {
         self.found == Role::Unknown && !self.traits.lacks_monitors()
+    }
+
+    /// It ended before it showed that it was a monitor, and was none of a pool: whose it was, and when.
+    pub(super) fn was_to_watch(&self) -> Option<(ProcessId, Timestamp)> {
+        let is_it = self.role == Role::Unknown && self.found == Role::Monitor;
+        self.process
+            .zip(self.ended.map(|end| end.at))
+            .filter(|_| is_it)
     }
 
     /// It belongs to a pool, as far as that is found.
@@ -321,11 +343,13 @@ impl Connection {
             opened_at: self.opened_at,
             told: self.role,
             is_answered: self.hello_answered_at.is_some() && self.opaque.is_none(),
+            answered_at: self.hello_answered_at,
             was_found_pooled: self.was_found_pooled,
             has_worked: self.traits.has_authenticated
                 || self.last.operations > 0
                 || self.circle.is_some(),
             has_said_goodbye: self.said_goodbye_at.is_some(),
+            is_cut: self.ended.is_some_and(|end| !end.is_by_client()),
             heartbeat: self.heartbeat,
             traits: self.traits,
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::join::SETTLING;
-use super::processes::{ProcessId, Processes, are_apart};
+use super::processes::{PROCESSES_MAX, ProcessId, Processes, are_apart};
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
 use crate::clients::roles::{Departed, Family, Hints, Sibling};
@@ -48,6 +48,8 @@ pub(super) struct Household {
     pub(super) unsettled: BTreeSet<ConnectionId>,
     /// When connections were opened that ended without showing what they were, in order of their ends; bounded.
     pub(super) unshown: VecDeque<Timestamp>,
+    /// Processes of which a connection ended that was to be a monitor and never showed itself, and when the newest did.
+    pub(super) unwatched: BTreeMap<ProcessId, Timestamp>,
     /// Open ones, and closed ones that are not forgotten.
     pub(super) clients: BTreeSet<MongoClientId>,
     pub(super) sessions: Sessions,
@@ -168,7 +170,8 @@ impl Household {
 
     /// Puts aside what is over and understood, so that it need not be looked at again and again.
     pub(super) fn settle(&mut self, connections: &Connections, at: Timestamp) {
-        let unshown = &mut self.unshown;
+        let (unshown, unwatched) = (&mut self.unshown, &mut self.unwatched);
+        unwatched.retain(|_, ended_at| at.since(*ended_at) < RECENT);
         self.unsettled.retain(|id| {
             let Some(connection) = connections.get(id) else {
                 return false;
@@ -179,6 +182,12 @@ impl Household {
                 connection.is_judged && (connection.mongo_client.is_some() || !may_be_placed);
             if is_settled && connection.may_be_monitor() {
                 unshown.push_back(connection.opened_at);
+            }
+            if is_settled
+                && let Some((process, ended_at)) = connection.was_to_watch()
+                && (unwatched.len() < PROCESSES_MAX || unwatched.contains_key(&process))
+            {
+                unwatched.insert(process, ended_at);
             }
             !is_settled
         });

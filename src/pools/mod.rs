@@ -19,6 +19,7 @@ mod numbering;
 mod pool;
 mod processes;
 mod rates;
+mod reasons;
 mod sessions;
 mod signs;
 mod sizes;
@@ -33,7 +34,8 @@ pub use connection::{Connection, End};
 pub use instance::{Instance, InstanceId};
 pub use mongo_client::{Basis, Inferred, Joined, MongoClient, MongoClientId};
 pub use numbering::Numbering;
-pub use pool::{CloseReasons, Pool};
+pub use pool::Pool;
+pub use reasons::{CloseBasis, CloseReason, CloseReasons};
 pub use upstream::Upstream;
 
 use household::{Household, LOOK_EVERY};

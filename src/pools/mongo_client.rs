@@ -168,6 +168,24 @@ pub(super) struct Watch {
     pub(super) round_trip: Option<ConnectionId>,
     /// When the newest of the former was opened.
     renewed_at: Timestamp,
+    /// The highest `requestID` of those that ended, where each monitor counts for itself.
+    counted: Option<i32>,
+}
+
+impl Watch {
+    /// The connection may be the next of the same monitor, by what it has counted.
+    pub(super) fn may_be_continued_by(&self, monitor: &Connection) -> bool {
+        !monitor.monitors_count_apart || monitor.first_request_id > self.counted
+    }
+
+    /// A monitor ended.
+    fn lost(&mut self, monitor: &Connection) {
+        self.lost_at = monitor.ended.map(|end| end.at);
+        if monitor.monitors_count_apart {
+            let newest = monitor.first_request_id.max(Some(monitor.last.request_id));
+            self.counted = self.counted.max(newest);
+        }
+    }
 }
 
 impl MongoClient {
@@ -227,7 +245,8 @@ impl MongoClient {
         }
         if connection.found.is_monitor() {
             // A driver has a pool for each server it watches, if an empty one.
-            self.pools.entry(connection.upstream).or_default();
+            let pool = self.pools.entry(connection.upstream).or_default();
+            pool.answered(connection.hello_answered_at);
             let watch = self.watches.entry(connection.upstream).or_insert(Watch {
                 since: connection.opened_at,
                 ..Watch::default()
@@ -244,10 +263,11 @@ impl MongoClient {
                 }
                 self.monitors.insert(connection.id);
             } else if connection.found == Role::Monitor && watch.monitor.is_none() {
-                watch.lost_at = connection.ended.map(|end| end.at);
+                watch.lost(connection);
             }
         } else {
             let pool = self.pools.entry(connection.upstream).or_default();
+            pool.answered(connection.hello_answered_at);
             pool.enter(connection);
         }
         if let Some(goodbye) = connection.said_goodbye_at {
@@ -289,7 +309,7 @@ impl MongoClient {
         if let Some(watch) = self.watches.get_mut(&connection.upstream) {
             let is_it = |held: &mut ConnectionId| *held == connection.id;
             if watch.monitor.take_if(is_it).is_some() {
-                watch.lost_at = Some(at);
+                watch.lost(connection);
                 let pool = self.pools.get(&connection.upstream);
                 let newest = pool.and_then(|pool| pool.open.last()).copied();
                 let is_reset = connection.ended.is_some_and(|end| {

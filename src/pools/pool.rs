@@ -5,12 +5,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::clear::Signs;
-use super::closings::{Circumstances, CloseReason, Closing};
+use super::closings::{Circumstances, Closing};
 use super::idle_times::IdleTimes;
 use super::rates::{self, Rates};
+use super::reasons::{CloseBasis, CloseReason, CloseReasons};
 use super::sizes::Sizes;
 use super::{Clear, Connection, Inferred};
 use crate::connection::Role;
@@ -31,8 +30,12 @@ pub struct Pool {
     pub peak: u64,
     /// With a request in flight, as sampled.
     pub active: u64,
+    /// When the server answered its mongo client first: from then on it opens connections.
+    pub ready_at: Option<Timestamp>,
     /// Connections created so far.
     pub created: u64,
+    /// Those of them that got through their handshake and authentication.
+    pub ready: u64,
     /// Connections closed so far, by reason.
     pub closed: CloseReasons,
     /// Operations so far.
@@ -98,7 +101,8 @@ impl Pool {
             self.rates.at(opened_at).replaced += 1;
         }
         connection.operations_counted = 0;
-        self.count_operations(connection, opened_at);
+        connection.is_ready_counted = false;
+        self.count_progress(connection, opened_at);
         if connection.is_open() {
             self.open.insert(connection.id);
             self.note_activity(connection, opened_at);
@@ -113,9 +117,20 @@ impl Pool {
         self.peak = self.peak.max(count(self.open.len())).max(1);
     }
 
+    /// The server answered its mongo client, where it did.
+    pub(super) fn answered(&mut self, at: Option<Timestamp>) {
+        self.ready_at = match (self.ready_at, at) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+    }
+
     /// A connection turned out to be another's.
     pub(super) fn disown(&mut self, connection: &mut Connection) {
         self.created = self.created.saturating_sub(1);
+        if std::mem::take(&mut connection.is_ready_counted) {
+            self.ready = self.ready.saturating_sub(1);
+        }
         self.operations = self
             .operations
             .saturating_sub(std::mem::take(&mut connection.operations_counted));
@@ -128,7 +143,7 @@ impl Pool {
 
     /// Its counters were told.
     pub(super) fn sampled(&mut self, connection: &mut Connection, at: Timestamp) {
-        self.count_operations(connection, at);
+        self.count_progress(connection, at);
         let (before, last) = (&connection.before, &connection.last);
         let uses = last.operations.saturating_sub(before.operations);
         if uses > 0 && before.operations > 0 {
@@ -147,7 +162,7 @@ impl Pool {
 
     /// One of its connections ended.
     pub(super) fn ended(&mut self, connection: &mut Connection, at: Timestamp) {
-        self.count_operations(connection, at);
+        self.count_progress(connection, at);
         self.busy.remove(&connection.id);
         if self.open.remove(&connection.id) {
             self.note_closing(connection);
@@ -179,13 +194,12 @@ impl Pool {
         self.busy.extend(other.busy);
         self.active = count(self.busy.len());
         self.peak = self.peak.max(other.peak).max(count(self.open.len()));
+        self.answered(other.ready_at);
         self.created += other.created;
+        self.ready += other.ready;
         self.operations += other.operations;
         self.recycled += other.recycled;
-        self.closed.idle += other.closed.idle;
-        self.closed.stale += other.closed.stale;
-        self.closed.error += other.closed.error;
-        self.closed.pool_closed += other.closed.pool_closed;
+        self.closed.join(other.closed);
         self.closings.extend(other.closings);
         self.signs.absorb(other.signs);
         self.clears.extend(other.clears);
@@ -197,7 +211,7 @@ impl Pool {
             if self.closings.len() >= CLOSINGS_MAX
                 && let Some(oldest) = self.closings.pop_front()
             {
-                self.explained(&oldest, CloseReason::Error);
+                self.explained(&oldest, CloseBasis::BrokenIdle);
             }
             self.closings.push_back(closing);
         }
@@ -211,23 +225,18 @@ impl Pool {
             && closing.is_due(circumstances, &self.signs, at)
         {
             self.closings.pop_front();
-            let reason = closing.reason(circumstances, &self.clears, &self.signs);
+            let basis = closing.basis(circumstances, &self.clears, &self.signs);
             let mut clears = self.clears.iter_mut().rev();
             if let Some(clear) = clears.find(|clear| clear.takes_along(&closing)) {
                 clear.closed += 1;
             }
-            self.explained(&closing, reason);
+            self.explained(&closing, basis);
         }
     }
 
-    fn explained(&mut self, closing: &Closing, reason: CloseReason) {
-        let count = match reason {
-            CloseReason::Idle => &mut self.closed.idle,
-            CloseReason::Stale => &mut self.closed.stale,
-            CloseReason::Error => &mut self.closed.error,
-            CloseReason::PoolClosed => &mut self.closed.pool_closed,
-        };
-        *count += 1;
+    fn explained(&mut self, closing: &Closing, basis: CloseBasis) {
+        self.closed.add(basis, 1);
+        let reason = basis.reason();
         if reason != CloseReason::PoolClosed {
             self.to_be_replaced = (self.to_be_replaced + 1).min(self.peak);
         }
@@ -237,7 +246,11 @@ impl Pool {
         }
     }
 
-    fn count_operations(&mut self, connection: &mut Connection, at: Timestamp) {
+    fn count_progress(&mut self, connection: &mut Connection, at: Timestamp) {
+        if connection.ready_at.is_some() && !connection.is_ready_counted {
+            connection.is_ready_counted = true;
+            self.ready += 1;
+        }
         let carried = connection.last.operations;
         let new = carried.saturating_sub(connection.operations_counted);
         if new > 0 {
@@ -277,17 +290,4 @@ const fn float(count: u64) -> f64 {
 
 fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
-}
-
-/// Closed connections by the reasons of the Connection Monitoring and Pooling specification.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CloseReasons {
-    /// Idle for longer than `maxIdleTimeMS`.
-    pub idle: u64,
-    /// The pool was cleared.
-    pub stale: u64,
-    /// An error on the connection.
-    pub error: u64,
-    /// The pool was closed.
-    pub pool_closed: u64,
 }

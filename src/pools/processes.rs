@@ -11,7 +11,7 @@ use super::numbering::Introduction;
 use crate::time::Timestamp;
 
 /// Processes of one instance that are told apart.
-const PROCESSES_MAX: usize = 64;
+pub(super) const PROCESSES_MAX: usize = 64;
 
 /// Introductions of one process that others are compared with.
 const COMPARED_MAX: usize = 16;

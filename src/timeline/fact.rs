@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::names::{command_name, duration_nanos};
-use super::{DialFailure, Opened, SessionId, TcpState};
+use super::{Commands, DialFailure, Opened, SessionId, TcpState};
 use crate::connection::{
     Authentication, ClientMetadata, Ending, ErrorKind, Observation, OpaqueReason, Role, ServerFacts,
 };
@@ -102,13 +102,16 @@ pub struct Sample {
 }
 
 /// How a connection ended, and what it had done until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// Who ended it, how, and while it was doing what.
     #[serde(flatten)]
     pub ending: Ending,
     /// Its last counters. `busy_since` is still there when a request was unanswered.
     pub last: Sample,
+    /// The requests of the application that were unanswered, as far as they were read to their end.
+    #[serde(default, skip_serializing_if = "Commands::is_empty")]
+    pub unanswered: Commands,
 }
 
 impl From<&Observation> for Fact {

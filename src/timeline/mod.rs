@@ -14,6 +14,7 @@
 //! **Invariant:** an entry holds nothing of an observation that [`crate::connection::Observation`] would not: no
 //! document, no credential.
 
+mod commands;
 mod fact;
 pub mod lines;
 mod names;
@@ -23,6 +24,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use commands::Commands;
 pub use fact::{Ended, ErrorReply, Fact, Sample};
 
 use crate::time::{Micros, Timestamp};

@@ -114,19 +114,21 @@ fn compare(
         }
     });
     let file = capture.finish();
-    // The ends of the processes are told a moment after them.
-    std::thread::sleep(Duration::from_secs(2));
-    let live = poolscope.api("incidents");
     let found = analyze(&file, &server.to_string());
-    let (seen, captured) = (told(&live), told(&found));
+    let captured = told(&found);
     let causes = |all: &[(Told, Timestamp)]| -> Vec<Told> {
         all.iter().map(|(told, _)| told.clone()).collect()
     };
-    assert_eq!(
-        causes(&captured),
-        causes(&seen),
-        "captured {found:#}\nlive {live:#}"
-    );
+    // The ends of the processes are told a moment after them.
+    let seen = eventually(LIMIT, || {
+        let live = poolscope.api("incidents");
+        let seen = told(&live);
+        if causes(&captured) == causes(&seen) {
+            Ok(seen)
+        } else {
+            Err(format!("captured {found:#}\nlive {live:#}"))
+        }
+    });
     for ((one, captured_at), (_, seen_at)) in captured.iter().zip(&seen) {
         let apart = captured_at.since(*seen_at) + seen_at.since(*captured_at);
         assert!(apart <= APART, "{one:?}: {captured_at} and {seen_at}");

@@ -507,6 +507,17 @@ fn what_an_application_will_have_logged_is_told() {
             && (moment("from")..=moment("until")).contains(&at)
     };
     assert!(said.iter().any(is_said), "{logged:#}\n{said:#?}");
+    let hanging = list(logged, "hanging_by_command");
+    let count = |one: &Value| one["count"].as_u64().unwrap();
+    assert_eq!(
+        hanging.iter().map(count).sum::<u64>(),
+        logged["hanging"].as_u64().unwrap(),
+        "{logged:#}"
+    );
+    assert!(
+        hanging.iter().all(|one| text(one, "command") == "find"),
+        "{logged:#}"
+    );
     let shown = poolscope.show(&["explain", &row["id"].to_string()]);
     check_width(&shown);
     println!("{shown}");

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::CommandCount;
+
 /// The answer of `/api/v1/incidents`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incidents {
@@ -138,6 +140,8 @@ pub struct Logged {
     pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,
+    /// Those by command, as far as they were read; zero counts are left out.
+    pub hanging_by_command: Vec<CommandCount>,
     /// What made the driver do it.
     pub trigger: String,
 }

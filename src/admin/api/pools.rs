@@ -19,10 +19,16 @@ pub struct MongoClient {
     pub monitors: u64,
     /// Its pooled connections.
     pub pool_size: PoolSize,
+    /// The server answered it first: from then on it opens pooled connections; `null` before.
+    pub ready_at: Option<String>,
     /// Pooled connections created.
     pub created: u64,
+    /// Those of them that got through their handshake and authentication.
+    pub ready: u64,
     /// Pooled connections closed, by reason.
     pub closed: CloseReasons,
+    /// The same by what the reason is concluded from; zero counts are left out.
+    pub closed_because: Vec<CloseBasis>,
     /// Operations.
     pub operations: u64,
     /// Operations per pooled connection created; `null` before the first.
@@ -62,6 +68,19 @@ pub struct PoolSize {
     pub max_inferred: Option<Inferred>,
     /// `minPoolSize`, as inferred; `null` until there is evidence.
     pub min_inferred: Option<Inferred>,
+}
+
+/// Pooled connections closed for a reason that was concluded from one thing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloseBasis {
+    /// The reason.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+    /// How sure, from 0 to 1.
+    pub confidence: f64,
+    /// What it is concluded from.
+    pub evidence: String,
 }
 
 /// Something inferred.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{api, number, seconds};
 use crate::clients::ClientRow;
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{Clear, Inferred};
+use crate::pools::{Clear, CloseBasis, CloseReason, Inferred};
 use crate::time::Timestamp;
 
 /// Mongo clients of one instance that are shown; a client for each request makes thousands.
@@ -47,13 +47,16 @@ fn mongo_client(row: &MongoClientRow, at: Timestamp) -> api::MongoClient {
             max_inferred: pool.max_size.map(size),
             min_inferred: pool.min_size.map(size),
         },
+        ready_at: pool.ready_at.map(|at| at.to_string()),
         created: pool.created,
+        ready: pool.ready,
         closed: api::CloseReasons {
-            idle: pool.closed.idle,
-            stale: pool.closed.stale,
-            error: pool.closed.error,
-            pool_closed: pool.closed.pool_closed,
+            idle: pool.closed.of(CloseReason::Idle),
+            stale: pool.closed.of(CloseReason::Stale),
+            error: pool.closed.of(CloseReason::Error),
+            pool_closed: pool.closed.of(CloseReason::PoolClosed),
         },
+        closed_because: pool.closed.counts().map(close_basis).collect(),
         operations: pool.operations,
         operations_per_connection: pool.operations_per_connection(),
         sockets_per_second: pool.sockets_per_second(at),
@@ -65,6 +68,15 @@ fn mongo_client(row: &MongoClientRow, at: Timestamp) -> api::MongoClient {
         max_idle_seconds_inferred: pool.max_idle.map(time),
         saturated_since: pool.saturated_since.map(|at| at.to_string()),
         pool_clears: pool.clears.iter().map(clear).collect(),
+    }
+}
+
+fn close_basis((basis, count): (CloseBasis, u64)) -> api::CloseBasis {
+    api::CloseBasis {
+        reason: basis.reason().label().to_owned(),
+        count,
+        confidence: basis.confidence(),
+        evidence: basis.told().to_owned(),
     }
 }
 

@@ -9,9 +9,10 @@ use crate::diagnose::{
     Severity,
 };
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{Basis, Clear, ClearSign, CloseReasons, Inferred, Joined, MongoClientId, Pool};
+use crate::pools::{Basis, Clear, ClearSign, CloseBasis, Inferred, Joined, MongoClientId, Pool};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, UpstreamId};
+use crate::timeline::{Commands, ConnectionId, UpstreamId};
+use crate::wire::Command;
 
 /// Newest first: one that is open, one whose names are hostile, one that is over and was none.
 pub(crate) fn incidents() -> Vec<Arc<Incident>> {
@@ -137,6 +138,12 @@ pub(crate) fn crash() -> Incident {
             failed: 79,
             basis: "requests unanswered when the connections were lost".to_owned(),
             hanging: 72,
+            hanging_commands: {
+                let mut commands = Commands::default();
+                commands.add(Command::Find, 60);
+                commands.add(Command::Update, 12);
+                commands
+            },
             trigger: "crash of the primary".to_owned(),
         }],
     }
@@ -226,12 +233,17 @@ pub(crate) fn picture() -> PoolPicture {
     pool.peak = 25;
     pool.active = 12;
     pool.created = 40;
-    pool.closed = CloseReasons {
-        idle: 2,
-        stale: 8,
-        error: 9,
-        pool_closed: 1,
-    };
+    pool.ready_at = Some(before(7_000_000));
+    pool.ready = 39;
+    for (basis, count) in [
+        (CloseBasis::Unused, 2),
+        (CloseBasis::Outdated, 8),
+        (CloseBasis::NeverReady, 1),
+        (CloseBasis::InUse, 8),
+        (CloseBasis::SaidGoodbye, 1),
+    ] {
+        pool.closed.add(basis, count);
+    }
     pool.operations = 8000;
     pool.clears = vec![Clear {
         at: before(95_000),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::{SWAPPED, Sibling};
+use super::{GIVEN_UP_WITHIN, REPLACED_WITHIN, SWAPPED, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;
 
@@ -32,6 +32,8 @@ pub(crate) struct Departed {
     pub(super) streamed_at: Option<Timestamp>,
     /// When monitors that had been answered were opened, and when they ended.
     pub(super) reigns: VecDeque<(Timestamp, Timestamp)>,
+    /// When pooled connections were ended by something else than their client, in order.
+    cuts: VecDeque<Timestamp>,
     /// When connections were opened that were to be the next monitor, and were not answered.
     pub(super) attempts: VecDeque<Timestamp>,
     /// Opening times of ended connections that had carried `endSessions`.
@@ -63,8 +65,10 @@ impl Departed {
         {
             self.reigns.pop_front();
         }
-        while self.attempts.front().is_some_and(is_over) {
-            self.attempts.pop_front();
+        for moments in [&mut self.attempts, &mut self.cuts] {
+            while moments.front().is_some_and(is_over) {
+                moments.pop_front();
+            }
         }
         if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
             self.streamed_at = None;
@@ -73,6 +77,18 @@ impl Departed {
             self.goodbyes.clear();
             self.silent_monitors.clear();
         }
+    }
+
+    /// From when on another monitor may be opened in the place of each that ended. Its client gives a monitor up because
+    /// a connection broke, and does not dial before that; and the end may be read later than the dial.
+    pub(super) fn vacancies(&self) -> impl Iterator<Item = Timestamp> {
+        self.reigns.iter().map(|(_, ended)| {
+            let until = self.cuts.partition_point(|cut| cut <= ended);
+            let cause = until.checked_sub(1).and_then(|place| self.cuts.get(place));
+            let cause = cause.filter(|cut| ended.since(**cut) <= GIVEN_UP_WITHIN);
+            let earliest = *ended - REPLACED_WITHIN;
+            cause.map_or(earliest, |cut| earliest.max(*cut))
+        })
     }
 
     /// Attempts at a monitor that could not be made by one monitor with one opened at this moment.
@@ -91,6 +107,13 @@ impl Departed {
         }
         if role == Role::Monitor && !connection.is_answered {
             remember(&mut self.attempts, connection.opened_at);
+        }
+        if role == Role::Application && connection.is_cut {
+            let place = self.cuts.partition_point(|cut| *cut <= at);
+            self.cuts.insert(place, at);
+            if self.cuts.len() > DEPARTED_MAX {
+                self.cuts.pop_front();
+            }
         }
         match role {
             Role::Monitor if connection.is_streaming() => {

@@ -21,6 +21,8 @@ fn metadata(driver: &str) -> ClientMetadata {
         "pymongo" => ("PyMongo|c", "4.20.0|", "CPython 3.11"),
         "async" => ("PyMongo|c|async", "4.20.0||", "CPython 3.11"),
         "php" => ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15", "PHP 8.2"),
+        "go" => ("mongo-go-driver", "v1.8.4", "go1.19"),
+        "java" => ("mongo-java-driver|legacy", "3.6.3", "Java"),
         "ruby-pool" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, A"),
         "ruby-push" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, P"),
         _ => ("", "", ""),
@@ -39,9 +41,11 @@ fn sibling(driver: &str, id: u64, opened_ms: u64, told: Role) -> Sibling {
         opened_at: milli(opened_ms),
         told,
         is_answered: true,
+        answered_at: Some(milli(opened_ms + 1)),
         was_found_pooled: false,
         has_worked: told == Application,
         has_said_goodbye: false,
+        is_cut: false,
         heartbeat: None,
         traits: Traits::of(&metadata(driver)),
     }
@@ -495,4 +499,49 @@ fn a_round_trip_monitor_whose_end_is_noticed_late_went_with_its_monitor() {
         family(&open).final_role(&silent, &departed, late),
         Application
     );
+}
+
+/// A pool is cleared again and again: each time its client gives the monitor up and dials another. Once a connection was
+/// opened beside the round-trip monitor, which stays; it ends unused.
+fn ended_beside_short_monitors(opened_ms: u64, is_cut: bool) -> Role {
+    let mut departed = Departed::default();
+    for (opened_ms, ended_ms) in [(10_000, 14_000), (14_001, 15_795), (16_059, 16_096)] {
+        let monitor = sibling("go", opened_ms, opened_ms, Monitor);
+        departed.ended(&monitor, Monitor, milli(ended_ms));
+    }
+    let broken = Sibling {
+        is_cut,
+        ..sibling("go", 2, 10_005, Application)
+    };
+    departed.ended(&broken, Application, milli(16_095));
+    let round_trip = sibling("go", 1, 10_001, Unknown);
+    let ending = sibling("go", 40, opened_ms, Unknown);
+    let open = [round_trip, ending, sibling("go", 50, 16_558, Monitor)];
+    family(&open).final_role(&ending, &departed, milli(16_561))
+}
+
+#[test]
+fn what_is_opened_beside_a_short_monitor_is_pooled() {
+    assert_eq!(ended_beside_short_monitors(16_065, false), Application);
+    assert_eq!(ended_beside_short_monitors(16_097, false), Monitor);
+}
+
+#[test]
+fn no_monitor_is_replaced_before_there_is_a_reason() {
+    // Its end is read later than the dial of the next.
+    assert_eq!(ended_beside_short_monitors(16_093, false), Monitor);
+    assert_eq!(ended_beside_short_monitors(16_093, true), Application);
+    assert_eq!(ended_beside_short_monitors(16_095, true), Monitor);
+}
+
+#[test]
+fn a_pool_beside_a_polling_monitor_is_no_next_monitor() {
+    let mut departed = Departed::default();
+    let lost = sibling("java", 1, 0, RoundTrip);
+    departed.ended(&lost, Monitor, milli(20_000));
+    let polling = sibling("java", 5, 20_010, RoundTrip);
+    let ending = sibling("java", 9, 22_000, Unknown);
+    let role = |open: &[Sibling]| family(open).final_role(&ending, &departed, milli(31_000));
+    assert_eq!(role(&[polling, ending]), Application);
+    assert_eq!(role(&[ending]), Monitor);
 }

@@ -17,7 +17,7 @@ use super::{Detector, Signal, SignalKind, about, make_room};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact, UpstreamId};
+use crate::timeline::{Commands, Entry, Fact, UpstreamId};
 
 /// Losses further apart are different events. A socket time-out ends sockets one by one.
 const TOGETHER: Duration = Duration::from_secs(4);
@@ -81,6 +81,8 @@ struct Loss {
     requests: u64,
     /// Requests on those that the client closed before their time: they went down with the pool.
     hanging: u64,
+    /// Those by command.
+    hanging_commands: Commands,
     closed: u64,
     is_told: bool,
     /// Somebody reached the server again.
@@ -173,6 +175,7 @@ impl Client {
                     && connection.idle_age(at) + EARLY < loss.time_out;
                 if is_early {
                     loss.hanging += requests;
+                    loss.hanging_commands.join(&connection.unanswered);
                 } else {
                     loss.requests += requests;
                 }
@@ -196,6 +199,7 @@ impl Client {
             searched_at: None,
             requests: u64::from(connection.last.in_flight),
             hanging: 0,
+            hanging_commands: Commands::default(),
             closed: 1,
             is_told: false,
             back_at: None,
@@ -254,6 +258,7 @@ impl Client {
                 until: at + AFTER_DIAL,
                 failed: loss.requests,
                 hanging: 0,
+                hanging_commands: Commands::default(),
             }),
         ));
     }
@@ -311,6 +316,7 @@ impl Client {
                     until: loss.last_at + AFTER_DIAL,
                     failed: loss.requests,
                     hanging: loss.hanging,
+                    hanging_commands: loss.hanging_commands.clone(),
                 }),
             ));
         }

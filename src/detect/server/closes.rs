@@ -214,8 +214,7 @@ fn group(cut: &[&Connection], before: &[&Connection]) -> CloseGroup {
             continue;
         }
         if end.was_in_flight() {
-            group.in_flight += 1;
-            group.requests_lost += u64::from(connection.last.in_flight.max(1));
+            group.add_in_flight(connection);
         }
         let age = connection.idle_age(end.at);
         group.idle_ages = Some(

@@ -67,10 +67,9 @@ impl Joiner<'_> {
         };
         let is_foreign = |client: &&MongoClient| client.is_foreign(monitor);
         let returning = lacking().filter(|client| {
-            let lost_at = client
-                .watches
-                .get(&upstream)
-                .and_then(|watch| watch.lost_at);
+            let watch = client.watches.get(&upstream);
+            let watch = watch.filter(|watch| watch.may_be_continued_by(monitor));
+            let lost_at = watch.and_then(|watch| watch.lost_at);
             // In trouble the old one may linger while the new one is already there.
             let is_in_trouble = client.pools.values().any(|pool| pool.is_cleared());
             lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::units::{Register, Unit};
 use super::{JITTER, Joiner, SETTLING};
+use crate::pools::processes::{ProcessId, are_apart};
 use crate::pools::{MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;
 
@@ -94,6 +95,22 @@ impl Joiner<'_> {
         let members = unit.members.iter();
         let mut members = members.filter_map(|id| self.connections.get(id));
         members.any(|member| client.is_foreign(member))
+    }
+
+    /// A process that none of the mongo clients is of carried operations with it, so it has one; and its monitors do not
+    /// live for long enough to show themselves.
+    pub(super) fn is_of_new_process(&self, unit: &Unit) -> bool {
+        let members = unit.members.iter();
+        let members = members.filter_map(|id| self.connections.get(id)?.process);
+        let processes: BTreeSet<ProcessId> = members.collect();
+        let only = processes.first().filter(|_| processes.len() == 1);
+        let clients = self.household.clients.iter();
+        let mut clients = clients.filter_map(|id| self.clients.get(id));
+        unit.circle.is_some()
+            && only.is_some_and(|process| {
+                self.household.unwatched.contains_key(process)
+                    && clients.all(|client| are_apart(client.process, Some(*process)))
+            })
     }
 
     /// The mongo client without sessions whose monitor was opened just before.

@@ -31,7 +31,12 @@ impl Joiner<'_> {
                 continue;
             };
             if at == unit.first && decided.is_none() {
-                *decided = match self.owner(unit, &register) {
+                let owner = if self.is_of_new_process(unit) {
+                    Some(self.start(unit.first))
+                } else {
+                    self.owner(unit, &register)
+                };
+                *decided = match owner {
                     Some(owner) => Some(owner),
                     None if self.is_undecided(unit, &register) => {
                         is_waiting = true;

@@ -25,7 +25,13 @@ fn pool(stage: &Stage) -> &Pool {
 
 pub(super) fn reasons(stage: &Stage) -> [u64; 4] {
     let closed = pool(stage).closed;
-    [closed.idle, closed.stale, closed.error, closed.pool_closed]
+    [
+        CloseReason::Idle,
+        CloseReason::Stale,
+        CloseReason::Error,
+        CloseReason::PoolClosed,
+    ]
+    .map(|reason| closed.of(reason))
 }
 
 #[test]
@@ -37,9 +43,9 @@ fn one_outage_is_one_episode() {
     stage.close(pool[1]);
     stage.end(pool[2], Initiator::Server, Manner::Fin, Phase::Idle);
     // Checks that fail.
-    for millis in [10_500, 11_000, 11_500] {
+    for (millis, request_id) in [(10_500, 100), (11_000, 101), (11_500, 102)] {
         stage.at(millis);
-        let check = stage.dial(NODE, 0, 100);
+        let check = stage.dial(NODE, 0, request_id);
         stage.end(check, Initiator::Server, Manner::Fin, Phase::Handshaking);
     }
     stage.at(13_000);

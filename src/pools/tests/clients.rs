@@ -252,6 +252,53 @@ fn two_processes_have_no_client_in_common() {
 }
 
 #[test]
+fn a_process_whose_monitors_never_last_has_a_client_of_its_own() {
+    let mut stage = Stage::new(1);
+    stage.monitor(NODE, 0, 1);
+    stage.at(10);
+    let own = stage.pooled(NODE, 0, 2, 1);
+    stage.at(5000);
+    stage.pooled(NODE, 0, 500, 1);
+    // Another process at a server at its limit: its monitor is given up as often as its pool is cleared.
+    stage.at(6000);
+    let attempt = stage.open(NODE, 0, 1);
+    stage.at(6040);
+    let broken = stage.pooled(NODE, 0, 4, 2);
+    stage.at(6060);
+    stage.close(attempt);
+    stage.at(6300);
+    stage.close(broken);
+    stage.at(7000);
+    let other = stage.pooled(NODE, 0, 30, 2);
+    stage.at(10_000);
+    assert_eq!(stage.clients(), [(2, 1), (1, 0)]);
+    assert_ne!(stage.owner(own), stage.owner(other));
+}
+
+#[test]
+fn monitors_that_count_for_themselves_are_told_apart_when_they_take_turns() {
+    let mut stage = Stage::new(1);
+    let first = stage.monitor(MONGOC, 0, 0);
+    stage.count(first, 1);
+    stage.at(10);
+    let pooled = stage.pooled(MONGOC, 0, 1, 1);
+    stage.at(500);
+    stage.close(first);
+    // What the first had counted is counted again: it is another's.
+    stage.at(510);
+    let other = stage.monitor(MONGOC, 0, 1);
+    stage.count(other, 2);
+    stage.at(1000);
+    stage.close(other);
+    stage.at(1500);
+    let again = stage.monitor(MONGOC, 0, 3);
+    stage.count(again, 4);
+    stage.at(5000);
+    assert_eq!(stage.owner(again), stage.owner(pooled));
+    assert_ne!(stage.owner(other), stage.owner(pooled));
+}
+
+#[test]
 fn single_sockets_are_a_client_each() {
     let mut stage = Stage::new(1);
     for number in 1..=4 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::connection::{Ending, Initiator, Manner, Phase, Role, ServerFacts, ServerRole};
 use crate::pools::*;
-use crate::timeline::{Ended, ErrorReply, Opened, Sample, SessionId};
+use crate::timeline::{Commands, Ended, ErrorReply, Opened, Sample, SessionId};
 
 /// A driver's name, version and platform.
 pub(super) type Driver = (&'static str, &'static str, &'static str);
@@ -13,6 +13,7 @@ pub(super) const NODE: Driver = ("nodejs", "6.22.0", "Node.js v20.0.0, LE");
 pub(super) const LEGACY: Driver = ("nodejs", "3.6.12", "'Node.js v14.0.0, LE (legacy)");
 pub(super) const PYMONGO: Driver = ("PyMongo|c", "4.20.0|", "CPython 3.11");
 pub(super) const RUST: Driver = ("mongo-rust-driver", "3.9.1", "rustc 1.90");
+pub(super) const MONGOC: Driver = ("mongoc", "1.23.1", "cfg=0x");
 pub(super) const PHP: Driver = ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15.0", "PHP 8.2");
 pub(super) const JAVA: Driver = ("mongo-java-driver", "3.6.3", "Java/17");
 
@@ -155,6 +156,14 @@ impl Stage {
         self.tell(id, Fact::Sampled(sample));
     }
 
+    /// The newest request of a connection had this id.
+    pub(super) fn count(&mut self, id: ConnectionId, request_id: i32) {
+        let sample = self.samples.entry(id).or_default();
+        sample.request_id = request_id;
+        let sample = *sample;
+        self.tell(id, Fact::Sampled(sample));
+    }
+
     /// So many operations are on their way.
     pub(super) fn busy(&mut self, id: ConnectionId, in_flight: u32) {
         let now = self.now;
@@ -226,7 +235,13 @@ impl Stage {
             after_failed_authentication: false,
         };
         let last = self.samples.remove(&id).unwrap_or_default();
-        self.tell(id, Fact::Ended(Box::new(Ended { ending, last })));
+        let unanswered = Commands::default();
+        let ended = Ended {
+            ending,
+            last,
+            unanswered,
+        };
+        self.tell(id, Fact::Ended(Box::new(ended)));
     }
 
     /// Open mongo clients with their open pooled connections and monitors, in the order of their numbers.

@@ -170,17 +170,28 @@ fn ended() -> impl Strategy<Value = Ended> {
         Phase::Opaque,
     ]);
     let initiators = one_of(&Initiator::ALL);
-    (initiators, manners, phases, any::<bool>(), sample()).prop_map(
-        |(initiator, manner, phase, after_failed_authentication, last)| Ended {
-            ending: Ending {
-                initiator,
-                manner,
-                phase,
-                after_failed_authentication,
-            },
-            last,
-        },
+    let commands = one_of(&[Command::Find, Command::Insert, Command::Other]);
+    let unanswered = vec(commands, 0..4);
+    (
+        initiators,
+        manners,
+        phases,
+        any::<bool>(),
+        sample(),
+        unanswered,
     )
+        .prop_map(
+            |(initiator, manner, phase, after_failed_authentication, last, unanswered)| Ended {
+                ending: Ending {
+                    initiator,
+                    manner,
+                    phase,
+                    after_failed_authentication,
+                },
+                last,
+                unanswered: unanswered.into_iter().collect(),
+            },
+        )
 }
 
 fn authentication() -> impl Strategy<Value = Authentication> {

@@ -92,8 +92,7 @@ impl Scope<'_> {
                 continue;
             }
             if end.was_in_flight() {
-                group.in_flight += 1;
-                group.requests_lost += u64::from(connection.last.in_flight.max(1));
+                group.add_in_flight(connection);
             } else if connection.last.operations > 0 && !has_outlasted(connection, end, burst) {
                 group.idle += 1;
             }

@@ -48,8 +48,7 @@ impl Told {
         if is_late && self.closed.insert(connection.id) {
             group.closed += 1;
             if connection.ended.is_some_and(|end| end.was_in_flight()) {
-                group.in_flight += 1;
-                group.requests_lost += u64::from(connection.last.in_flight.max(1));
+                group.add_in_flight(connection);
             }
             group.span = connection
                 .ended

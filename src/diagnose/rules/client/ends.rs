@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::super::words::{counted, length, within};
+use super::super::super::words::{counted, length, named, within};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
 use super::{fact, note};
@@ -172,6 +172,7 @@ impl Farewell<'_> {
             of,
             in_flight,
             requests_lost,
+            commands_lost,
             monitors,
             has_said_goodbye,
             span,
@@ -204,9 +205,10 @@ impl Farewell<'_> {
                 at,
                 *requests_lost,
                 format!(
-                    "{} {} unanswered on {in_flight} of them",
+                    "{} {} unanswered on {in_flight} of them{}",
                     counted(*requests_lost, "request"),
-                    if *requests_lost == 1 { "was" } else { "were" }
+                    if *requests_lost == 1 { "was" } else { "were" },
+                    named(commands_lost)
                 ),
             ));
         }

@@ -25,7 +25,7 @@ mod unknown;
 
 use std::time::Duration;
 
-use super::super::words::{counted, within};
+use super::super::words::{counted, named, within};
 use super::super::{Case, Evidence};
 use super::Rule;
 use crate::detect::{CloseGroup, Signal, SignalKind, is_of_a_client};
@@ -108,6 +108,7 @@ impl Cut<'_> {
             in_flight,
             resets,
             span,
+            commands_lost,
             ..
         } = self.group;
         let how = if *resets == 0 {
@@ -130,7 +131,7 @@ impl Cut<'_> {
             (0, _) => "none with a request in flight".to_owned(),
             (1, 1) => "with a request in flight".to_owned(),
             _ => format!("{in_flight} with a request in flight"),
-        };
+        } + &named(commands_lost);
         let whose = match (self.instances, self.instances_before) {
             (_, 0 | 1) => String::new(),
             (2, 2) => " of both instances".to_owned(),
