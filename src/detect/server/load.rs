@@ -374,12 +374,15 @@ impl Load {
         // look slow for that much longer.
         let since = slow.began_at.min(at - LOAD_WINDOW);
         let hellos = self.hellos.get(&upstream);
-        if let Some((now, before)) = hellos.and_then(|hellos| hellos.slow_since(since)) {
-            slow.hello = Some((at, now, before));
-        }
-        slow.hello = slow
+        let known = slow
             .hello
             .filter(|(seen_at, ..)| at.since(*seen_at) <= LOAD_WINDOW);
+        slow.hello = match hellos.and_then(|hellos| hellos.slow_since(since)) {
+            Some((now, before)) if known.is_none_or(|(_, known, _)| now >= known) => {
+                Some((at, now, before))
+            }
+            Some(_) | None => known,
+        };
         if at.since(slow.told_at) < TOLD_EVERY {
             return;
         }
