@@ -194,6 +194,15 @@ const fn is_setting(age: Duration) -> bool {
         && (age.subsec_millis() + SETTING_EARLY_MS) % SETTING_STEP_MS <= SETTING_LATE_MS
 }
 
+/// Most ended at the age that is set; others went down with the pool, later and before their time.
+fn are_a_setting(like: &[&&Aged]) -> bool {
+    let due = || like.iter().filter(|aged| aged.is_setting);
+    let first = due().map(|aged| aged.at).min();
+    let shortest = due().map(|aged| aged.age).min();
+    let is_early = |aged: &Aged| Some(aged.at) >= first && Some(aged.age) < shortest;
+    due().count() * 2 > like.len() && like.iter().all(|aged| aged.is_setting || is_early(aged))
+}
+
 fn is_legacy(connection: &Connection, pools: &Pools) -> bool {
     let instance = connection.instance.and_then(|id| pools.instance(id));
     instance.is_some_and(Instance::has_legacy_pool)
@@ -284,7 +293,7 @@ impl Ages {
         let strikes_again = like
             .iter()
             .any(|aged| newest_at.since(aged.at) >= TIMEOUT_MIN);
-        let is_setting = like.iter().all(|aged| aged.is_setting);
+        let is_setting = are_a_setting(&like);
         if key.way == Way::TimedOut && !strikes_again && !is_setting {
             return;
         }
