@@ -40,10 +40,10 @@
 //!    its first answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
 //!    which a closing client closes does not matter.
 //! 7. No streaming monitor is known, or the connection is one of Node's that ended within two seconds, before its
-//!    client's own monitor could speak. A polling one is: pooled. None is: the
-//!    first silent connection of an instance is its monitor, as a pool presupposes a discovered server; of those
-//!    opened within two seconds of it as many are monitors, those that spoke included, as clients said goodbye (a `MongoClient` per request,
-//!    each closed before its monitor spoke: `endSessions` is sent once by each client); the rest is pooled.
+//!    client's own monitor could speak. A polling one is: pooled. None is: the first silent connection of an instance is
+//!    its monitor, as a pool presupposes a discovered server. Where clients said goodbye within two seconds (a
+//!    `MongoClient` per request, each closed before its monitor spoke: `endSessions` is sent once by each client), each
+//!    of them has one monitor, the nearest that was answered before; the rest is pooled.
 //!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
@@ -54,6 +54,7 @@
 mod departed;
 mod traits;
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ConnectionId;
@@ -185,7 +186,7 @@ pub(crate) struct Family {
     /// When connections were opened that carried `endSessions`.
     goodbyes: Vec<Timestamp>,
     /// Those that only shook hands, in the order of opening; bounded.
-    silent: Vec<Sibling>,
+    silent: VecDeque<Sibling>,
 }
 
 impl Family {
@@ -201,7 +202,7 @@ impl Family {
             streaming: Vec::new(),
             round_trips: Vec::new(),
             goodbyes: Vec::new(),
-            silent: Vec::new(),
+            silent: VecDeque::new(),
         };
         let mut told_heartbeat = None;
         for sibling in siblings {
@@ -211,7 +212,7 @@ impl Family {
             } else if sibling.is_round_trip() {
                 family.round_trips.push(sibling.opened_at);
             } else if sibling.is_silent() {
-                family.silent.push(*sibling);
+                family.silent.push_back(*sibling);
             }
             if sibling.has_said_goodbye {
                 family.goodbyes.push(sibling.opened_at);
@@ -220,7 +221,8 @@ impl Family {
         family.heartbeat = told_heartbeat.unwrap_or(remembered_heartbeat);
         family.streaming.sort_unstable();
         family.round_trips.sort_unstable();
-        family.silent.sort_unstable_by_key(Sibling::order);
+        let silent = family.silent.make_contiguous();
+        silent.sort_unstable_by_key(Sibling::order);
         if family.silent.len() > SILENT_MAX {
             // The oldest are monitors of long-lived clients, the newest those of clients that come and go.
             let newest = family.silent.len() - SILENT_MAX * 3 / 4;
@@ -264,11 +266,20 @@ impl Family {
             return self.by_goodbyes(ending, departed, at);
         }
         let able = |silent: &Sibling| {
+            let begun = silent.opened_at;
             let departed = departed.streaming.iter().filter(is_near);
             let departed = departed.filter(|(ended, opened)| {
-                is_within(silent.opened_at, (*opened, *ended)) && self.is_able(*opened, silent)
+                is_within(begun, (*opened, *ended)) && self.is_able(*opened, silent)
             });
-            self.able_count(silent) + departed.count()
+            let (mut count, mut fresh, mut gone) = (self.able_count(silent), 0, 0);
+            fresh += count.saturating_sub(self.streaming.partition_point(|at| *at <= begun));
+            for (ended, opened) in departed {
+                count += 1;
+                fresh += usize::from(*opened > begun);
+                gone += usize::from(*opened <= begun && *ended <= begun + SWAPPED);
+            }
+            // One that took the place of another has no need of its own.
+            count - fresh.min(gone)
         };
         let taken = self.round_trips.len() + round_trips;
         let lacking = able(ending).saturating_sub(taken);
@@ -285,8 +296,16 @@ impl Family {
         Role::Application
     }
 
-    /// A sibling that had shown what it was has ended, and its role is decided.
+    /// A sibling has ended, and its role is decided.
     pub(crate) fn leave(&mut self, sibling: &Sibling) {
+        if sibling.is_silent()
+            && let Ok(place) = self
+                .silent
+                .binary_search_by_key(&sibling.order(), Sibling::order)
+        {
+            // They are judged in the order of opening, so it is one of the first.
+            self.silent.remove(place);
+        }
         let own = if sibling.is_streaming() {
             Some(&mut self.streaming)
         } else if sibling.is_round_trip() {

@@ -371,11 +371,10 @@ impl Neighbours {
                 staying.push(sibling);
             }
         }
-        // What proves itself speaks first. Of what is silent those that are due need not be asked about: they are
-        // judged before what was opened later.
+        // What proves itself speaks first.
         told.sort_unstable_by_key(|(sibling, _)| sibling.order());
         silent.sort_unstable_by_key(|(sibling, _)| sibling.order());
-        let leaving = told.iter().map(|(sibling, _)| sibling);
+        let leaving = told.iter().chain(&silent).map(|(sibling, _)| sibling);
         let mut family = self.family(staying.iter().chain(leaving));
         for (sibling, ended_at) in told.iter().chain(&silent) {
             self.departed.expire(*ended_at);

@@ -89,11 +89,10 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
     let Some(first) = due.first() else {
         return;
     };
-    // In the order of opening, those that are due need not be asked about: they are judged before what comes later.
     let open = siblings_of(&first.connection, client, &lock(&client.members));
-    let waiting = unjudged.iter().map(|one| &one.sibling);
-    let family = Family::new(
-        open.iter().chain(waiting),
+    let ended = unjudged.iter().chain(&due).map(|one| &one.sibling);
+    let mut family = Family::new(
+        open.iter().chain(ended),
         *lock(&client.hints),
         client.heartbeat(),
     );
@@ -102,6 +101,7 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
         let mut departed = lock(&client.departed);
         let role = family.final_role(&one.sibling, &departed, one.ended_at);
         departed.ended(&one.sibling, role, one.ended_at);
+        family.leave(&one.sibling);
         count_ended(&one.sibling, role, &one.connection, client);
     }
 }

@@ -545,3 +545,16 @@ fn a_pool_beside_a_polling_monitor_is_no_next_monitor() {
     assert_eq!(role(&[polling, ending]), Application);
     assert_eq!(role(&[ending]), Monitor);
 }
+
+#[test]
+fn a_pool_that_grows_as_its_monitor_is_replaced_measures_nothing() {
+    let mut departed = Departed::default();
+    for (opened_ms, ended_ms) in [(10_000, 14_000), (14_001, 14_846), (14_846, 15_154)] {
+        let monitor = sibling("go", opened_ms, opened_ms, Monitor);
+        departed.ended(&monitor, Monitor, milli(ended_ms));
+    }
+    let round_trip = sibling("go", 1, 9_999, Unknown);
+    let ending = sibling("go", 17, 14_826, Unknown);
+    let role = family(&[round_trip, ending]).final_role(&ending, &departed, milli(14_850));
+    assert_eq!(role, Application);
+}

@@ -182,7 +182,8 @@ impl Scores {
         let created = sum(&|app| told::created(app, after));
         let ready = sum(&|app| told::counted(app, "ready", before));
         // What has just ended is not judged yet, and what ended before its hello was read is nobody's.
-        let open_question = sum(&|app| told::closed_since(app, at - JUDGED_AFTER));
+        let open_question =
+            sum(&|app| told::closed_since(app, at - JUDGED_AFTER) + told::given_up(app, after));
         let unread = clients["clients"].as_array().unwrap().iter();
         let unread = unread.filter(|row| row["address"] == key.0.as_str() && row["app"] == "");
         let unread: u64 = unread.map(|row| row["opened"].as_u64().unwrap()).sum();

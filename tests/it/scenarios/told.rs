@@ -132,8 +132,38 @@ pub(super) fn created(app: &Value, until: f64) -> u64 {
     if app["driver"] != "node-3.6-unified" {
         return told;
     }
-    let numbers = events_until(app, until).filter_map(|event| event["connection"].as_u64());
+    let numbers = events_until(app, until).filter_map(|event| {
+        let of_error = || event["error"].as_str().and_then(connection_of);
+        event["connection"].as_u64().or_else(of_error)
+    });
     numbers.max().unwrap_or(0).max(told)
+}
+
+/// `MongoNetworkError: connection 5 to 127.0.0.1:27017 closed`.
+fn connection_of(error: &str) -> Option<u64> {
+    let (_, rest) = error.split_once("connection ")?;
+    rest.split_once(" to ")?.0.parse().ok()
+}
+
+/// Connections that Node's driver had told to be created and had given up by then before they were ready: it may not
+/// have dialled them.
+pub(super) fn given_up(app: &Value, until: f64) -> u64 {
+    let is_node = app["driver"]
+        .as_str()
+        .is_some_and(|driver| driver.starts_with("node"));
+    let mut unready = Vec::new();
+    let mut given_up = 0;
+    for event in events_until(app, until).filter(|_| is_node) {
+        match event["event"].as_str().unwrap_or_default() {
+            "created" => unready.push(&event["connection"]),
+            "ready" | "closed" => {
+                take(&mut unready, &event["connection"]);
+            }
+            "pool_closed" | "pool_cleared" => given_up += unready.drain(..).count(),
+            _ => {}
+        }
+    }
+    given_up as u64
 }
 
 /// How often something was told until a moment.
