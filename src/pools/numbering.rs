@@ -91,6 +91,11 @@ pub(super) struct Introduction {
 }
 
 impl Introduction {
+    /// Counting began with it.
+    pub(super) const fn begins_process(&self) -> bool {
+        self.request_id <= FIRST_COUNTED_MAX
+    }
+
     /// One process may have counted both: the later has the higher number.
     pub(super) fn may_be_counted_with(&self, other: &Self) -> bool {
         let (lower, higher) = if self.request_id <= other.request_id {

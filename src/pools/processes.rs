@@ -35,6 +35,8 @@ pub(super) struct Processes {
 #[derive(Debug)]
 struct Process {
     id: ProcessId,
+    /// The first message of its life was among its introductions.
+    has_begun: bool,
     /// The newest last.
     introductions: VecDeque<Introduction>,
     /// How far it has counted.
@@ -59,6 +61,7 @@ impl Processes {
                 process.introductions.pop_front();
             }
             process.introductions.push_back(introduction);
+            process.has_begun |= introduction.begins_process();
             process.counted(introduction.request_id, at);
             return process.id;
         }
@@ -73,11 +76,18 @@ impl Processes {
         }
         self.known.push_back(Process {
             id,
+            has_begun: introduction.begins_process(),
             introductions: VecDeque::from([introduction]),
             count: introduction.request_id,
             counted_at: at,
         });
         id
+    }
+
+    /// It was seen to begin: it is none that was made up because another's ids came in an unlikely order.
+    pub(super) fn has_begun(&self, process: ProcessId) -> bool {
+        let mut known = self.known.iter();
+        known.any(|one| one.id == process && one.has_begun)
     }
 
     /// A connection of a process has sent a request with this id.

@@ -109,6 +109,7 @@ impl Joiner<'_> {
         unit.circle.is_some()
             && only.is_some_and(|process| {
                 self.household.unwatched.contains_key(process)
+                    && self.household.processes.has_begun(*process)
                     && clients.all(|client| are_apart(client.process, Some(*process)))
             })
     }
