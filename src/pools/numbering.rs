@@ -18,6 +18,9 @@ const FIRST_RAND: i32 = 1_804_289_383;
 /// Where counting begins: Rust at 0, the others at 1.
 const FIRST_COUNTED_MAX: i32 = 1;
 
+/// What began with more was not read: a server at its limit turns connections away before they say anything.
+const FIRST_READ_MAX: i32 = 16;
+
 /// Drivers that count request ids for the whole process. `libmongoc` counts for each client.
 const COUNT_PROCESS_WIDE: [&str; 6] = [
     "nodejs",
@@ -91,9 +94,9 @@ pub(super) struct Introduction {
 }
 
 impl Introduction {
-    /// Counting began with it.
+    /// Counting began not long before.
     pub(super) const fn begins_process(&self) -> bool {
-        self.request_id <= FIRST_COUNTED_MAX
+        self.request_id <= FIRST_READ_MAX
     }
 
     /// One process may have counted both: the later has the higher number.

@@ -35,7 +35,7 @@ pub(super) struct Processes {
 #[derive(Debug)]
 struct Process {
     id: ProcessId,
-    /// The first message of its life was among its introductions.
+    /// One of the first messages of its life was among its introductions.
     has_begun: bool,
     /// The newest last.
     introductions: VecDeque<Introduction>,
