@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::shape::Shape;
 use crate::support::{
     Agent, Driver, FaultRelay, Mongod, MongodOptions, Network, Poolscope, ReplicaSet,
-    epoch_seconds, now,
+    epoch_seconds, eventually, now,
 };
 
 /// What is waited for comes within this, be the machine as busy as it may.
@@ -503,8 +503,24 @@ impl Stage {
         })
     }
 
+    /// What happened until then is in the journal, which is written now and then.
+    fn await_journal(&self, until: f64) {
+        let path = self.directory.join("journal");
+        eventually(LIMIT, || {
+            let journal = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+            let whole = journal.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let last = whole.lines().last().unwrap_or_default();
+            let last: Value = serde_json::from_str(last).map_err(|error| error.to_string())?;
+            match last["at"].as_f64() {
+                Some(nanos) if nanos / 1e9 >= until => Ok(()),
+                at => Err(format!("the journal has come to {at:?}")),
+            }
+        });
+    }
+
     /// Keeps what poolscope says and logged; returns the incidents.
     pub(super) fn keep(&mut self, truth: &Value) -> Vec<Value> {
+        self.await_journal(truth["judged_at"].as_f64().unwrap());
         let incidents = self.poolscope.api("incidents");
         let write = |name: &str, value: &Value| {
             let text = serde_json::to_string_pretty(value).unwrap();
