@@ -52,6 +52,7 @@
 //! and libmongoc 1.23 as captured.
 
 mod departed;
+mod ended;
 mod traits;
 
 use std::collections::VecDeque;
@@ -62,7 +63,7 @@ use crate::connection::Role;
 use crate::time::Timestamp;
 
 pub(crate) use departed::Departed;
-use departed::{is_together, is_within};
+use ended::Ended;
 use traits::Habit;
 pub(crate) use traits::Traits;
 
@@ -245,55 +246,24 @@ impl Family {
     /// The role by which `ending`, which ended `at` this moment, is counted for good.
     pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         if ending.told != Role::Unknown {
-            let mut departed = departed.streaming.iter();
-            let has_streamed = departed.any(|(ended_at, _)| is_together(*ended_at, at));
-            return proven(ending, !self.streaming.is_empty() || has_streamed);
+            return proven(
+                ending,
+                !self.streaming.is_empty() || departed.streamed_near(at),
+            );
         }
         if !ending.is_silent() {
             return Role::Unknown;
         }
-        if let Some(role) = self.evident(ending, at) {
-            return role;
-        }
-        if self.replaces_monitor(ending, departed) {
-            return Role::Monitor;
-        }
-        let is_near = move |(ended_at, _): &&(Timestamp, Timestamp)| is_together(*ended_at, at);
-        let round_trips = departed.round_trip.iter().filter(is_near).count();
-        let streamed = departed.streaming.iter().filter(is_near).count();
-        let has_streamed = departed.streamed_at.is_some() || streamed + round_trips > 0;
-        if self.streaming.is_empty() && !has_streamed {
-            return self.by_goodbyes(ending, departed, at);
-        }
-        let able = |silent: &Sibling| {
-            let begun = silent.opened_at;
-            let departed = departed.streaming.iter().filter(is_near);
-            let departed = departed.filter(|(ended, opened)| {
-                is_within(begun, (*opened, *ended)) && self.is_able(*opened, silent)
-            });
-            let (mut count, mut fresh, mut gone) = (self.able_count(silent), 0, 0);
-            fresh += count.saturating_sub(self.streaming.partition_point(|at| *at <= begun));
-            for (ended, opened) in departed {
-                count += 1;
-                fresh += usize::from(*opened > begun);
-                gone += usize::from(*opened <= begun && *ended <= begun + SWAPPED);
-            }
-            // One that took the place of another has no need of its own.
-            count - fresh.min(gone)
-        };
-        let taken = self.round_trips.len() + round_trips;
-        let lacking = able(ending).saturating_sub(taken);
-        let before = self.undecided_before(ending, at);
-        let before = before.filter(|one| able(one) > 0).take(lacking);
-        if before.count() < lacking {
-            return Role::RoundTripMonitor;
-        }
-        let may_be_monitor =
-            ending.traits.habit == Habit::RoundTripLater && ending.age(at) < SETTLING;
-        if may_be_monitor {
-            return self.by_goodbyes(ending, departed, at);
-        }
-        Role::Application
+        let evident = self.evident(ending, at);
+        evident.unwrap_or_else(|| {
+            let ended = Ended {
+                family: self,
+                departed,
+                ending,
+                at,
+            };
+            ended.role()
+        })
     }
 
     /// A sibling has ended, and its role is decided.
@@ -323,79 +293,6 @@ impl Family {
             if let Some(position) = goodbyes.position(|at| *at == sibling.opened_at) {
                 self.goodbyes.swap_remove(position);
             }
-        }
-    }
-
-    /// Rule 5. A server is known, and pooled connections are opened to it, as long as its monitor is answered.
-    fn replaces_monitor(&self, ending: &Sibling, departed: &Departed) -> bool {
-        if !ending.traits.has_monitors() {
-            return false;
-        }
-        let begun = ending.opened_at;
-        let open = |at: Timestamp| self.watchers().partition_point(|opened| *opened < at);
-        let watching = |at: Timestamp| {
-            let until = at + REPLACED_WITHIN;
-            let ended = departed.reigns.iter();
-            let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
-            ended.count() + open(at)
-        };
-        let vacant: Vec<Timestamp> = departed.vacancies().collect();
-        let lost = departed.reigns.iter().zip(&vacant).rev();
-        let lost = lost.filter(|(_, vacant_from)| **vacant_from <= begun);
-        // Each was there until it was lost.
-        let most = lost
-            .take(LOSSES_MAX)
-            .map(|((_, ended), _)| watching(*ended - REPLACED_WITHIN * 2).max(1))
-            .max();
-        // With the monitor in place comes its round-trip monitor, and may be accepted first.
-        let seen_at = if ending.is_answered {
-            begun + SWAPPED
-        } else {
-            begun
-        };
-        let there = departed.reigns.iter().zip(&vacant);
-        let there =
-            there.filter(|((opened, _), vacant_from)| *opened < seen_at && begun < **vacant_from);
-        let watched = there.count() + open(seen_at);
-        most.is_some_and(|most| {
-            watched < most && (ending.is_answered || departed.attempts_near(begun) < most * 2)
-        })
-    }
-
-    /// Rule 7.
-    fn by_goodbyes(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
-        // Beside a streaming monitor plain hellos are those of a round-trip monitor.
-        let has_polling = self.streaming.is_empty() && !self.round_trips.is_empty();
-        if has_polling || !departed.polling.is_empty() {
-            return Role::Application;
-        }
-        let is_near = |opened_at: &&Timestamp| is_near(**opened_at, ending);
-        let streamed = departed.streaming.iter().map(|(_, opened_at)| opened_at);
-        let monitors = || {
-            let streaming = streamed.clone().chain(&self.streaming);
-            streaming.chain(&departed.silent_monitors).filter(is_near)
-        };
-        let goodbyes = || {
-            self.goodbyes
-                .iter()
-                .chain(&departed.goodbyes)
-                .filter(is_near)
-        };
-        let is_monitor = if goodbyes().next().is_none() {
-            monitors().next().is_none() && self.undecided_before(ending, at).next().is_none()
-        } else {
-            let begun = ending.answered_at.unwrap_or(ending.opened_at);
-            let silent = self.undecided_after(ending, at).map(|one| one.answered_at);
-            let monitors = monitors().map(|opened_at| Some(*opened_at));
-            let begins = silent.chain(monitors).flatten();
-            let begins = begins.filter(|at| *at > begun).map(|at| (at, false));
-            let leaves = goodbyes().filter(|opened_at| **opened_at >= begun);
-            is_taken_along(begins.chain(leaves.map(|at| (*at, true))).collect())
-        };
-        if is_monitor {
-            Role::Monitor
-        } else {
-            Role::Application
         }
     }
 
@@ -481,33 +378,8 @@ impl Family {
     }
 }
 
-/// Whether what was opened before all of these is the monitor of a client that said goodbye: of each such client one was
-/// answered before the connection was opened that said so, the nearest before it that is no other's. `moments` are
-/// those of connections that may be monitors, and of those that said goodbye (true).
-fn is_taken_along(mut moments: Vec<(Timestamp, bool)>) -> bool {
-    moments.sort_unstable();
-    let mut open = 1_usize;
-    for (_, is_goodbye) in moments {
-        open = if is_goodbye { open - 1 } else { open + 1 };
-        if open == 0 {
-            return true;
-        }
-    }
-    false
-}
-
 /// Silent siblings that are looked at when one of them has ended.
 const SILENT_MAX: usize = 1024;
-
-/// Losses of monitors that are looked at.
-const LOSSES_MAX: usize = 16;
-
-/// Whether something was opened at about the time of `connection`.
-fn is_near(opened_at: Timestamp, connection: &Sibling) -> bool {
-    let later = opened_at.since(connection.opened_at);
-    let earlier = connection.opened_at.since(opened_at);
-    later.max(earlier) <= SETTLING
-}
 
 /// The role a connection's own traffic proves, in the company of its siblings.
 fn proven(sibling: &Sibling, has_streaming: bool) -> Role {

@@ -91,6 +91,25 @@ impl Departed {
         })
     }
 
+    /// A streaming monitor ended about then.
+    pub(super) fn streamed_near(&self, at: Timestamp) -> bool {
+        let mut ended = self.streaming.iter();
+        ended.any(|(ended_at, _)| is_together(*ended_at, at))
+    }
+
+    /// Round-trip monitors that ended about then, and were not paired off.
+    pub(super) fn round_trips_near(&self, at: Timestamp) -> usize {
+        let ended = self.round_trip.iter();
+        ended
+            .filter(|(ended_at, _)| is_together(*ended_at, at))
+            .count()
+    }
+
+    /// There were monitors that stream.
+    pub(super) fn has_streamed(&self, at: Timestamp) -> bool {
+        self.streamed_at.is_some() || self.streamed_near(at) || self.round_trips_near(at) > 0
+    }
+
     /// Attempts at a monitor that could not be made by one monitor with one opened at this moment.
     pub(super) fn attempts_near(&self, opened_at: Timestamp) -> usize {
         let is_near = |other: &&Timestamp| {

@@ -197,9 +197,10 @@ impl Joiner<'_> {
             .any(|upstream| known.iter().any(|other| self.are_kin(*other, *upstream)))
     }
 
-    /// A monitor that has not shown itself yet may have been opened with it.
+    /// A monitor that has not shown itself yet may have been opened with it. What said goodbye is over: that goes with it.
     pub(super) fn is_undecided(&self, unit: &Unit, register: &Register) -> bool {
         !unit.lacks_monitors
+            && !unit.has_said_goodbye
             && self.at.since(unit.first) < SETTLING
             && register.has_unshown_near(unit.first)
     }

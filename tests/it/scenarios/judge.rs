@@ -69,6 +69,13 @@ pub(super) fn judge(
     }
 
     let fault_at = truth["fault_at"].as_f64().unwrap();
+    for alarm in &alarms {
+        let waited = moment(&alarm["detected_at"]) - moment(&alarm["evident_at"]);
+        if waited > DELAY_MAX {
+            let cause = text(alarm, "cause");
+            faults.push(format!("{cause} told {waited:.1} s after it was evident"));
+        }
+    }
     let delay = alarms
         .first()
         .map(|alarm| moment(&alarm["detected_at"]) - fault_at);

@@ -1,0 +1,176 @@
+//! What a silent connection that ended was for, where neither it nor time has told: by what its client did beside it.
+
+use super::departed::{is_together, is_within};
+use super::traits::Habit;
+use super::{Departed, Family, REPLACED_WITHIN, SETTLING, SWAPPED, Sibling};
+use crate::connection::Role;
+use crate::time::Timestamp;
+
+/// Losses of monitors that are looked at.
+const LOSSES_MAX: usize = 16;
+
+/// A connection that ended, and what is known beside it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended<'a> {
+    pub(super) family: &'a Family,
+    pub(super) departed: &'a Departed,
+    pub(super) ending: &'a Sibling,
+    pub(super) at: Timestamp,
+}
+
+impl<'a> Ended<'a> {
+    /// Rules 5 to 7.
+    pub(super) fn role(&self) -> Role {
+        if self.replaces_monitor() {
+            return Role::Monitor;
+        }
+        let has_streaming = !self.family.streaming.is_empty();
+        if !has_streaming && !self.departed.has_streamed(self.at) {
+            return self.by_goodbyes();
+        }
+        if self.measures_round_trips() {
+            return Role::RoundTripMonitor;
+        }
+        let may_be_monitor = self.ending.traits.habit == Habit::RoundTripLater
+            && self.ending.age(self.at) < SETTLING;
+        if may_be_monitor {
+            return self.by_goodbyes();
+        }
+        Role::Application
+    }
+
+    /// Rule 5. A server is known, and pooled connections are opened to it, as long as its monitor is answered.
+    fn replaces_monitor(&self) -> bool {
+        if !self.ending.traits.has_monitors() {
+            return false;
+        }
+        let reigns = &self.departed.reigns;
+        let begun = self.ending.opened_at;
+        let watchers = self.family.watchers();
+        let open = |at: Timestamp| watchers.partition_point(|opened| *opened < at);
+        let watching = |at: Timestamp| {
+            let until = at + REPLACED_WITHIN;
+            let ended = reigns.iter();
+            let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
+            ended.count() + open(at)
+        };
+        let vacant: Vec<Timestamp> = self.departed.vacancies().collect();
+        let lost = reigns.iter().zip(&vacant).rev();
+        let lost = lost.filter(|(_, vacant_from)| **vacant_from <= begun);
+        // Each was there until it was lost.
+        let most = lost
+            .take(LOSSES_MAX)
+            .map(|((_, ended), _)| watching(*ended - REPLACED_WITHIN * 2).max(1))
+            .max();
+        // With the monitor in place comes its round-trip monitor, and may be accepted first.
+        let is_answered = self.ending.is_answered;
+        let seen_at = if is_answered { begun + SWAPPED } else { begun };
+        let there = reigns.iter().zip(&vacant);
+        let there =
+            there.filter(|((opened, _), vacant_from)| *opened < seen_at && begun < **vacant_from);
+        let watched = there.count() + open(seen_at);
+        most.is_some_and(|most| {
+            watched < most && (is_answered || self.departed.attempts_near(begun) < most * 2)
+        })
+    }
+
+    /// Rule 6. Streaming monitors that were there lack round-trip monitors, and no other is nearer to being one.
+    fn measures_round_trips(&self) -> bool {
+        let taken = self.family.round_trips.len() + self.departed.round_trips_near(self.at);
+        let lacking = self.able_count(self.ending).saturating_sub(taken);
+        let before = self.family.undecided_before(self.ending, self.at);
+        let before = before.filter(|one| self.able_count(one) > 0);
+        before.take(lacking).count() < lacking
+    }
+
+    /// Streaming monitors, open or ended about then, that could have opened `silent` as their round-trip connection.
+    fn able_count(&self, silent: &Sibling) -> usize {
+        let begun = silent.opened_at;
+        let is_able = |(ended, opened): &&(Timestamp, Timestamp)| {
+            is_together(*ended, self.at)
+                && is_within(begun, (*opened, *ended))
+                && self.family.is_able(*opened, silent)
+        };
+        let mut count = self.family.able_count(silent);
+        let older = self.family.streaming.partition_point(|at| *at <= begun);
+        let (mut fresh, mut gone) = (count.saturating_sub(older), 0);
+        for (ended, opened) in self.departed.streaming.iter().filter(is_able) {
+            count += 1;
+            fresh += usize::from(*opened > begun);
+            gone += usize::from(*opened <= begun && *ended <= begun + SWAPPED);
+        }
+        // One that took the place of another has no need of its own.
+        count - fresh.min(gone)
+    }
+
+    /// Rule 7.
+    fn by_goodbyes(&self) -> Role {
+        let (family, departed) = (self.family, self.departed);
+        // Beside a streaming monitor plain hellos are those of a round-trip monitor.
+        let has_polling = family.streaming.is_empty() && !family.round_trips.is_empty();
+        if has_polling || !departed.polling.is_empty() {
+            return Role::Application;
+        }
+        let is_monitor = if self.goodbyes().next().is_none() {
+            let before = family.undecided_before(self.ending, self.at);
+            self.monitors().next().is_none() && before.count() == 0
+        } else {
+            self.is_taken_along()
+        };
+        if is_monitor {
+            Role::Monitor
+        } else {
+            Role::Application
+        }
+    }
+
+    /// Of each client that said goodbye one monitor was answered before the connection was opened that said so: the
+    /// nearest before it that is no other's.
+    fn is_taken_along(&self) -> bool {
+        let begun = self.ending.answered_at.unwrap_or(self.ending.opened_at);
+        let silent = self.family.undecided_after(self.ending, self.at);
+        let silent = silent.filter_map(|one| one.answered_at);
+        let begins = silent.chain(self.monitors()).filter(|at| *at > begun);
+        let leaves = self.goodbyes().filter(|at| *at >= begun);
+        let mut moments: Vec<(Timestamp, bool)> = begins
+            .map(|at| (at, false))
+            .chain(leaves.map(|at| (at, true)))
+            .collect();
+        moments.sort_unstable();
+        let mut unclaimed = 1_usize;
+        moments.into_iter().any(|(_, is_goodbye)| {
+            unclaimed = if is_goodbye {
+                unclaimed - 1
+            } else {
+                unclaimed + 1
+            };
+            unclaimed == 0
+        })
+    }
+
+    /// When monitors were opened, about the time of the connection.
+    fn monitors(&self) -> impl Iterator<Item = Timestamp> + 'a {
+        let streamed = self
+            .departed
+            .streaming
+            .iter()
+            .map(|(_, opened_at)| opened_at);
+        let streaming = streamed.chain(&self.family.streaming);
+        self.near(streaming.chain(&self.departed.silent_monitors))
+    }
+
+    /// When connections were opened that carried `endSessions`, about the time of the connection.
+    fn goodbyes(&self) -> impl Iterator<Item = Timestamp> + 'a {
+        self.near(self.family.goodbyes.iter().chain(&self.departed.goodbyes))
+    }
+
+    fn near(
+        &self,
+        moments: impl Iterator<Item = &'a Timestamp> + 'a,
+    ) -> impl Iterator<Item = Timestamp> + 'a {
+        let own = self.ending.opened_at;
+        moments
+            .copied()
+            .filter(move |other| other.since(own).max(own.since(*other)) <= SETTLING)
+    }
+}
