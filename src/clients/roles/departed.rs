@@ -139,7 +139,7 @@ impl Departed {
                 self.streamed_at = Some(at);
                 let reign = (connection.opened_at, at);
                 let is_its = |(_, opened_at): &(_, Timestamp)| is_within(*opened_at, reign);
-                if !pair_off(&mut self.round_trip, at, is_its) {
+                if !pair_off(&mut self.round_trip, reign, is_its) {
                     remember(&mut self.streaming, (at, connection.opened_at));
                 }
             }
@@ -153,7 +153,7 @@ impl Departed {
                 let is_its = |(ended, opened): &(Timestamp, Timestamp)| {
                     is_within(opened_at, (*opened, *ended))
                 };
-                if !pair_off(&mut self.streaming, at, is_its) {
+                if !pair_off(&mut self.streaming, (opened_at, at), is_its) {
                     remember(&mut self.round_trip, (at, opened_at));
                 }
             }
@@ -177,14 +177,16 @@ pub(super) fn is_together(one_ended_at: Timestamp, other_ended_at: Timestamp) ->
         && other_ended_at.since(one_ended_at) <= DEPARTURE
 }
 
-/// Takes out the one that fits one that ended at this moment, otherwise the oldest: a monitor that was replaced left its
-/// round-trip monitor to the next. False when there is none.
+/// Takes out the one that fits one of this life, otherwise the oldest that was there with it: a monitor that was replaced
+/// left its round-trip monitor to the next. False when there is none.
 fn pair_off(
     departed: &mut VecDeque<(Timestamp, Timestamp)>,
-    at: Timestamp,
+    (opened_at, at): (Timestamp, Timestamp),
     fits: impl Fn(&(Timestamp, Timestamp)) -> bool,
 ) -> bool {
-    let is_near = |(ended_at, _): &(Timestamp, Timestamp)| is_together(*ended_at, at);
+    let is_near = |(ended_at, _): &(Timestamp, Timestamp)| {
+        is_together(*ended_at, at) && *ended_at >= opened_at
+    };
     let fitting = departed.iter().position(|one| is_near(one) && fits(one));
     let fitting = fitting.or_else(|| departed.iter().position(is_near));
     fitting.is_some_and(|position| departed.remove(position).is_some())

@@ -558,3 +558,16 @@ fn a_pool_that_grows_as_its_monitor_is_replaced_measures_nothing() {
     let role = family(&[round_trip, ending]).final_role(&ending, &departed, milli(14_850));
     assert_eq!(role, Application);
 }
+
+#[test]
+fn clients_one_after_the_other_do_not_take_each_others_monitors() {
+    // The second's round-trip monitor is heard to end before its monitor is.
+    let mut departed = Departed::default();
+    departed.ended(&sibling("rust", 40, 1290, Monitor), Monitor, milli(1303));
+    let silent = sibling("rust", 41, 1292, Unknown);
+    let round_trip = sibling("rust", 45, 1407, RoundTrip);
+    departed.ended(&round_trip, RoundTrip, milli(1410));
+    departed.ended(&sibling("rust", 43, 1405, Monitor), Monitor, milli(1410));
+    let role = family(&[silent]).final_role(&silent, &departed, milli(1304));
+    assert_eq!(role, RoundTrip);
+}
