@@ -121,7 +121,7 @@ impl Recorder {
 
     /// A side ended the connection, the first to do so. Whoever reasons about it hears of the end now, with what was
     /// in flight: the other side may take its time.
-    pub fn first_ended(&mut self, ending: Ending, at: Timestamp) {
+    pub fn first_ended(&self, ending: Ending, at: Timestamp) {
         self.tell_end(ending, at);
         if ending.initiator == Initiator::Client {
             self.connection.left_by_client();
@@ -146,7 +146,7 @@ impl Recorder {
             .depart(&self.connection, &self.client, ending.initiator, at);
     }
 
-    fn tell_end(&mut self, ending: Ending, at: Timestamp) {
+    fn tell_end(&self, ending: Ending, at: Timestamp) {
         let last = self.connection.sample();
         if self.connection.is_end_told.swap(true, Ordering::Relaxed) {
             return;
@@ -154,7 +154,7 @@ impl Recorder {
         let ended = Ended {
             ending,
             last,
-            unanswered: std::mem::take(&mut self.unanswered),
+            unanswered: self.unanswered.clone(),
         };
         self.tell(at, Fact::Ended(Box::new(ended)));
     }

@@ -100,21 +100,18 @@ impl Joiner<'_> {
     /// A process that none of the mongo clients is of carried operations with it, so it has one; and its monitors do not
     /// live for long enough to show themselves.
     pub(super) fn is_of_new_process(&self, unit: &Unit) -> bool {
-        let household = &self.household;
-        if unit.circle.is_none() || household.unwatched.is_empty() {
-            return false;
-        }
         let members = unit.members.iter();
         let members = members.filter_map(|id| self.connections.get(id)?.process);
         let processes: BTreeSet<ProcessId> = members.collect();
         let only = processes.first().filter(|_| processes.len() == 1);
-        let clients = household.clients.iter();
+        let clients = self.household.clients.iter();
         let mut clients = clients.filter_map(|id| self.clients.get(id));
-        only.is_some_and(|process| {
-            household.unwatched.contains_key(process)
-                && household.processes.has_begun(*process)
-                && clients.all(|client| are_apart(client.process, Some(*process)))
-        })
+        unit.circle.is_some()
+            && only.is_some_and(|process| {
+                self.household.unwatched.contains_key(process)
+                    && self.household.processes.has_begun(*process)
+                    && clients.all(|client| are_apart(client.process, Some(*process)))
+            })
     }
 
     /// The mongo client without sessions whose monitor was opened just before.

@@ -68,11 +68,13 @@ fn is_farewell(app: &Value, at: f64) -> bool {
             || (next.is_none() && app["stats"]["clients"].as_u64() == Some(0)))
 }
 
-/// Connections that are open at a moment as the driver's events tell them. Node tells nothing of connections that were
-/// in use, or about to be made, when their client was closed: once the last pool is closed none is left. Nor does it
-/// tell of those that were about to be made when their pool was cleared, and are given up for that.
+/// Connections that are open at a moment as the driver's events tell them. Node tells nothing of connections that were in use, or
+/// about to be made, when their client was closed: once the last pool is closed none is left. Nor does it tell of those
+/// that were about to be made when their pool was cleared, and are given up for that.
 pub(super) fn open(app: &Value, until: f64) -> u64 {
-    let gives_up = is_node(app);
+    let gives_up = app["driver"]
+        .as_str()
+        .is_some_and(|driver| driver.starts_with("node"));
     let mut pools = 0_u64;
     let mut open = Vec::new();
     let mut unready = Vec::new();
@@ -146,7 +148,9 @@ fn connection_of(error: &str) -> Option<u64> {
 /// Connections that Node's driver had told to be created and had given up by then before they were ready: it may not
 /// have dialled them.
 pub(super) fn given_up(app: &Value, until: f64) -> u64 {
-    let is_node = is_node(app);
+    let is_node = app["driver"]
+        .as_str()
+        .is_some_and(|driver| driver.starts_with("node"));
     let mut unready = Vec::new();
     let mut given_up = 0;
     for event in events_until(app, until).filter(|_| is_node) {
@@ -166,11 +170,6 @@ pub(super) fn given_up(app: &Value, until: f64) -> u64 {
 pub(super) fn counted(app: &Value, name: &str, until: f64) -> u64 {
     let named = events_until(app, until).filter(|event| event["event"] == name);
     named.count() as u64
-}
-
-fn is_node(app: &Value) -> bool {
-    let driver = app["driver"].as_str();
-    driver.is_some_and(|driver| driver.starts_with("node"))
 }
 
 fn events_until(app: &Value, until: f64) -> impl Iterator<Item = &Value> {
