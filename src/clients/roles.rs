@@ -43,7 +43,8 @@
 //!    client's own monitor could speak. A polling one is: pooled. None is: the first silent connection of an instance is
 //!    its monitor, as a pool presupposes a discovered server. Where clients said goodbye within two seconds (a
 //!    `MongoClient` per request, each closed before its monitor spoke: `endSessions` is sent once by each client), each
-//!    of them has one monitor, the nearest that was answered before; the rest is pooled.
+//!    of them has one monitor, the nearest that was answered before (with Node, which may fill its pool first, the next
+//!    that was opened beside it where there is none); the rest is pooled.
 //!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
@@ -365,16 +366,14 @@ impl Family {
         before.filter(move |sibling| self.evident(sibling, at).is_none())
     }
 
-    /// Undecided siblings that were opened after it, and about then.
-    fn undecided_after(&self, silent: &Sibling, at: Timestamp) -> impl Iterator<Item = &Sibling> {
+    /// Other undecided siblings that were opened about then.
+    fn undecided_near(&self, silent: &Sibling, at: Timestamp) -> impl Iterator<Item = &Sibling> {
         let own = silent.order();
-        let until = silent.opened_at + SETTLING;
-        let before = self
-            .silent
-            .partition_point(|sibling| sibling.order() <= own);
-        let after = self.silent.iter().skip(before);
-        let after = after.take_while(move |sibling| sibling.opened_at <= until);
-        after.filter(move |sibling| self.evident(sibling, at).is_none())
+        let (since, until) = (silent.opened_at - SETTLING, silent.opened_at + SETTLING);
+        let before = self.silent.partition_point(|one| one.opened_at < since);
+        let near = self.silent.iter().skip(before);
+        let near = near.take_while(move |one| one.opened_at <= until);
+        near.filter(move |one| one.order() != own && self.evident(one, at).is_none())
     }
 }
 

@@ -420,8 +420,10 @@ impl Dialogue {
                 is_awaitable,
             } => {
                 if !is_awaitable {
-                    let took = at.since(asked.started_at);
-                    facts.observed(at, Observation::HelloAnswered(took));
+                    // The client may act on it on another connection before the write is known to be done.
+                    let heard_at = moments.read_at;
+                    let took = heard_at.since(asked.started_at);
+                    facts.observed(heard_at, Observation::HelloAnswered(took));
                 }
                 self.hello_answered(reply, is_speculative, at, facts);
             }

@@ -38,7 +38,8 @@ pub enum Observation {
     RoleFound(Role),
     /// The interval at which the client checks the server, read from an awaitable hello.
     HeartbeatInterval(Duration),
-    /// A plain hello, not an awaitable one, was answered after this time.
+    /// A plain hello, not an awaitable one, was answered after this time. Its moment is that of the answer's arrival:
+    /// what the client does on other connections because of the answer is always seen later.
     HelloAnswered(Duration),
     /// A request carried another logical session than the last one told; at most one a second once a handful were.
     SessionUsed([u8; 16]),

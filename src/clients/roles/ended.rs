@@ -1,10 +1,25 @@
 //! What a silent connection that ended was for, where neither it nor time has told: by what its client did beside it.
 
+use std::collections::VecDeque;
+
 use super::departed::{is_together, is_within};
 use super::traits::Habit;
 use super::{Departed, Family, REPLACED_WITHIN, SETTLING, SWAPPED, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;
+
+/// What goodbyes are matched with monitors by; of two at one moment the answer is first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    /// A monitor, or what may be one, was answered.
+    Answered {
+        opened_at: Timestamp,
+        /// It is the connection that is asked about.
+        is_own: bool,
+    },
+    /// A connection was opened that was to say goodbye.
+    Goodbye,
+}
 
 /// Losses of monitors that are looked at.
 const LOSSES_MAX: usize = 16;
@@ -125,27 +140,68 @@ impl<'a> Ended<'a> {
     }
 
     /// Of each client that said goodbye one monitor was answered before the connection was opened that said so: the
-    /// nearest before it that is no other's.
+    /// nearest before it that is no other's. Node 3.6 fills its pool without waiting for the monitor; where none was
+    /// answered yet, it is the next one of those that were opened beside it.
     fn is_taken_along(&self) -> bool {
-        let begun = self.ending.answered_at.unwrap_or(self.ending.opened_at);
-        let silent = self.family.undecided_after(self.ending, self.at);
-        let silent = silent.filter_map(|one| one.answered_at);
-        let begins = silent.chain(self.monitors()).filter(|at| *at > begun);
-        let leaves = self.goodbyes().filter(|at| *at >= begun);
-        let mut moments: Vec<(Timestamp, bool)> = begins
-            .map(|at| (at, false))
-            .chain(leaves.map(|at| (at, true)))
-            .collect();
-        moments.sort_unstable();
-        let mut unclaimed = 1_usize;
-        moments.into_iter().any(|(_, is_goodbye)| {
-            unclaimed = if is_goodbye {
-                unclaimed - 1
-            } else {
-                unclaimed + 1
+        let is_early = self.ending.traits.habit == Habit::RoundTripLater;
+        // Monitors that are nobody's yet, and goodbyes without a monitor.
+        let (mut unclaimed, mut lacking) = (Vec::new(), VecDeque::new());
+        for (at, event) in self.events() {
+            let claimed = match event {
+                Event::Goodbye => {
+                    let nearest = unclaimed.pop();
+                    if nearest.is_none() && is_early {
+                        lacking.push_back(at);
+                    }
+                    nearest
+                }
+                Event::Answered { opened_at, is_own } => {
+                    let first: Option<&Timestamp> = lacking.front();
+                    if first.is_some_and(|left_at| opened_at <= *left_at + SWAPPED) {
+                        lacking.pop_front();
+                        Some(is_own)
+                    } else {
+                        unclaimed.push(is_own);
+                        None
+                    }
+                }
             };
-            unclaimed == 0
-        })
+            if claimed == Some(true) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// In order of time.
+    fn events(&self) -> Vec<(Timestamp, Event)> {
+        let answered = |one: &Sibling, is_own: bool| {
+            let opened_at = one.opened_at;
+            let at = one.answered_at.unwrap_or(opened_at);
+            (at, Event::Answered { opened_at, is_own })
+        };
+        let silent = self.family.undecided_near(self.ending, self.at);
+        let silent = silent.map(|one| answered(one, false));
+        let is_own = false;
+        let monitors = self.watched_until_now().chain(self.monitors());
+        let monitors = monitors.map(|opened_at| (opened_at, Event::Answered { opened_at, is_own }));
+        let goodbyes = self.goodbyes().map(|at| (at, Event::Goodbye));
+        let mut events: Vec<_> = silent.chain(monitors).chain(goodbyes).collect();
+        events.push(answered(self.ending, true));
+        events.sort_unstable();
+        events
+    }
+
+    /// When monitors were opened, long before the connection, that were there until it ended: a client that was closed
+    /// took one of these along, or one of [`Self::monitors`].
+    fn watched_until_now(&self) -> impl Iterator<Item = Timestamp> + 'a {
+        let (at, own) = (self.at, self.ending.opened_at);
+        let ended = self.departed.reigns.iter();
+        let ended =
+            ended.filter(move |(_, ended)| at.since(*ended).max(ended.since(at)) <= SETTLING);
+        let ended = ended.map(|(opened_at, _)| opened_at);
+        let all = ended.chain(&self.family.streaming).copied();
+        all.filter(move |opened_at| *opened_at + SETTLING < own)
     }
 
     /// When monitors were opened, about the time of the connection.

@@ -206,6 +206,44 @@ fn clients_closed_before_their_monitor_spoke_have_one_monitor_each() {
 }
 
 #[test]
+fn a_pool_may_be_filled_before_the_monitor_is_answered() {
+    let mut all = siblings(
+        "node36",
+        &[
+            (2, Application),
+            (0, Unknown),
+            (3, Application),
+            (14, Unknown),
+        ],
+    );
+    all[0].has_said_goodbye = true;
+    all[1].answered_at = Some(milli(6));
+    check_ended("node36", 80, &all, 3);
+    // No other driver does that: what was answered before is missing, and nothing takes its place.
+    for one in &mut all {
+        one.traits = Traits::of(&metadata("rust"));
+    }
+    check_ended("rust", 80, &all, 4);
+}
+
+#[test]
+fn a_pool_that_grew_before_the_goodbye_has_the_monitor_it_always_had() {
+    let mut all = siblings(
+        "node36",
+        &[
+            (0, Monitor),
+            (10_000, RoundTrip),
+            (20_000, Application),
+            (60_000, Application),
+            (60_000, Unknown),
+            (60_001, Unknown),
+        ],
+    );
+    all[3].has_said_goodbye = true;
+    check_ended("node36", 60_400, &all, 4);
+}
+
+#[test]
 fn what_is_opened_when_the_monitor_was_lost_is_the_next_attempt() {
     let role_of = |opened_ms, ended_ms| {
         let mut departed = Departed::default();
