@@ -305,9 +305,10 @@ fn operations(clients: impl Iterator<Item = MongoClientId>, pools: &Pools) -> u6
         .sum()
 }
 
-/// A request was under way on it when the close began, and was answered.
+/// A request was under way on it when the close began, and was answered. A goodbye belongs to the close.
 fn has_outlasted(connection: &Connection, end: End, burst: &Burst) -> bool {
     !end.was_in_flight()
+        && connection.said_goodbye_at.is_none()
         && connection.last.operations > 0
         && connection.last.from_client_at < burst.began_at
         && connection.last.from_server_at >= burst.began_at + OUTLASTS
