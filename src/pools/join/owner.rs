@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::units::{Register, Unit};
-use super::{JITTER, Joiner, SETTLING};
+use super::{COMPARED_MAX, JITTER, Joiner, SETTLING};
 use crate::pools::processes::{ProcessId, are_apart};
 use crate::pools::{MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;
@@ -54,6 +54,7 @@ impl Joiner<'_> {
         };
         let may_be_one = |client: &&MongoClient| self.may_be_one(client, &unit.members);
         let likeliest = self.likeliest(candidates().filter(may_be_one), unit, register);
+        let likeliest = likeliest.or_else(|| self.left_behind(unit, register));
         likeliest.or_else(|| {
             // A mongo client begins with a monitor. Without a new one this is one of those that are there; which of two
             // processes has which monitor may have been guessed wrong.
@@ -62,6 +63,23 @@ impl Joiner<'_> {
             };
             self.likeliest(candidates().filter(is_there), unit, register)
         })
+    }
+
+    /// The mongo client that said goodbye while it was opened: a pool that is closed gives up what it still dials.
+    fn left_behind(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
+        let members = unit.members.iter();
+        let mut members = members.filter_map(|id| self.connections.get(id));
+        if unit.circle.is_some() || members.any(|member| member.is_open()) {
+            return None;
+        }
+        let clients = self.household.clients.iter();
+        let gone = clients
+            .filter_map(|id| self.clients.get(id))
+            .filter(|client| !client.is_open() && client.created_at <= unit.first + JITTER)
+            .filter(|client| client.said_goodbye_at.is_some_and(|at| at >= unit.first))
+            .filter(|client| self.is_near(unit, client))
+            .filter(|client| self.may_be_one(client, &unit.members));
+        self.likeliest(gone, unit, register)
     }
 
     /// Connections opened together belong together; otherwise a pool that is all in use grows.
@@ -100,18 +118,20 @@ impl Joiner<'_> {
     /// A process that none of the mongo clients is of carried operations with it, so it has one; and its monitors do not
     /// live for long enough to show themselves.
     pub(super) fn is_of_new_process(&self, unit: &Unit) -> bool {
+        if unit.circle.is_none() || self.household.unwatched.is_empty() {
+            return false;
+        }
         let members = unit.members.iter();
         let members = members.filter_map(|id| self.connections.get(id)?.process);
         let processes: BTreeSet<ProcessId> = members.collect();
         let only = processes.first().filter(|_| processes.len() == 1);
         let clients = self.household.clients.iter();
         let mut clients = clients.filter_map(|id| self.clients.get(id));
-        unit.circle.is_some()
-            && only.is_some_and(|process| {
-                self.household.unwatched.contains_key(process)
-                    && self.household.processes.has_begun(*process)
-                    && clients.all(|client| are_apart(client.process, Some(*process)))
-            })
+        only.is_some_and(|process| {
+            self.household.unwatched.contains_key(process)
+                && self.household.processes.has_begun(*process)
+                && clients.all(|client| are_apart(client.process, Some(*process)))
+        })
     }
 
     /// The mongo client without sessions whose monitor was opened just before.
@@ -165,7 +185,8 @@ impl Joiner<'_> {
         let gap = register.gap(unit, client);
         // Sessions went round within each, and not from one to the other.
         let home = self.household.sessions.root(home);
-        let are_round = unit.members.len() > 1 && register.is_round(home);
+        let are_round =
+            unit.members.len() > 1 && register.is_round(home) && !self.grew_among(unit, client);
         let enough = if are_round || gap.is_none_or(|gap| gap > BURST) {
             SEPARATE_OPERATIONS
         } else {
@@ -173,6 +194,22 @@ impl Joiner<'_> {
         };
         let has_worked = unit.circle.is_some() && unit.operations >= enough;
         unit.lacks_monitors && has_worked && own >= enough
+    }
+
+    /// `client` opened more connections before and after the first of these: of two pools that grow at once that is rarer
+    /// than of one whose workers keep to their sessions.
+    fn grew_among(&self, unit: &Unit, client: &MongoClient) -> bool {
+        let pooled = client.pools.values().flat_map(|pool| &pool.open);
+        let others = pooled.take(COMPARED_MAX).filter_map(|id| {
+            let is_own = unit.members.contains(id);
+            (!is_own).then(|| self.connections.get(id))?
+        });
+        let (mut before, mut after) = (false, false);
+        for other in others {
+            before |= other.opened_at < unit.first;
+            after |= unit.first < other.opened_at && other.opened_at < unit.first + BURST;
+        }
+        before && after
     }
 
     /// It was opened long after `holder` grew, and while another mongo client did.

@@ -150,6 +150,33 @@ fn clients_that_come_and_go_are_closed_each() {
 }
 
 #[test]
+fn what_a_closed_pool_was_still_dialling_goes_with_it() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.open(NODE, 0, 1);
+    stage.at(5);
+    let pooled = stage.pooled(NODE, 0, 2, 1);
+    stage.at(15);
+    let unused = [3, 4, 5].map(|request_id| stage.open(NODE, 0, request_id));
+    stage.at(26).goodbye(pooled, &[1]);
+    stage.close(pooled);
+    stage.close(monitor);
+    stage.at(32);
+    for id in unused {
+        stage.end(id, Initiator::Client, Manner::Reset, Phase::Idle);
+    }
+    for millis in [500, 1100, 1600, 2100, 4000] {
+        stage.at(millis);
+        assert_eq!(stage.clients(), [], "after {millis} ms");
+        assert!(
+            stage.pools.mongo_clients().count() <= 1,
+            "after {millis} ms"
+        );
+    }
+    let client = stage.pools.mongo_clients().next().unwrap();
+    assert_eq!(client.pools[&UpstreamId(0)].created, 4);
+}
+
+#[test]
 fn a_replica_set_client_spans_its_members() {
     let mut stage = Stage::new(3);
     for client in 0..2 {
@@ -238,6 +265,25 @@ fn drivers_without_monitors_are_told_apart_by_sessions() {
     stage.at(2000);
     assert_eq!(stage.clients(), [(5, 0), (1, 0)]);
     assert_ne!(stage.owner(other), stage.owner(pool[0]));
+}
+
+#[test]
+fn workers_that_keep_to_their_sessions_make_no_client() {
+    let check = |sessions: [u8; 4], expected: &[(usize, usize)]| {
+        let mut stage = Stage::new(1);
+        for (number, session) in (0..).zip(sessions) {
+            stage.at(number * 10);
+            let request_id = i32::try_from(number).unwrap() + 1;
+            let id = stage.pooled(LEGACY, 0, request_id, session);
+            stage.work(id, session, 25);
+        }
+        stage.at(5000);
+        assert_eq!(stage.clients(), expected, "{sessions:?}");
+    };
+    // Twice two connections share a session. One pool after the other, or one that grows.
+    check([1, 1, 2, 2], &[(2, 0), (2, 0)]);
+    check([1, 2, 2, 1], &[(4, 0)]);
+    check([1, 2, 1, 2], &[(4, 0)]);
 }
 
 #[test]
