@@ -205,7 +205,14 @@ fn captured_pools_are_those_the_drivers_report() {
             "{row:#}"
         );
     }
-    assert_eq!(found["incidents"], json!([]), "{found:#}");
+    // Who ends the held operations has no name; one such process after the other is a deploy.
+    let incidents = found["incidents"].as_array().unwrap().iter();
+    let clients = incidents.flat_map(|incident| incident["clients"].as_array().unwrap());
+    let apps: Vec<&Value> = clients
+        .map(|client| &client["app"])
+        .filter(|app| *app != "")
+        .collect();
+    assert!(apps.is_empty(), "{found:#}");
 }
 
 #[test]

@@ -473,8 +473,8 @@ fn what_an_application_will_have_logged_is_told() {
         }),
         json!({ "do": "close", "name": "app", "force": true, "later": true }),
     ]);
-    let pause = Duration::from_millis(500);
-    std::thread::sleep(pause);
+    // The pause is the subject: an application that does without its client for a moment.
+    std::thread::sleep(Duration::from_millis(500));
     let uri = poolscope.uri("orders");
     let again = app
         .agent
