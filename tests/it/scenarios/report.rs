@@ -204,7 +204,7 @@ impl Report {
                 .filter(|one| one.scenario == scenario.name)
                 .collect();
             if of_scenario.is_empty() {
-                if scenario.takes_root() && !Network::is_possible() {
+                if scenario.takes_root(Shape::Usual) && !Network::is_possible() {
                     skipped.push(format!("`{}`", scenario.name));
                 }
                 continue;

@@ -1,6 +1,11 @@
 //! Surroundings in which a case is played. What is told of a fault must not hang on how many sockets there are, how
 //! busy they are, or whether somebody else is there to compare with.
 
+use std::time::Duration;
+
+/// How long a packet takes from one place to the other.
+const WIRE_DELAY: Duration = Duration::from_micros(1500);
+
 /// How an application uses its client, and who else is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shape {
@@ -14,16 +19,25 @@ pub(super) enum Shape {
     Large,
     /// Three instances of the neighbour, on other drivers.
     Crowd,
+    /// The server is in another place: an answer takes three milliseconds.
+    Distant,
+    /// The application is in another place.
+    Remote,
+    /// Clients log in.
+    Secured,
 }
 
 impl Shape {
     /// Every one of them.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Usual,
         Self::Single,
         Self::Quiet,
         Self::Large,
         Self::Crowd,
+        Self::Distant,
+        Self::Remote,
+        Self::Secured,
     ];
 
     /// Its name.
@@ -34,6 +48,9 @@ impl Shape {
             Self::Quiet => "quiet",
             Self::Large => "large",
             Self::Crowd => "crowd",
+            Self::Distant => "distant",
+            Self::Remote => "remote",
+            Self::Secured => "secured",
         }
     }
 
@@ -44,18 +61,20 @@ impl Shape {
 
     /// Sockets of the pool of the application under test.
     pub(super) const fn pool(self) -> u64 {
-        match self {
-            Self::Usual | Self::Single | Self::Quiet | Self::Crowd => 4,
-            Self::Large => 30,
-        }
+        if matches!(self, Self::Large) { 30 } else { 4 }
     }
 
     /// How many readers it has, and how many milliseconds each pauses.
     pub(super) const fn readers(self) -> (u64, u64) {
         match self {
-            Self::Usual | Self::Single | Self::Crowd => (4, 25),
             Self::Quiet => (1, 500),
             Self::Large => (30, 150),
+            Self::Usual
+            | Self::Single
+            | Self::Crowd
+            | Self::Distant
+            | Self::Remote
+            | Self::Secured => (4, 25),
         }
     }
 
@@ -64,12 +83,37 @@ impl Shape {
         self != Self::Quiet
     }
 
+    /// How much longer each packet from and to the server takes, where it has a network of its own.
+    pub(super) fn server_delay(self) -> Option<Duration> {
+        (self == Self::Distant).then_some(WIRE_DELAY)
+    }
+
+    /// The same for the application under test.
+    pub(super) fn application_delay(self) -> Option<Duration> {
+        (self == Self::Remote).then_some(WIRE_DELAY)
+    }
+
+    /// Whether somebody is in a network of its own.
+    pub(super) fn has_wire(self) -> bool {
+        self.server_delay().or(self.application_delay()).is_some()
+    }
+
+    /// Whether clients authenticate, with SCRAM.
+    pub(super) fn authenticates(self) -> bool {
+        self == Self::Secured
+    }
+
     /// How many instances of the neighbour are there.
     pub(super) const fn neighbours(self) -> usize {
         match self {
             Self::Single => 0,
-            Self::Usual | Self::Quiet | Self::Large => 1,
             Self::Crowd => 3,
+            Self::Usual
+            | Self::Quiet
+            | Self::Large
+            | Self::Distant
+            | Self::Remote
+            | Self::Secured => 1,
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::support::{
 const LIMIT: Duration = Duration::from_secs(30);
 /// Sockets of a pool whose size is a matter of the play.
 pub(super) const POOL: u64 = 4;
+/// Who logs in where clients do.
+const USER: &str = "reader";
+const PASSWORD: &str = "ten-green-bottles";
 /// Drivers of neighbours.
 const NEIGHBOURS: [Driver; 3] = [Driver::PyMongo4, Driver::Node6, Driver::PyMongo3];
 
@@ -47,6 +50,17 @@ pub(super) struct App {
     /// It is not asked any more: it ended, or hangs as it should.
     pub(super) is_gone: bool,
     runs: Vec<u64>,
+}
+
+/// What a stage is set for.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The driver under test.
+    pub(super) driver: Driver,
+    /// The surroundings.
+    pub(super) shape: Shape,
+    /// Where everything about the case is kept.
+    pub(super) directory: PathBuf,
 }
 
 /// A case in play.
@@ -88,53 +102,42 @@ pub(super) struct Stage {
 
 impl Stage {
     /// A server of its own, straight behind poolscope.
-    pub(super) fn alone(driver: Driver, directory: PathBuf) -> Self {
-        Self::with_server(driver, directory, MongodOptions::default(), false)
+    pub(super) fn alone(place: Place) -> Self {
+        Self::with_server(place, MongodOptions::default(), false)
     }
 
     /// The same with something between poolscope and the server that can misbehave.
-    pub(super) fn behind_relay(driver: Driver, directory: PathBuf) -> Self {
-        Self::with_server(driver, directory, MongodOptions::default(), true)
+    pub(super) fn behind_relay(place: Place) -> Self {
+        Self::with_server(place, MongodOptions::default(), true)
     }
 
-    pub(super) fn with_server(
-        driver: Driver,
-        directory: PathBuf,
-        options: MongodOptions,
-        has_relay: bool,
-    ) -> Self {
-        let server = Mongod::start(options);
+    pub(super) fn with_server(place: Place, options: MongodOptions, has_relay: bool) -> Self {
+        let server = Mongod::start_in(options, place.shape.server_delay().map(slow_network));
+        let remote = place.shape.application_delay().map(slow_network);
         let between = has_relay.then(|| FaultRelay::before(server.addr()));
         let upstream = between.as_ref().map_or(server.addr(), FaultRelay::addr);
         if !server.has_auth() {
             seed(&server);
         }
-        Self::around(
-            driver,
-            directory,
-            Servers::Alone(server),
-            between,
-            None,
-            &[upstream],
-        )
+        Self::around(place, Servers::Alone(server), between, remote, &[upstream])
     }
 
     /// A server in a network of its own, behind a wire that can lose and delay packets.
-    pub(super) fn behind_wire(driver: Driver, directory: PathBuf) -> Self {
+    pub(super) fn behind_wire(place: Place) -> Self {
         let server = Mongod::start_in(MongodOptions::default(), Some(Network::start()));
         seed(&server);
         let upstream = server.addr();
         let servers = Servers::Alone(server);
-        Self::around(driver, directory, servers, None, None, &[upstream])
+        Self::around(place, servers, None, None, &[upstream])
     }
 
     /// The application under test in a network of its own, behind such a wire.
-    pub(super) fn with_remote_application(driver: Driver, directory: PathBuf) -> Self {
+    pub(super) fn with_remote_application(place: Place) -> Self {
         let server = Mongod::start(MongodOptions::default());
         seed(&server);
         let (upstream, servers) = (server.addr(), Servers::Alone(server));
         let remote = Some(Network::start());
-        Self::around(driver, directory, servers, None, remote, &[upstream])
+        Self::around(place, servers, None, remote, &[upstream])
     }
 
     /// How packets fare from now on.
@@ -146,7 +149,7 @@ impl Stage {
     }
 
     /// Three members of a set, each behind a listener of its own.
-    pub(super) fn set(driver: Driver, directory: PathBuf) -> Self {
+    pub(super) fn set(place: Place) -> Self {
         let set = ReplicaSet::start_with(
             3,
             &[
@@ -155,7 +158,7 @@ impl Stage {
             ],
         );
         let upstreams = set.addrs();
-        let mut stage = Self::around(driver, directory, Servers::Set(set), None, None, &upstreams);
+        let mut stage = Self::around(place, Servers::Set(set), None, None, &upstreams);
         let advertised = stage.poolscope.advertised();
         let Servers::Set(set) = &mut stage.servers else {
             unreachable!("it was made a moment ago");
@@ -166,13 +169,17 @@ impl Stage {
     }
 
     fn around(
-        driver: Driver,
-        directory: PathBuf,
+        place: Place,
         servers: Servers,
         between: Option<FaultRelay>,
         remote: Option<Network>,
         upstreams: &[SocketAddr],
     ) -> Self {
+        let Place {
+            driver,
+            directory,
+            shape,
+        } = place;
         let journal = directory.join("journal");
         let journal = journal.to_str().unwrap();
         let args = ["--journal.path", journal];
@@ -187,7 +194,7 @@ impl Stage {
         let poolscope = Poolscope::start_at(near, upstreams, args);
         Self {
             driver,
-            shape: Shape::Usual,
+            shape,
             servers,
             between,
             remote,
@@ -227,6 +234,12 @@ impl Stage {
             Servers::Alone(_) => format!("mongodb://{addr}/?directConnection=true"),
             Servers::Set(set) => set.uri(),
         };
+        if self.shape.authenticates() {
+            let login = format!("mongodb://{USER}:{PASSWORD}@");
+            uri = uri
+                .replacen("mongodb://", &login, 1)
+                .replacen("/?", "/?authSource=admin&", 1);
+        }
         uri = format!("{uri}&appName={name}");
         if options.is_empty() {
             return uri;
@@ -550,7 +563,19 @@ pub(super) fn pool_option(driver: Driver, size: u64) -> String {
 }
 
 /// Something to read.
+/// A network behind a wire on which packets take so long.
+fn slow_network(delay: Duration) -> Network {
+    let mut network = Network::start();
+    network.set(&json!({ "delay": delay.as_secs_f64() }));
+    network
+}
+
+/// Something to be read, and a user, who need not log in.
 fn seed(server: &Mongod) {
+    server.command(
+        "admin",
+        doc! { "createUser": USER, "pwd": PASSWORD, "roles": ["root"] },
+    );
     server.command(
         "poolscope",
         doc! { "insert": "items", "documents": [{ "_id": "seed" }] },

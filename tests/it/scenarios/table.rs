@@ -1,8 +1,7 @@
 //! Which scenario is played on which drivers, and what poolscope has to say.
 
-use std::path::PathBuf;
-
-use super::stage::Stage;
+use super::shape::Shape;
+use super::stage::{Place, Stage};
 use super::{applications, healthy as fine, legacy, network, servers};
 use crate::support::Driver;
 use crate::support::Driver::{
@@ -27,7 +26,7 @@ pub(super) enum Expect {
 pub(super) type Trigger = Option<&'static [&'static str]>;
 
 /// Sets a stage.
-pub(super) type Set = fn(Driver, PathBuf) -> Stage;
+pub(super) type Set = fn(Place) -> Stage;
 
 /// A scenario.
 #[derive(Clone, Copy, Debug)]
@@ -77,10 +76,11 @@ const INTERRUPTING: &[Driver] = &[
 /// is given back, and their `endSessions` takes its turn. On the wire it is a close in good order.
 const ALWAYS_INTERRUPTING: &[Driver] = &[PyMongo4Async, Node6, Node7];
 const LEGACY: &[Driver] = &[Node36Legacy];
-/// One of each way of keeping pools.
+/// One of each way of keeping pools, and of closing them: Node 6 does not wait for the answer to its goodbye.
 const SOME: &[Driver] = &[
     PyMongo4,
     Node36Legacy,
+    Node6,
     Node7,
     Rust,
     Go18,
@@ -107,12 +107,12 @@ const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     Php115,
 ];
 
-fn with_auth(driver: Driver, directory: PathBuf) -> Stage {
-    Stage::with_server(driver, directory, applications::auth_options(), false)
+fn with_auth(place: Place) -> Stage {
+    Stage::with_server(place, applications::auth_options(), false)
 }
 
-fn with_few_connections(driver: Driver, directory: PathBuf) -> Stage {
-    Stage::with_server(driver, directory, servers::capacity_options(), false)
+fn with_few_connections(place: Place) -> Stage {
+    Stage::with_server(place, servers::capacity_options(), false)
 }
 
 const fn alarm(
@@ -158,13 +158,22 @@ impl Scenario {
     }
 
     /// Whether it is about what only the kernel can do to packets.
-    pub(super) fn takes_root(&self) -> bool {
-        [
-            Stage::behind_wire as Set,
-            Stage::with_remote_application as Set,
-        ]
-        .iter()
-        .any(|set| std::ptr::fn_addr_eq(self.set, *set))
+    pub(super) fn takes_root(&self, shape: Shape) -> bool {
+        shape.has_wire() || self.is_set_by(&[Stage::behind_wire, Stage::with_remote_application])
+    }
+
+    /// Whether these surroundings make another case of it. A set's members and what has a wire of its own are where they
+    /// are, and so is a server whose first user is made on its own host.
+    pub(super) fn is_for(&self, shape: Shape) -> bool {
+        if shape.authenticates() {
+            return !self.is_set_by(&[with_auth]);
+        }
+        !shape.has_wire()
+            || self.is_set_by(&[Stage::alone, Stage::behind_relay, with_few_connections])
+    }
+
+    fn is_set_by(&self, sets: &[Set]) -> bool {
+        sets.iter().any(|set| std::ptr::fn_addr_eq(self.set, *set))
     }
 
     const fn slowly_evident(self) -> Self {
