@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! hello + speculativeAuthenticate ─┐          ┌─ done: true ──▶ Ok
-//! saslStart ───────────────────────┼─▶ under way ─ ok: 0 ─────▶ Failed
+//! saslStart ───────────────────────┼─▶ under way ─ ok: 0 ─────▶ Failed, or Abandoned
 //! authenticate ────────────────────┘   ▲    │ └─ connection ends ▶ Abandoned
 //!                                      └────┘ saslContinue
 //! ```
@@ -18,7 +18,7 @@ use bson::raw::{RawDocument, RawElement};
 
 use super::document::{binary, cut, elements, embedded, find, is_true, text};
 use super::{Authentication, AuthenticationResult, Mechanism};
-use crate::wire::Command;
+use crate::wire::{Command, is_about_the_server};
 
 /// Longest user name kept, in bytes, its database included.
 const USER_LEN_MAX: usize = 256;
@@ -259,18 +259,22 @@ impl Authenticator {
     }
 
     /// A command of the authentication set was answered; a reply too large to be kept decides nothing unless
-    /// it is an error.
+    /// it is an error. A server that has other worries (it shuts down, say) decides nothing about credentials.
     pub(super) fn command_answered(
         &mut self,
         command: Command,
-        ok: Option<bool>,
+        (ok, code): (Option<bool>, Option<i32>),
         reply: Option<&RawDocument>,
     ) -> Option<Authentication> {
         if !Self::is_step(command) {
             return None;
         }
         if ok == Some(false) {
-            return self.decided(AuthenticationResult::Failed);
+            return self.decided(if code.is_some_and(is_about_the_server) {
+                AuthenticationResult::Abandoned
+            } else {
+                AuthenticationResult::Failed
+            });
         }
         if command == Command::Authenticate {
             if let Some(reply) = reply {
@@ -410,7 +414,8 @@ mod tests {
         auth.command_sent(Command::Authenticate, Some(&command));
         assert!(auth.is_under_way());
         let reply = rawdoc! { "dbname": "$external", "user": "CN=app", "ok": 1.0 };
-        let outcome = auth.command_answered(Command::Authenticate, Some(true), Some(&reply));
+        let outcome =
+            auth.command_answered(Command::Authenticate, (Some(true), None), Some(&reply));
         assert_eq!(
             outcome,
             Some(Authentication {

@@ -502,9 +502,11 @@ impl Dialogue {
         at: Timestamp,
         facts: &mut impl Facts,
     ) {
-        let outcome = self
-            .auth
-            .command_answered(command, reply.fields.ok, reply.document);
+        let outcome = self.auth.command_answered(
+            command,
+            (reply.fields.ok, reply.fields.code),
+            reply.document,
+        );
         let Some(outcome) = outcome else {
             return;
         };

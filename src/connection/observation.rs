@@ -314,7 +314,8 @@ pub enum AuthenticationResult {
     Ok,
     /// The server refused it.
     Failed,
-    /// The connection ended before the server decided.
+    /// The server had not decided when the connection ended, or when it said something of itself instead (that it shuts
+    /// down, say).
     Abandoned,
 }
 

@@ -540,6 +540,26 @@ fn a_wrong_password_ends_as_a_failed_authentication() {
 }
 
 #[test]
+fn a_server_that_shuts_down_refuses_no_credentials() {
+    let mut script = Script::dialled();
+    script.ask(0, &first_hello());
+    script.answer(0, &hello_reply());
+    let start = rawdoc! {
+        "saslStart": 1, "mechanism": "SCRAM-SHA-1",
+        "payload": binary(b"n,,n=bob,r=nonce"), "$db": "admin",
+    };
+    script.ask(1, &start);
+    script.answer(1, &failed(91, "ShutdownInProgress"));
+    let ending = script.end(Initiator::Client);
+    assert!(!ending.after_failed_authentication);
+    let results = script.take(|fact| match fact {
+        Fact::Observed(Observation::Authenticated(a)) => Some(a.result),
+        _ => None,
+    });
+    assert_eq!(results, [AuthenticationResult::Abandoned]);
+}
+
+#[test]
 fn an_authentication_cut_off_is_abandoned() {
     let mut script = Script::dialled();
     script.ask(

@@ -50,6 +50,31 @@ pub const fn matters_to_pools(code: i32) -> bool {
     )
 }
 
+/// Whether a server that answers with this code speaks of itself, its role or its network, and not of what it was asked:
+/// nothing is decided about credentials, for example.
+///
+/// Source: Server Discovery And Monitoring § Error handling; the categories of the server's table of error codes.
+pub const fn is_about_the_server(code: i32) -> bool {
+    matches!(
+        code,
+        6 | 7
+            | 50
+            | 89
+            | 91
+            | 189
+            | 202
+            | 262
+            | 462
+            | 9001
+            | 10058
+            | 10107
+            | 11600
+            | 11602
+            | 13435
+            | 13436
+    )
+}
+
 /// Code, its label and its name; sorted by code. Code 0 stands for a reply without one.
 static CODES: &[(i32, &str, &str)] = &[
     (0, "0", "none"),

@@ -60,7 +60,7 @@ mod properties;
 #[cfg(test)]
 mod samples;
 
-pub use codes::{error_code_labels, matters_to_pools};
+pub use codes::{error_code_labels, is_about_the_server, matters_to_pools};
 pub use command::Command;
 pub use decoder::{Decoder, DecoderLimits};
 pub use error::WireError;
