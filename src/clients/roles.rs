@@ -16,8 +16,9 @@
 //! 2. The driver says so: Ruby from 2.15 ends `platform` with `A`, `M` or `P`. Drivers without monitors
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
-//!    asynchronous PyMongo is named `…|async` and its monitors are not; what does not authenticate where the pool
-//!    does is a monitor (those of Java 3.x do, too). The habits of the pool are remembered from the connections that were used.
+//!    asynchronous PyMongo is named `…|async` and its monitors are not; a hello that announces no
+//!    credentials where those of the pool do is a monitor's, and so is a connection that does not authenticate,
+//!    although its hello was answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered from the connections that were used.
 //! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
 //!    told another interval): pooled. A monitor would have spoken.
 //!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that
@@ -159,6 +160,7 @@ impl Sibling {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Hints {
     authenticates: bool,
+    announces_credentials: bool,
     offers_compressor: bool,
     is_async: bool,
 }
@@ -167,6 +169,7 @@ impl Hints {
     /// A connection was proven to be pooled.
     pub(crate) fn pooled(&mut self, traits: Traits) {
         self.authenticates |= traits.has_authenticated;
+        self.announces_credentials |= traits.announces_credentials;
         self.offers_compressor |= traits.hides_compressors_on_monitors && traits.offers_compressor;
         self.is_async |= traits.is_async;
     }
@@ -314,7 +317,9 @@ impl Family {
         }
         let is_unlike_pool = (self.hints.offers_compressor && traits.hides_compressors_on_monitors)
             || (self.hints.is_async && traits.is_pymongo)
+            || (self.hints.announces_credentials && !traits.announces_credentials)
             || (self.hints.authenticates
+                && silent.is_answered
                 && !traits.has_authenticated
                 && silent.age(at) >= SETTLING);
         if is_unlike_pool {

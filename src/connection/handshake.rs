@@ -54,6 +54,9 @@ impl Introduction {
                 "loadBalanced" => metadata.load_balanced = is_true(&element),
                 // Drivers send "2", some Go 2.x send true: whatever it is, it is there.
                 "backpressure" => metadata.backpressure = true,
+                "speculativeAuthenticate" | "saslSupportedMechs" => {
+                    metadata.announces_credentials = true;
+                }
                 "internalClient" => introduction.is_internal = true,
                 _ => {}
             }
@@ -258,6 +261,7 @@ mod tests {
             "compression": ["none", "zstd", "lz4", "snappy"],
             "loadBalanced": true,
             "backpressure": "2",
+            "saslSupportedMechs": "admin.alice",
         };
         let introduction = Introduction::from_hello(Some(&hello));
         assert!(!introduction.is_internal);
@@ -277,6 +281,7 @@ mod tests {
             compressors_offered: vec![Compressor::Zstd, Compressor::Snappy],
             load_balanced: true,
             backpressure: true,
+            announces_credentials: true,
         };
         assert_eq!(introduction.metadata, expected);
     }

@@ -146,6 +146,9 @@ pub struct ClientMetadata {
     /// The handshake carried `backpressure`: the driver does not clear its pool on errors during it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub backpressure: bool,
+    /// The handshake announced credentials: `speculativeAuthenticate` or `saslSupportedMechs`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub announces_credentials: bool,
 }
 
 impl ClientMetadata {

@@ -43,6 +43,8 @@ pub enum Numbering {
     CountedApart,
     /// Random, the first one of a process excepted.
     Drawn,
+    /// Each client counts its dials with the first messages: PHP.
+    Dials,
 }
 
 impl Numbering {
@@ -55,6 +57,8 @@ impl Numbering {
                 .any(|major| client.driver_version.starts_with(major));
         if driver.starts_with("PyMongo") {
             Self::Drawn
+        } else if driver.contains("ext-mongodb:PHP") {
+            Self::Dials
         } else if is_old_node {
             Self::CountedApart
         } else if COUNT_PROCESS_WIDE
@@ -77,8 +81,14 @@ impl Numbering {
         match self {
             Self::Counted | Self::CountedApart => first_id <= FIRST_COUNTED_MAX,
             Self::Drawn => first_id == FIRST_RAND,
-            Self::Unknown => false,
+            // A client, not a process.
+            Self::Dials | Self::Unknown => false,
         }
+    }
+
+    /// Whether a first message with this id shows that the client which sent it had dialled before.
+    pub const fn shows_earlier_dial(self, first_id: i32) -> bool {
+        matches!(self, Self::Dials) && first_id > FIRST_COUNTED_MAX
     }
 }
 
@@ -153,9 +163,10 @@ mod tests {
         assert_eq!(numbering("mongo-rust-driver", "3.9.1"), Numbering::Counted);
         assert_eq!(numbering("PyMongo|c", "4.20.0|"), Numbering::Drawn);
         assert_eq!(
-            numbering("mongoc / ext-mongodb:PHP", "1.23.1"),
-            Numbering::Unknown
+            numbering("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15.0"),
+            Numbering::Dials
         );
+        assert_eq!(numbering("mongoc", "1.23.1"), Numbering::Unknown);
     }
 
     #[test]
@@ -166,5 +177,9 @@ mod tests {
         assert!(Numbering::Drawn.begins_process(FIRST_RAND));
         assert!(!Numbering::Drawn.begins_process(1));
         assert!(!Numbering::Unknown.begins_process(0));
+        assert!(!Numbering::Dials.begins_process(1));
+        assert!(Numbering::Dials.shows_earlier_dial(2));
+        assert!(!Numbering::Dials.shows_earlier_dial(1));
+        assert!(!Numbering::Unknown.shows_earlier_dial(7));
     }
 }

@@ -434,6 +434,17 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
     let mut members = siblings("rust", &[(0, Monitor), (5, Unknown), (9, Application)]);
     members[2].traits.has_authenticated = true;
     assert_eq!(roles(&members, 3000), [Monitor, RoundTrip, Application]);
+    // While the server is silent, nobody can.
+    members[1].is_answered = false;
+    assert_eq!(family(&members).evident(&members[1], milli(3000)), None);
+
+    // Nor do they announce it.
+    let mut members = siblings("node6", &[(0, Unknown), (5, Unknown), (9, Application)]);
+    assert_eq!(roles(&members, 10), [Unknown, Unknown, Application]);
+    for pooled in &mut members[1..] {
+        pooled.traits.announces_credentials = true;
+    }
+    assert_eq!(roles(&members, 10), [Monitor, Unknown, Application]);
 
     let members = [
         sibling("ruby-pool", 1, 0, Unknown),

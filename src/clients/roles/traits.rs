@@ -29,6 +29,8 @@ pub(crate) struct Traits {
     pub(super) is_pymongo: bool,
     pub(super) is_async: bool,
     pub(crate) has_authenticated: bool,
+    /// Its hello said that it will.
+    pub(super) announces_credentials: bool,
 }
 
 impl Traits {
@@ -51,6 +53,7 @@ impl Traits {
             is_pymongo,
             is_async: is_pymongo && name.split('|').any(|part| part == "async"),
             has_authenticated: false,
+            announces_credentials: metadata.announces_credentials,
         }
     }
 

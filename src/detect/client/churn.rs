@@ -197,7 +197,7 @@ impl Churn {
             count.may_be_processes = numbers
                 .iter()
                 .flatten()
-                .any(|(numbering, _)| *numbering == Numbering::Unknown);
+                .any(|(numbering, _)| matches!(numbering, Numbering::Dials | Numbering::Unknown));
             count.are_needless = pools.instance(instance).is_some_and(Instance::is_php);
             for (client, is_of_one) in clients.into_iter().zip(of_one_process(&numbers)) {
                 if is_of_one {

@@ -23,7 +23,7 @@ fn newest(connection: &Connection) -> Option<i32> {
     let first = connection.first_request_id?;
     Some(match connection.numbering {
         Numbering::Counted => first.max(connection.last.request_id),
-        Numbering::CountedApart | Numbering::Drawn | Numbering::Unknown => first,
+        Numbering::CountedApart | Numbering::Drawn | Numbering::Dials | Numbering::Unknown => first,
     })
 }
 
@@ -56,6 +56,9 @@ impl Trail {
         let id = fresh.first_request_id?;
         if fresh.numbering != self.numbering {
             return None;
+        }
+        if self.numbering.shows_earlier_dial(id) {
+            return Some(true);
         }
         let begins = self.numbering.begins_process(id);
         let mut rivals = others.filter(|other| other.numbering == self.numbering);
@@ -142,7 +145,7 @@ pub(super) fn of_one_process(clients: &[Option<(Numbering, i32)>]) -> Vec<bool> 
         .map(|(client, rises)| match client {
             Some((Numbering::Counted | Numbering::CountedApart, _)) => rises,
             Some((Numbering::Drawn, id)) => drawn.insert(*id),
-            Some((Numbering::Unknown, _)) | None => true,
+            Some((Numbering::Dials | Numbering::Unknown, _)) | None => true,
         })
         .collect()
 }

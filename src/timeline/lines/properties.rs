@@ -58,8 +58,8 @@ fn peer() -> impl Strategy<Value = SocketAddr> {
 
 fn client() -> impl Strategy<Value = ClientMetadata> {
     let texts = vec(any::<String>(), 5);
-    (texts, vec(compressor(), 0..3), any::<[bool; 2]>()).prop_map(|(texts, compressors, flags)| {
-        let [load_balanced, backpressure] = flags;
+    (texts, vec(compressor(), 0..3), any::<[bool; 3]>()).prop_map(|(texts, compressors, flags)| {
+        let [load_balanced, backpressure, announces_credentials] = flags;
         ClientMetadata {
             application: texts[0].clone(),
             driver_name: texts[1].clone(),
@@ -69,6 +69,7 @@ fn client() -> impl Strategy<Value = ClientMetadata> {
             compressors_offered: compressors,
             load_balanced,
             backpressure,
+            announces_credentials,
             ..ClientMetadata::default()
         }
     })

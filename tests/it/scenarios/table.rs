@@ -163,8 +163,13 @@ impl Scenario {
     }
 
     /// Whether these surroundings make another case of it. A set's members and what has a wire of its own are where they
-    /// are, and so is a server whose first user is made on its own host.
+    /// are, so is a server whose first user is made on its own host, and so are applications that are told apart by
+    /// their hosts.
     pub(super) fn is_for(&self, shape: Shape) -> bool {
+        let has_hosts = ["deploy", "scale_out", "scale_in", "network_reset_one_host"];
+        if shape.application_delay().is_some() && has_hosts.contains(&self.name) {
+            return false;
+        }
         if shape.authenticates() {
             return !self.is_set_by(&[with_auth]);
         }

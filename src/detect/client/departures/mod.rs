@@ -177,10 +177,13 @@ impl Watch {
         for scope in burst.scopes(instance, pools) {
             if let Some(signal) = scope.signal(at, instance, &burst, pools) {
                 signals.push(signal.clone());
+                // What was opened meanwhile counts on from there.
+                let closed = scope.closed.iter().copied();
+                let closed = closed.filter(|closed| closed.opened_at <= burst.began_at);
                 self.told.push(Told {
                     last_at: burst.last_at,
                     signal,
-                    trail: Trail::of(scope.closed.iter().copied()),
+                    trail: Trail::of(closed),
                     closed: scope.closed.iter().map(|closed| closed.id).collect(),
                     is_merely_reset: scope.is_merely_reset(&burst, instance, pools),
                     is_followed: false,

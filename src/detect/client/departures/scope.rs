@@ -144,7 +144,7 @@ impl Scope<'_> {
             .iter()
             .chain(&self.left)
             .chain(&self.others)
-            .filter(|connection| !is_monitor(connection))
+            .filter(|connection| !is_monitor(connection) && connection.hello_answered_at.is_some())
             .map(|connection| connection.last.from_server_at)
             .max();
         let is_silent = heard.is_some_and(|heard| burst.began_at.since(heard) >= SILENCE);

@@ -6,8 +6,8 @@ use super::super::super::words::{counted, length, within};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
 use super::{
-    Case, SignalKind, cuts, dialled_at_once, fact, heard_since, hello_since, note, refused,
-    restarted,
+    Case, SHUTDOWN, SignalKind, cuts, dialled_at_once, fact, heard_since, hello_since, note,
+    refused, replied, restarted,
 };
 use crate::detect::{DestroyTrigger, Signal};
 use crate::pools::Pools;
@@ -198,6 +198,17 @@ pub(super) fn idle_cutoff(case: &Case, pools: &Pools, _at: Timestamp) -> Option<
     if let Some(evidence) = everything_went(case) {
         confidence = confidence.min(0.15);
         against.push(evidence);
+    }
+    if let Some((signal, _, count)) = replied(case, &SHUTDOWN)
+        && signal.subject.upstream == upstream
+        && signal.at <= first.signal.at
+    {
+        confidence = confidence.min(0.15);
+        against.push(fact(
+            signal.at,
+            count,
+            "the server had said that it was shutting down, and closes its connections then",
+        ));
     }
     if !first.by_server {
         let silent = silent(case);
