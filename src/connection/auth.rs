@@ -23,6 +23,10 @@ use crate::wire::{Command, is_about_the_server};
 /// Longest user name kept, in bytes, its database included.
 const USER_LEN_MAX: usize = 256;
 
+/// `ProtocolError`: the server does not know the conversation any more, say because PHP goes on seconds after its hello;
+/// the client begins another.
+const PROTOCOL_ERROR: i32 = 17;
+
 /// Longest first message of SCRAM looked at, in bytes: a user name, a nonce and a few characters round them.
 const FIRST_MESSAGE_LEN_MAX: usize = 1024;
 
@@ -259,7 +263,8 @@ impl Authenticator {
     }
 
     /// A command of the authentication set was answered; a reply too large to be kept decides nothing unless
-    /// it is an error. A server that has other worries (it shuts down, say) decides nothing about credentials.
+    /// it is an error. A server that has other worries (it shuts down, say), or that has lost the thread, decides nothing
+    /// about credentials.
     pub(super) fn command_answered(
         &mut self,
         command: Command,
@@ -270,10 +275,11 @@ impl Authenticator {
             return None;
         }
         if ok == Some(false) {
-            return self.decided(if code.is_some_and(is_about_the_server) {
-                AuthenticationResult::Abandoned
-            } else {
+            let is_decided = |code| code != PROTOCOL_ERROR && !is_about_the_server(code);
+            return self.decided(if code.is_none_or(is_decided) {
                 AuthenticationResult::Failed
+            } else {
+                AuthenticationResult::Abandoned
             });
         }
         if command == Command::Authenticate {

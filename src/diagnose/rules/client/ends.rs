@@ -166,6 +166,13 @@ impl Farewell<'_> {
         under_way >= 2 && under_way * 2 >= self.group.closed.saturating_sub(self.group.monitors)
     }
 
+    /// Each of its sockets is a client's only one.
+    fn is_php(&self, pools: &Pools) -> bool {
+        let instance = self.signal.subject.instance;
+        let instance = instance.and_then(|id| pools.instance(id));
+        instance.is_some_and(Instance::is_php)
+    }
+
     fn evidence(&self) -> Vec<Evidence> {
         let CloseGroup {
             closed,
@@ -289,10 +296,7 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, now: Timestamp) -> Option<Op
     let mut against = Vec::new();
     let is_service = farewell.age >= SERVICE && farewell.load > 0;
     // Several of PHP's are as many processes, each of which says goodbye when it is stopped.
-    let instance = farewell.signal.subject.instance;
-    let is_php = instance
-        .and_then(|id| pools.instance(id))
-        .is_some_and(Instance::is_php);
+    let is_php = farewell.is_php(pools);
     let are_processes = is_php && farewell.group.closed > 1;
     let is_more = farewell.load > 1
         || farewell.group.monitors > 0
@@ -340,8 +344,12 @@ pub(super) fn app_crash(case: &Case, pools: &Pools, now: Timestamp) -> Option<Op
 }
 
 /// A process tore its pool down.
-pub(super) fn pool_destroyed(case: &Case, _pools: &Pools, now: Timestamp) -> Option<Opinion> {
+pub(super) fn pool_destroyed(case: &Case, pools: &Pools, now: Timestamp) -> Option<Opinion> {
     let farewell = farewell(case)?;
+    if farewell.is_php(pools) {
+        // It has neither pools nor a way to close a client.
+        return None;
+    }
     let at = farewell.signal.at;
     let is_sudden = !farewell.group.has_said_goodbye && farewell.is_whole;
     if !(farewell.left_work() || farewell.is_legacy && is_sudden && farewell.load > 0) {
