@@ -377,11 +377,12 @@ impl Load {
         let known = slow
             .hello
             .filter(|(seen_at, ..)| at.since(*seen_at) <= LOAD_WINDOW);
-        slow.hello = match hellos.and_then(|hellos| hellos.slow_since(since)) {
-            Some((now, before)) if known.is_none_or(|(_, known, _)| now >= known) => {
-                Some((at, now, before))
-            }
-            Some(_) | None => known,
+        let seen = hellos.and_then(|hellos| hellos.slow_since(since));
+        slow.hello = match (seen, known) {
+            // The slowest are told as long as they are slow at all.
+            (Some((now, _)), Some((_, known, before))) if now < known => Some((at, known, before)),
+            (Some((now, before)), _) => Some((at, now, before)),
+            (None, known) => known,
         };
         if at.since(slow.told_at) < TOLD_EVERY {
             return;
