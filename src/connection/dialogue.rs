@@ -152,6 +152,18 @@ impl Dialogue {
         self.outstanding.application_commands()
     }
 
+    /// All that is in flight is a goodbye, `endSessions`: who leaves need not wait for the answer, and Node does not.
+    fn has_said_goodbye_last(&self) -> bool {
+        let mut goodbyes = 0;
+        for command in self.unanswered() {
+            if command != Command::EndSessions {
+                return false;
+            }
+            goodbyes += 1;
+        }
+        goodbyes == self.in_flight()
+    }
+
     pub(super) const fn requests_count(&self) -> u64 {
         self.requests_count
     }
@@ -177,7 +189,7 @@ impl Dialogue {
             Phase::Authenticating
         } else if is_mid_message {
             Phase::MidMessage
-        } else if self.in_flight() > 0 {
+        } else if self.in_flight() > 0 && !self.has_said_goodbye_last() {
             Phase::InExchange
         } else {
             Phase::Idle

@@ -78,7 +78,7 @@ pub enum Phase {
     Authenticating,
     /// Nothing was in flight.
     Idle,
-    /// A request of the application was unanswered.
+    /// A request of the application was unanswered, other than its goodbye (`endSessions`).
     InExchange,
     /// A message had begun and not ended, in either direction.
     MidMessage,

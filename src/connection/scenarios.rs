@@ -268,6 +268,20 @@ fn legacy_node_checks_its_servers_on_connections_of_the_application() {
 }
 
 #[test]
+fn who_leaves_with_a_goodbye_leaves_nothing_unfinished() {
+    let goodbye = rawdoc! { "endSessions": [{ "id": 1 }], "$db": "admin" };
+    let mut script = Script::ready();
+    script.ask(1, &goodbye);
+    assert_eq!(script.tracker.in_flight(), 1);
+    assert_eq!(script.end(Initiator::Client).phase, Phase::Idle);
+
+    let mut script = Script::ready();
+    script.ask(1, &find());
+    script.ask(2, &goodbye);
+    assert_eq!(script.end(Initiator::Client).phase, Phase::InExchange);
+}
+
+#[test]
 fn pipelined_requests_are_matched_by_their_identifiers() {
     let mut script = Script::ready();
     let ids = [1, -7, 0, 1, i32::MIN];

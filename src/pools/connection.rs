@@ -16,7 +16,6 @@ use crate::time::Timestamp;
 use crate::timeline::{
     Commands, ConnectionId, DialFailure, ErrorReply, Fact, Opened, Sample, UpstreamId,
 };
-use crate::wire::Command;
 
 /// An answer that is missing for longer is missed.
 const LATE_MIN: Duration = Duration::from_millis(300);
@@ -137,8 +136,6 @@ pub struct End {
     pub at: Timestamp,
     /// How.
     pub ending: Ending,
-    /// All that was unanswered is its goodbye: `endSessions`, whose answer drivers do not wait for.
-    is_only_goodbye: bool,
 }
 
 impl End {
@@ -149,7 +146,7 @@ impl End {
 
     /// A request of the application was unanswered.
     pub const fn was_in_flight(&self) -> bool {
-        matches!(self.ending.phase, Phase::InExchange | Phase::MidMessage) && !self.is_only_goodbye
+        matches!(self.ending.phase, Phase::InExchange | Phase::MidMessage)
     }
 }
 
@@ -253,7 +250,6 @@ impl Connection {
                 self.ended = Some(End {
                     at,
                     ending: end.ending,
-                    is_only_goodbye: end.unanswered.are_all(Command::EndSessions),
                 });
             }
         }

@@ -18,11 +18,6 @@ impl Commands {
         self.0.is_empty()
     }
 
-    /// There are some, and of no other command.
-    pub fn are_all(&self, command: Command) -> bool {
-        self.0.len() == 1 && self.0.contains_key(&command)
-    }
-
     /// So many more of this command.
     pub fn add(&mut self, command: Command, count: u64) {
         if count > 0 {
