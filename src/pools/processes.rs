@@ -6,6 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::numbering::Introduction;
 use crate::time::Timestamp;
@@ -15,6 +16,11 @@ pub(super) const PROCESSES_MAX: usize = 64;
 
 /// Introductions of one process that others are compared with.
 const COMPARED_MAX: usize = 16;
+
+/// A process whose client is growing opens one connection after the other within this time, and counts no further than
+/// [`STEP_MAX`] meanwhile. How far another has counted is known a second late.
+const GROWING: Duration = Duration::from_millis(100);
+const STEP_MAX: u32 = 16;
 
 /// A process's number among those of its instance, rising in order of first sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +60,8 @@ impl Processes {
             .filter(|process| process.may_have_counted(introduction))
             .min_by_key(|process| {
                 let distance = process.count.abs_diff(introduction.request_id);
-                (distance, Reverse(process.counted_at))
+                let is_at_rest = at.since(process.counted_at) > GROWING || distance > STEP_MAX;
+                (is_at_rest, distance, Reverse(process.counted_at))
             });
         if let Some(process) = likely {
             if process.introductions.len() >= COMPARED_MAX {
@@ -113,8 +120,6 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn told(millis: u64, request_id: i32) -> Introduction {
@@ -139,6 +144,19 @@ mod tests {
         assert_eq!(introduced(1_103, 4), new);
         assert_eq!(introduced(1_180, 11), new, "the old one is beyond that");
         assert_eq!(introduced(1_190, 17), old);
+    }
+
+    #[test]
+    fn a_process_that_grows_goes_before_one_that_had_counted_nearer() {
+        let mut processes = Processes::default();
+        let mut introduced = |millis, request_id| processes.introduced(told(millis, request_id));
+        // Its hundred operations since are not known yet.
+        let old = [(1_000, 1), (1_012, 2), (1_020, 4), (1_023, 7)];
+        let old = old.map(|(millis, request_id)| introduced(millis, request_id));
+        let new = [(1_363, 1), (1_398, 2), (1_417, 5), (1_422, 8)];
+        let new = new.map(|(millis, request_id)| introduced(millis, request_id));
+        assert!(old.iter().all(|one| *one == old[0]));
+        assert!(new.iter().all(|one| *one == new[0] && *one != old[0]));
     }
 
     #[test]
