@@ -16,9 +16,10 @@
 //! 2. The driver says so: Ruby from 2.15 ends `platform` with `A`, `M` or `P`. Drivers without monitors
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
-//!    asynchronous PyMongo is named `…|async` and its monitors are not; a hello that announces no
-//!    credentials where those of the pool do is a monitor's, and so is a connection that does not authenticate,
-//!    although its hello was answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered from the connections that were used.
+//!    asynchronous PyMongo is named `…|async` and its monitors are not; a hello that announces no credentials where
+//!    those of the pool do is a monitor's, and so is a connection that does not authenticate, although its hello was
+//!    answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered
+//!    from the connections that were used.
 //! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
 //!    told another interval): pooled. A monitor would have spoken.
 //!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that

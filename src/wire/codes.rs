@@ -24,30 +24,7 @@ pub fn error_code_labels(code: i32) -> (&'static str, &'static str) {
 /// Sources: Server Discovery And Monitoring § Error handling; Retryable Reads § Retryable Error; Authentication §
 /// Reauthentication.
 pub const fn matters_to_pools(code: i32) -> bool {
-    matches!(
-        code,
-        6 | 7
-            | 11
-            | 18
-            | 50
-            | 89
-            | 91
-            | 134
-            | 189
-            | 202
-            | 251
-            | 262
-            | 391
-            | 462
-            | 8000
-            | 9001
-            | 10058
-            | 10107
-            | 11600
-            | 11602
-            | 13435
-            | 13436
-    )
+    is_about_the_server(code) || matches!(code, 11 | 18 | 134 | 251 | 391 | 8000)
 }
 
 /// Whether a server that answers with this code speaks of itself, its role or its network, and not of what it was asked:
