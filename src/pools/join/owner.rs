@@ -19,6 +19,9 @@ const SEPARATE_OPERATIONS_IN_BURST: u64 = 300;
 /// A pool that grows opens its connections at shorter distances.
 const BURST: Duration = Duration::from_millis(300);
 
+/// How much sooner than its monitor a pool that does not wait for one may be opened, by a process that is starting.
+const HEAD_START: Duration = Duration::from_secs(1);
+
 impl Joiner<'_> {
     /// Whose it is; `None` when it is nobody's that is known.
     pub(super) fn owner(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
@@ -55,14 +58,36 @@ impl Joiner<'_> {
         let may_be_one = |client: &&MongoClient| self.may_be_one(client, &unit.members);
         let likeliest = self.likeliest(candidates().filter(may_be_one), unit, register);
         let likeliest = likeliest.or_else(|| self.left_behind(unit, register));
-        likeliest.or_else(|| {
+        let likeliest = likeliest.or_else(|| {
             // A mongo client begins with a monitor. Without a new one this is one of those that are there; which of two
             // processes has which monitor may have been guessed wrong.
             let is_there = |client: &&MongoClient| {
                 !unit.lacks_monitors && !client.watches.is_empty() && client.pooled_open() > 0
             };
             self.likeliest(candidates().filter(is_there), unit, register)
-        })
+        });
+        likeliest.or_else(|| self.outrun(unit))
+    }
+
+    /// The mongo client whose first monitor was opened a little later: a driver may fill its pool without waiting for one
+    /// (Java 3.6), and then nothing but the start of its threads says which comes first.
+    fn outrun(&self, unit: &Unit) -> Option<MongoClientId> {
+        if unit.lacks_monitors || unit.has_said_goodbye {
+            return None;
+        }
+        let clients = self.open_clients();
+        clients
+            .filter(|client| unit.circle.is_none() || client.home.is_none())
+            .filter(|client| self.is_near(unit, client) && self.may_be_one(client, &unit.members))
+            .filter(|client| !self.is_foreign_to(unit, client))
+            .filter_map(|client| {
+                let watches = client.watches.values();
+                let born = watches.map(|watch| watch.since).min()?;
+                let is_overtaken = unit.first < born && born.since(unit.first) < HEAD_START;
+                is_overtaken.then_some((born, client.id))
+            })
+            .min()
+            .map(|(_, id)| id)
     }
 
     /// The mongo client that said goodbye while it was opened: a pool that is closed gives up what it still dials.

@@ -75,6 +75,34 @@ fn clients_of_one_process_are_told_apart_by_monitors_and_sessions() {
 }
 
 #[test]
+fn a_pool_may_be_filled_before_its_monitor_is_there() {
+    let mut stage = Stage::new(1);
+    let early = stage.open(JAVA, 0, 1);
+    stage.at(70);
+    let monitor = stage.open(JAVA, 0, 2);
+    stage.at(450);
+    let late = stage.open(JAVA, 0, 10);
+    stage.at(600).stream(monitor);
+    stage.at(12_500);
+    for id in [early, late] {
+        stage.tell(id, Fact::RoleFound(crate::connection::Role::Application));
+    }
+    stage.at(13_000);
+    assert_eq!(stage.clients(), [(2, 1)]);
+    assert_eq!(stage.owner(early), stage.owner(late));
+    // What was opened long before any monitor is of another.
+    let mut stage = Stage::new(1);
+    let early = stage.open(JAVA, 0, 1);
+    stage.at(1_500);
+    stage.monitor(JAVA, 0, 5);
+    stage.pooled(JAVA, 0, 6, 2);
+    stage.at(12_500);
+    stage.tell(early, Fact::RoleFound(crate::connection::Role::Application));
+    stage.at(13_000);
+    assert_eq!(stage.clients(), [(1, 1), (1, 0)]);
+}
+
+#[test]
 fn an_unused_client_counts_through_its_monitor() {
     let mut stage = Stage::new(1);
     let monitor = stage.monitor(RUST, 0, 0);
