@@ -37,6 +37,11 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The time between the two, whichever is earlier.
+    pub const fn distance(self, other: Self) -> Duration {
+        Duration::from_nanos(self.0.abs_diff(other.0))
+    }
 }
 
 /// A duration in whole microseconds, at most 71 minutes: a quarter of the size of a [`Duration`], where one is kept

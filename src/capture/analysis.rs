@@ -359,5 +359,5 @@ impl Analysis {
 
 /// Whether one moment does not follow from the other.
 fn is_far(one: Timestamp, other: Timestamp) -> bool {
-    one.since(other).max(other.since(one)) > PAUSE_MAX
+    one.distance(other) > PAUSE_MAX
 }

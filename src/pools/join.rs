@@ -272,7 +272,3 @@ impl Joiner<'_> {
         }
     }
 }
-
-fn distance(one: Timestamp, other: Timestamp) -> Duration {
-    one.since(other).max(other.since(one))
-}

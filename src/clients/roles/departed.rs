@@ -36,8 +36,8 @@ pub(crate) struct Departed {
     cuts: VecDeque<Timestamp>,
     /// When connections were opened that were to be the next monitor, and were not answered.
     pub(super) attempts: VecDeque<Timestamp>,
-    /// Opening times of ended connections that had carried `endSessions`.
-    pub(super) goodbyes: VecDeque<Timestamp>,
+    /// When ended connections that had carried `endSessions` were opened, and when they ended.
+    pub(super) goodbyes: VecDeque<(Timestamp, Timestamp)>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
     pub(super) silent_monitors: VecDeque<Timestamp>,
     /// When the newest entry of the two above was made.
@@ -112,9 +112,7 @@ impl Departed {
 
     /// Attempts at a monitor that could not be made by one monitor with one opened at this moment.
     pub(super) fn attempts_near(&self, opened_at: Timestamp) -> usize {
-        let is_near = |other: &&Timestamp| {
-            opened_at.since(**other).max(other.since(opened_at)) < ATTEMPTS_APART
-        };
+        let is_near = |other: &&Timestamp| opened_at.distance(**other) < ATTEMPTS_APART;
         self.attempts.iter().filter(is_near).count()
     }
 
@@ -158,7 +156,7 @@ impl Departed {
                 }
             }
             Role::Application if connection.has_said_goodbye => {
-                remember(&mut self.goodbyes, connection.opened_at);
+                remember(&mut self.goodbyes, (connection.opened_at, at));
                 self.newest = at;
             }
             Role::Unknown | Role::Application | Role::Probe | Role::Tool | Role::Member => {}
@@ -173,8 +171,7 @@ pub(super) fn is_within(opened_at: Timestamp, reign: (Timestamp, Timestamp)) -> 
 
 /// Two connections that ended so close to each other may have gone together.
 pub(super) fn is_together(one_ended_at: Timestamp, other_ended_at: Timestamp) -> bool {
-    one_ended_at.since(other_ended_at) <= DEPARTURE
-        && other_ended_at.since(one_ended_at) <= DEPARTURE
+    one_ended_at.distance(other_ended_at) <= DEPARTURE
 }
 
 /// Takes out the one that fits one of this life, otherwise the oldest that was there with it: a monitor that was replaced

@@ -1,6 +1,7 @@
 //! What a silent connection that ended was for, where neither it nor time has told: by what its client did beside it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::departed::{is_together, is_within};
 use super::traits::Habit;
@@ -20,6 +21,10 @@ enum Event {
     /// A connection was opened that was to say goodbye.
     Goodbye,
 }
+
+/// A client that is closed ends its monitors and its pool within this time; it is less than the time between two clients
+/// that are closed in turn would have to be for each to be told apart.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Losses of monitors that are looked at.
 const LOSSES_MAX: usize = 16;
@@ -173,7 +178,7 @@ impl<'a> Ended<'a> {
         false
     }
 
-    /// In order of time.
+    /// In order of time, without those monitors that are known to have gone with a goodbye.
     fn events(&self) -> Vec<(Timestamp, Event)> {
         let answered = |one: &Sibling, is_own: bool| {
             let opened_at = one.opened_at;
@@ -187,9 +192,49 @@ impl<'a> Ended<'a> {
         let monitors = monitors.map(|opened_at| (opened_at, Event::Answered { opened_at, is_own }));
         let goodbyes = self.goodbyes().map(|at| (at, Event::Goodbye));
         let mut events: Vec<_> = silent.chain(monitors).chain(goodbyes).collect();
+        for (opened_at, goodbye) in self.known_pairs() {
+            let monitor = (opened_at, Event::Answered { opened_at, is_own });
+            // Each is near enough to be among them, or is nobody's here.
+            for event in [monitor, (goodbye, Event::Goodbye)] {
+                let place = events.iter().position(|other| *other == event);
+                place.map(|place| events.swap_remove(place));
+            }
+        }
         events.push(answered(self.ending, true));
         events.sort_unstable();
         events
+    }
+
+    /// When monitors were opened that showed themselves and ended at once with a connection that said goodbye, and when
+    /// that was opened; each goes with the nearest in time.
+    fn known_pairs(&self) -> Vec<(Timestamp, Timestamp)> {
+        let still_open = self.family.goodbyes.iter();
+        let still_open = still_open.map(|opened_at| (*opened_at, self.at));
+        let ended = self.departed.goodbyes.iter().copied();
+        let goodbyes: Vec<_> = ended.chain(still_open).collect();
+        let mut pairs = Vec::new();
+        for (monitor_ended, monitor) in &self.departed.streaming {
+            for (place, (goodbye, ended)) in goodbyes.iter().enumerate() {
+                let apart = monitor_ended.distance(*ended);
+                if monitor <= goodbye && apart <= AT_ONCE {
+                    pairs.push((apart, *monitor, place, *goodbye));
+                }
+            }
+        }
+        pairs.sort_unstable();
+        let (mut monitors, mut places) = (BTreeSet::new(), BTreeSet::new());
+        pairs.retain(|(_, monitor, place, _)| {
+            let is_free = !monitors.contains(monitor) && !places.contains(place);
+            if is_free {
+                monitors.insert(*monitor);
+                places.insert(*place);
+            }
+            is_free
+        });
+        let pairs = pairs.into_iter();
+        pairs
+            .map(|(_, monitor, _, goodbye)| (monitor, goodbye))
+            .collect()
     }
 
     /// When monitors were opened, long before the connection, that were there until it ended: a client that was closed
@@ -197,8 +242,7 @@ impl<'a> Ended<'a> {
     fn watched_until_now(&self) -> impl Iterator<Item = Timestamp> + 'a {
         let (at, own) = (self.at, self.ending.opened_at);
         let ended = self.departed.reigns.iter();
-        let ended =
-            ended.filter(move |(_, ended)| at.since(*ended).max(ended.since(at)) <= SETTLING);
+        let ended = ended.filter(move |(_, ended)| at.distance(*ended) <= SETTLING);
         let ended = ended.map(|(opened_at, _)| opened_at);
         let all = ended.chain(&self.family.streaming).copied();
         all.filter(move |opened_at| *opened_at + SETTLING < own)
@@ -217,7 +261,9 @@ impl<'a> Ended<'a> {
 
     /// When connections were opened that carried `endSessions`, about the time of the connection.
     fn goodbyes(&self) -> impl Iterator<Item = Timestamp> + 'a {
-        self.near(self.family.goodbyes.iter().chain(&self.departed.goodbyes))
+        let ended = self.departed.goodbyes.iter();
+        let ended = ended.map(|(opened_at, _)| opened_at);
+        self.near(self.family.goodbyes.iter().chain(ended))
     }
 
     fn near(
@@ -227,6 +273,6 @@ impl<'a> Ended<'a> {
         let own = self.ending.opened_at;
         moments
             .copied()
-            .filter(move |other| other.since(own).max(own.since(*other)) <= SETTLING)
+            .filter(move |other| other.distance(own) <= SETTLING)
     }
 }

@@ -25,7 +25,8 @@ fn metadata(driver: &str) -> ClientMetadata {
         "java" => ("mongo-java-driver|legacy", "3.6.3", "Java"),
         "ruby-pool" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, A"),
         "ruby-push" => ("mongo-ruby-driver", "2.20.0", "Ruby 3.2, x86_64, P"),
-        _ => ("", "", ""),
+        "raw" => ("", "", ""),
+        other => panic!("no driver of these tests: {other}"),
     };
     ClientMetadata {
         driver_name: name.to_owned(),
@@ -224,6 +225,39 @@ fn a_pool_may_be_filled_before_the_monitor_is_answered() {
         one.traits = Traits::of(&metadata("rust"));
     }
     check_ended("rust", 80, &all, 4);
+}
+
+#[test]
+fn a_monitor_that_showed_itself_goes_with_the_goodbye_beside_it() {
+    let mut all = siblings(
+        "node6",
+        &[
+            (0, Monitor),
+            (70, Application),
+            (72, Unknown),
+            (170, Application),
+        ],
+    );
+    all[3].has_said_goodbye = true;
+    let pooled_of = |ended: &[(usize, u64)]| {
+        let mut departed = Departed::default();
+        let mut open = all.clone();
+        let mut pooled = 0;
+        for (which, at) in ended {
+            let ending = all[*which];
+            let family = Family::new(&open, hints(&all), HEARTBEAT);
+            let role = family.final_role(&ending, &departed, milli(*at));
+            open.retain(|one| one.id != ending.id);
+            departed.ended(&ending, role, milli(*at));
+            pooled += usize::from(ending.is_pooled(role));
+        }
+        pooled
+    };
+    // Although another was opened nearer to the goodbye.
+    assert_eq!(pooled_of(&[(0, 1243), (1, 1243), (3, 1243), (2, 1243)]), 3);
+    assert_eq!(pooled_of(&[(3, 1243), (1, 1243), (0, 1244), (2, 1244)]), 3);
+    // One that ended long before was not of the client that said goodbye.
+    assert_eq!(pooled_of(&[(0, 600), (3, 1243), (1, 1243), (2, 1243)]), 2);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Whose monitors are whose.
 
-use super::{JITTER, Joiner, SETTLING, distance};
+use super::{JITTER, Joiner, SETTLING};
 use crate::connection::Role;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
@@ -93,7 +93,7 @@ impl Joiner<'_> {
             .filter(|client| client.watches.is_empty() && !self.lacks_monitors(client))
             .filter(|client| self.may_be_one(client, &[monitor.id]))
             .min_by_key(|client| {
-                let distance = distance(client.created_at, monitor.opened_at);
+                let distance = client.created_at.distance(monitor.opened_at);
                 (is_foreign(client), distance, client.id)
             })
             .map(|client| client.id)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{JITTER, SETTLING, distance};
+use super::{JITTER, SETTLING};
 use crate::pools::sessions::CircleId;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
@@ -48,9 +48,9 @@ impl Register {
     pub(super) fn has_unshown_near(&self, at: Timestamp) -> bool {
         let first = self
             .unshown
-            .partition_point(|other| *other < at && distance(*other, at) >= SETTLING);
+            .partition_point(|other| *other < at && other.distance(at) >= SETTLING);
         let nearest = self.unshown.get(first);
-        nearest.is_some_and(|other| distance(*other, at) < SETTLING)
+        nearest.is_some_and(|other| other.distance(at) < SETTLING)
     }
 
     /// Several connections carried sessions of this circle.
