@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::units::{Register, Unit};
 use super::{COMPARED_MAX, JITTER, Joiner, SETTLING};
 use crate::pools::processes::{ProcessId, are_apart};
+use crate::pools::sessions::CircleId;
 use crate::pools::{MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;
 
@@ -202,37 +203,40 @@ impl Joiner<'_> {
             return true;
         }
         let carried: u64 = client.pools.values().map(|pool| pool.operations).sum();
-        let own = if unit.held_by == Some(client.id) {
-            carried.saturating_sub(unit.operations)
-        } else {
-            carried
-        };
+        let members = unit.members.iter();
+        let held = members
+            .filter_map(|id| self.connections.get(id))
+            .filter(|member| member.mongo_client == Some(client.id))
+            .map(|member| member.last.operations);
+        let own = carried.saturating_sub(held.sum());
         let gap = register.gap(unit, client);
-        // Sessions went round within each, and not from one to the other.
         let home = self.household.sessions.root(home);
-        let are_round =
-            unit.members.len() > 1 && register.is_round(home) && !self.grew_among(unit, client);
-        let enough = if are_round || gap.is_none_or(|gap| gap > BURST) {
-            SEPARATE_OPERATIONS
-        } else {
+        let has_grown = self.grew_among(unit, client, home);
+        // Sessions went round within each, and not from one to the other.
+        let are_round = unit.members.len() > 1 && register.is_round(home) && !has_grown;
+        let is_in_burst = has_grown || gap.is_some_and(|gap| gap <= BURST);
+        let enough = if is_in_burst && !are_round {
             SEPARATE_OPERATIONS_IN_BURST
+        } else {
+            SEPARATE_OPERATIONS
         };
         let has_worked = unit.circle.is_some() && unit.operations >= enough;
         unit.lacks_monitors && has_worked && own >= enough
     }
 
-    /// `client` opened more connections before and after the first of these: of two pools that grow at once that is rarer
-    /// than of one whose workers keep to their sessions.
-    fn grew_among(&self, unit: &Unit, client: &MongoClient) -> bool {
+    /// Connections that are certainly of `home`'s mongo client were opened before and after the first of these: of two
+    /// pools that grow at once that is rarer than of one whose workers keep to their sessions.
+    fn grew_among(&self, unit: &Unit, client: &MongoClient, home: CircleId) -> bool {
         let pooled = client.pools.values().flat_map(|pool| &pool.open);
         let others = pooled.take(COMPARED_MAX).filter_map(|id| {
-            let is_own = unit.members.contains(id);
-            (!is_own).then(|| self.connections.get(id))?
+            let other = self.connections.get(id)?;
+            let circle = self.household.sessions.root(other.circle?);
+            (circle == home).then_some(other.opened_at)
         });
         let (mut before, mut after) = (false, false);
-        for other in others {
-            before |= other.opened_at < unit.first;
-            after |= unit.first < other.opened_at && other.opened_at < unit.first + BURST;
+        for opened_at in others {
+            before |= opened_at < unit.first;
+            after |= unit.first < opened_at && opened_at < unit.first + BURST;
         }
         before && after
     }

@@ -297,21 +297,58 @@ fn drivers_without_monitors_are_told_apart_by_sessions() {
 
 #[test]
 fn workers_that_keep_to_their_sessions_make_no_client() {
-    let check = |sessions: [u8; 4], expected: &[(usize, usize)]| {
+    // Connections, with when they are opened and the session they keep to; one carries nothing.
+    let check = |opened: &[(u64, Option<u8>)], expected: &[(usize, usize)]| {
         let mut stage = Stage::new(1);
-        for (number, session) in (0..).zip(sessions) {
-            stage.at(number * 10);
-            let request_id = i32::try_from(number).unwrap() + 1;
-            let id = stage.pooled(LEGACY, 0, request_id, session);
-            stage.work(id, session, 25);
+        let mut workers = Vec::new();
+        for ((millis, session), request_id) in opened.iter().zip(1..) {
+            stage.at(*millis);
+            if let Some(session) = session {
+                workers.push((stage.pooled(LEGACY, 0, request_id, *session), *session));
+            } else {
+                let id = stage.open(LEGACY, 0, request_id);
+                stage.tell(id, Fact::RoleFound(crate::connection::Role::Application));
+            }
         }
-        stage.at(5000);
-        assert_eq!(stage.clients(), expected, "{sessions:?}");
+        stage.at(10_000);
+        for (id, session) in workers {
+            stage.work(id, session, 35);
+        }
+        stage.at(15_000);
+        assert_eq!(stage.clients(), expected, "{opened:?}");
     };
+    let [one, two, three] = [1, 2, 3].map(Some);
     // Twice two connections share a session. One pool after the other, or one that grows.
-    check([1, 1, 2, 2], &[(2, 0), (2, 0)]);
-    check([1, 2, 2, 1], &[(4, 0)]);
-    check([1, 2, 1, 2], &[(4, 0)]);
+    check(
+        &[(0, one), (10, one), (20, two), (30, two)],
+        &[(2, 0), (2, 0)],
+    );
+    check(&[(0, one), (10, two), (20, two), (30, one)], &[(4, 0)]);
+    check(&[(0, one), (10, two), (20, one), (30, two)], &[(4, 0)]);
+    // The first pool grew just before the second was there, of which one worker keeps to its session.
+    check(
+        &[
+            (0, one),
+            (300, one),
+            (5_160, None),
+            (5_320, two),
+            (5_500, two),
+            (5_610, three),
+            (5_670, two),
+        ],
+        &[(3, 0), (4, 0)],
+    );
+    // The second pool grows so slowly that nothing but its others says whose the connection between them is.
+    check(
+        &[
+            (0, one),
+            (5_200, one),
+            (7_300, two),
+            (7_620, three),
+            (7_840, two),
+        ],
+        &[(2, 0), (3, 0)],
+    );
 }
 
 #[test]
