@@ -99,6 +99,27 @@ fn fields_of_requests_are_found() {
 }
 
 #[test]
+fn what_follows_an_empty_document_is_no_first_key() {
+    let check = |request: Doc, expected| {
+        let request = request.string("$db", "test").string("find", "c");
+        assert_eq!(request_of(&msg(request)).0, expected);
+    };
+    let aggregate = Doc::new().string("aggregate", "c");
+    check(aggregate.array("pipeline", Doc::new()), Command::Aggregate);
+    let goodbye = Doc::new().array("endSessions", Doc::new());
+    check(goodbye, Command::EndSessions);
+    let find = Doc::new().string("find", "c");
+    check(find.doc("lsid", Doc::new()), Command::Find);
+    // Nor is what follows an empty stage the first one.
+    let change_stream = Doc::new().doc("$changeStream", Doc::new());
+    let stages = Doc::new().doc("0", Doc::new()).doc("1", change_stream);
+    let aggregate = Doc::new()
+        .string("aggregate", "c")
+        .array("pipeline", stages);
+    assert!(!request_of(&msg(aggregate)).1.is_change_stream);
+}
+
+#[test]
 fn only_a_first_stage_makes_a_change_stream() {
     let check = |stages: Doc, expected| {
         let aggregate = Doc::new()

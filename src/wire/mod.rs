@@ -54,6 +54,8 @@ mod unpack;
 mod walk;
 
 #[cfg(test)]
+mod by_the_book;
+#[cfg(test)]
 mod decoder_tests;
 #[cfg(test)]
 mod properties;

@@ -94,7 +94,7 @@ fn leaf() -> impl Strategy<Value = (u8, Vec<u8>)> {
     ]
 }
 
-fn doc() -> impl Strategy<Value = Doc> {
+pub(super) fn doc() -> impl Strategy<Value = Doc> {
     let flat = vec((key(), leaf()), 0..6).prop_map(|elements| {
         elements
             .into_iter()

@@ -290,6 +290,8 @@ impl Walk {
         if self.depth == 0 {
             return Stage::Done;
         }
+        // An empty document has seen none, but the one around it has: the key of this one.
+        self.is_first = false;
         if let Some(parent) = self.parents.get(self.depth) {
             self.level = *parent;
         }
