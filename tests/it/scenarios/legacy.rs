@@ -111,7 +111,7 @@ pub(super) fn repeated_timeouts(stage: &mut Stage) {
     stage.await_alarm(ALARM);
     await_message(stage);
     stage.heal_commands();
-    stage.steady(AFTER);
+    await_wedged(stage);
 }
 
 /// Gives up after two attempts to reconnect, and never tries again.
@@ -128,8 +128,16 @@ pub(super) fn wedged(stage: &mut Stage) {
     stage.steady(Duration::from_secs(2));
     stage.server_mut().restart();
     stage.note("mongod runs again", &json!(null));
+    await_wedged(stage);
+}
+
+/// What gave up stays away, although nothing is in its way any more: the driver has no socket left, and it is told.
+fn await_wedged(stage: &mut Stage) {
     stage.await_incident(Duration::from_secs(30), |incident| {
         incident["cause"] == "wedged_client"
     });
     stage.steady(AFTER);
+    let open = stage.apps[0].agent.stats("app")["open"].clone();
+    stage.note("sockets that the driver has in the end", &open);
+    assert_eq!(open, 0, "the driver is back");
 }
