@@ -18,6 +18,9 @@ const LOST_FOR: Duration = Duration::from_secs(30);
 /// some tolerance for a clock of the host.
 const ATTEMPTS_APART: Duration = Duration::from_millis(450);
 
+/// The end of a monitor is not read so late that this part of its life is over by then.
+const SHARE_OF_REIGN: u32 = 8;
+
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
 
@@ -82,11 +85,13 @@ impl Departed {
     /// From when on another monitor may be opened in the place of each that ended. Its client gives a monitor up because
     /// a connection broke, and does not dial before that; and the end may be read later than the dial.
     pub(super) fn vacancies(&self) -> impl Iterator<Item = Timestamp> {
-        self.reigns.iter().map(|(_, ended)| {
+        self.reigns.iter().map(|(opened, ended)| {
             let until = self.cuts.partition_point(|cut| cut <= ended);
             let cause = until.checked_sub(1).and_then(|place| self.cuts.get(place));
             let cause = cause.filter(|cut| ended.since(**cut) <= GIVEN_UP_WITHIN);
-            let earliest = *ended - REPLACED_WITHIN;
+            // All that a client has is opened within milliseconds, and some are closed within as many.
+            let reign = ended.since(*opened);
+            let earliest = *ended - REPLACED_WITHIN.min(reign / SHARE_OF_REIGN);
             cause.map_or(earliest, |cut| earliest.max(*cut))
         })
     }

@@ -228,6 +228,21 @@ fn a_pool_may_be_filled_before_the_monitor_is_answered() {
 }
 
 #[test]
+fn who_is_gone_at_once_replaced_no_monitor() {
+    let members = [
+        (10, Monitor),
+        (10, Unknown),
+        (11, Application),
+        (12, Application),
+        (12, Unknown),
+    ];
+    for driver in ["go", "rust"] {
+        check_left(driver, 15, &members, 3);
+        check_left(driver, 40, &members, 3);
+    }
+}
+
+#[test]
 fn a_monitor_that_showed_itself_goes_with_the_goodbye_beside_it() {
     let mut all = siblings(
         "node6",
