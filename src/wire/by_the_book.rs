@@ -3,7 +3,7 @@
 //! The reader here has all the time in the world: it goes by what `bson` makes of a document, one key after the other;
 //! of several with one name the last counts.
 
-use bson::raw::{RawDocument, RawElement};
+use bson::raw::{RawBsonRef, RawDocument, RawElement};
 use bson::spec::BinarySubtype;
 use proptest::prelude::*;
 
@@ -61,14 +61,26 @@ fn session_of(lsid: &RawDocument) -> Option<[u8; 16]> {
 }
 
 /// The command that `body` is, and what stands at its top level.
-fn request(body: &RawDocument, is_wrapped: bool, fields: &mut RequestFields) -> Command {
+fn request(body: &RawDocument) -> (Command, RequestFields) {
+    let mut fields = RequestFields::default();
+    let mut is_tailable = false;
+    let command = read_request(body, false, &mut fields, &mut is_tailable);
+    fields.awaits_data &= is_tailable;
+    (command, fields)
+}
+
+fn read_request(
+    body: &RawDocument,
+    is_wrapped: bool,
+    fields: &mut RequestFields,
+    is_tailable: &mut bool,
+) -> Command {
     let mut command = Command::Other;
-    let [mut is_tailable, mut awaits_data] = [false; 2];
     for (position, (key, element)) in elements(body).enumerate() {
         if position == 0 {
             if key == "$query" {
                 if let Some(inner) = embedded(&element).filter(|_| !is_wrapped) {
-                    command = request(inner, true, fields);
+                    command = read_request(inner, true, fields, is_tailable);
                 }
                 continue;
             }
@@ -94,8 +106,8 @@ fn request(body: &RawDocument, is_wrapped: bool, fields: &mut RequestFields) -> 
                 let is_in_transaction = is_true.map(|is_true| !is_true);
                 fields.in_transaction = is_in_transaction.unwrap_or(fields.in_transaction);
             }
-            "tailable" => is_tailable = is_true.unwrap_or(is_tailable),
-            "awaitData" => awaits_data = is_true.unwrap_or(awaits_data),
+            "tailable" => *is_tailable = is_true.unwrap_or(*is_tailable),
+            "awaitData" => fields.awaits_data = is_true.unwrap_or(fields.awaits_data),
             "maxAwaitTimeMS" => {
                 fields.max_await_time_ms = integer(&element).or(fields.max_await_time_ms);
             }
@@ -111,7 +123,6 @@ fn request(body: &RawDocument, is_wrapped: bool, fields: &mut RequestFields) -> 
             _ => {}
         }
     }
-    fields.awaits_data = is_tailable && awaits_data;
     command
 }
 
@@ -173,7 +184,8 @@ fn reply(body: &RawDocument) -> ReplyFields {
                 for (key, element) in embedded(&element).into_iter().flat_map(elements) {
                     match key {
                         "processId" => {
-                            let id = element.value().unwrap().as_object_id();
+                            let id = element.value();
+                            let id = id.ok().and_then(RawBsonRef::as_object_id);
                             process_id = id.map(|id| id.bytes()).or(process_id);
                         }
                         "counter" => counter = integer(&element).or(counter),
@@ -201,9 +213,7 @@ proptest! {
         let bytes = document.clone().build();
         let body = RawDocument::from_bytes(&bytes).unwrap();
         let message = msg(document);
-        let mut fields = RequestFields::default();
-        let command = request(body, false, &mut fields);
-        prop_assert_eq!(request_of(&message), (command, fields));
+        prop_assert_eq!(request_of(&message), request(body));
         prop_assert_eq!(reply_of(&message), reply(body));
     }
 }
