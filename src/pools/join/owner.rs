@@ -79,16 +79,12 @@ impl Joiner<'_> {
         let clients = self.open_clients();
         clients
             .filter(|client| unit.circle.is_none() || client.home.is_none())
-            .filter(|client| self.is_near(unit, client) && self.may_be_one(client, &unit.members))
-            .filter(|client| !self.is_foreign_to(unit, client))
-            .filter_map(|client| {
-                let watches = client.watches.values();
-                let born = watches.map(|watch| watch.since).min()?;
-                let is_overtaken = unit.first < born && born.since(unit.first) < HEAD_START;
-                is_overtaken.then_some((born, client.id))
-            })
-            .min()
-            .map(|(_, id)| id)
+            .filter_map(|client| Some((unit.born(client)?, client)))
+            .filter(|(born, _)| unit.first < *born && born.since(unit.first) < HEAD_START)
+            .filter(|(_, client)| self.may_be_one(client, &unit.members))
+            .filter(|(_, client)| !self.is_foreign_to(unit, client))
+            .min_by_key(|(born, client)| (*born, client.id))
+            .map(|(_, client)| client.id)
     }
 
     /// The mongo client that said goodbye while it was opened: a pool that is closed gives up what it still dials.
@@ -162,18 +158,11 @@ impl Joiner<'_> {
 
     /// The mongo client without sessions whose monitor was opened just before.
     fn founder(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
-        let born = |client: &MongoClient| {
-            unit.upstreams
-                .iter()
-                .filter_map(|upstream| client.watches.get(upstream))
-                .map(|watch| watch.since)
-                .min()
-        };
         // A monitor comes first. Only where there is none before may one have been accepted a moment too late.
         let has_earlier = self
             .open_clients()
             .filter(|client| self.may_be_one(client, &unit.members))
-            .filter_map(born)
+            .filter_map(|client| unit.born(client))
             .any(|born| born <= unit.first && unit.first.since(born) <= SETTLING);
         let late = if has_earlier { Duration::ZERO } else { JITTER };
         register
@@ -181,7 +170,7 @@ impl Joiner<'_> {
             .iter()
             .filter_map(|id| self.clients.get(id))
             .filter(|client| unit.circle.is_some() || !client.has_pooled())
-            .filter_map(|client| Some((born(client)?, client)))
+            .filter_map(|client| Some((unit.born(client)?, client)))
             .filter(|(born, _)| *born <= unit.first + late)
             .filter(|(born, _)| unit.first.since(*born) <= SETTLING)
             .filter(|(_, client)| self.may_be_one(client, &unit.members))
@@ -202,6 +191,10 @@ impl Joiner<'_> {
         if unit.has_said_goodbye || unit.has_single_socket {
             return true;
         }
+        // What follows takes time, and concerns few.
+        if !unit.lacks_monitors || unit.circle.is_none() || unit.operations < SEPARATE_OPERATIONS {
+            return false;
+        }
         let carried: u64 = client.pools.values().map(|pool| pool.operations).sum();
         let members = unit.members.iter();
         let held = members
@@ -220,8 +213,7 @@ impl Joiner<'_> {
         } else {
             SEPARATE_OPERATIONS
         };
-        let has_worked = unit.circle.is_some() && unit.operations >= enough;
-        unit.lacks_monitors && has_worked && own >= enough
+        unit.operations >= enough && own >= enough
     }
 
     /// Connections that are certainly of `home`'s mongo client were opened before and after the first of these: of two

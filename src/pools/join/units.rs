@@ -66,6 +66,13 @@ impl Register {
 }
 
 impl Unit {
+    /// When the monitor of `client` was opened that watches its server, the first of them where it has several.
+    pub(super) fn born(&self, client: &MongoClient) -> Option<Timestamp> {
+        let watches = self.upstreams.iter();
+        let watches = watches.filter_map(|upstream| client.watches.get(upstream));
+        watches.map(|watch| watch.since).min()
+    }
+
     pub(super) fn add(&mut self, connection: &Connection) {
         if connection.opened_at < self.first || self.members.is_empty() {
             self.first = connection.opened_at;
