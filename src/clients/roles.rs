@@ -45,8 +45,9 @@
 //!    client's own monitor could speak. A polling one is: pooled. None is: the first silent connection of an instance is
 //!    its monitor, as a pool presupposes a discovered server. Where clients said goodbye within two seconds (a
 //!    `MongoClient` per request, each closed before its monitor spoke: `endSessions` is sent once by each client), each
-//!    of them has one monitor, the nearest that was answered before (with Node, which may fill its pool first, the next
-//!    that was opened beside it where there is none); the rest is pooled.
+//!    of them has one monitor: one that showed itself and ended with it, otherwise the nearest that was answered before
+//!    (with Node, which may fill its pool first, the next that was opened beside it where there is none); the rest is
+//!    pooled.
 //!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!

@@ -18,8 +18,9 @@ const LOST_FOR: Duration = Duration::from_secs(30);
 /// some tolerance for a clock of the host.
 const ATTEMPTS_APART: Duration = Duration::from_millis(450);
 
-/// The end of a monitor is not read so late that this part of its life is over by then.
-const SHARE_OF_REIGN: u32 = 8;
+/// The end of a monitor is read late by no more than one of so many parts of its life: a client may be there for
+/// milliseconds altogether, and what it opened with its monitor is no successor of that.
+const PARTS_OF_REIGN: u32 = 8;
 
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
@@ -89,9 +90,8 @@ impl Departed {
             let until = self.cuts.partition_point(|cut| cut <= ended);
             let cause = until.checked_sub(1).and_then(|place| self.cuts.get(place));
             let cause = cause.filter(|cut| ended.since(**cut) <= GIVEN_UP_WITHIN);
-            // All that a client has is opened within milliseconds, and some are closed within as many.
-            let reign = ended.since(*opened);
-            let earliest = *ended - REPLACED_WITHIN.min(reign / SHARE_OF_REIGN);
+            let late = REPLACED_WITHIN.min(ended.since(*opened) / PARTS_OF_REIGN);
+            let earliest = *ended - late;
             cause.map_or(earliest, |cut| earliest.max(*cut))
         })
     }

@@ -22,8 +22,7 @@ enum Event {
     Goodbye,
 }
 
-/// A client that is closed ends its monitors and its pool within this time; it is less than the time between two clients
-/// that are closed in turn would have to be for each to be told apart.
+/// A client that is closed ends its monitors and its pool within this time.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// Losses of monitors that are looked at.
@@ -194,10 +193,11 @@ impl<'a> Ended<'a> {
         let mut events: Vec<_> = silent.chain(monitors).chain(goodbyes).collect();
         for (opened_at, goodbye) in self.known_pairs() {
             let monitor = (opened_at, Event::Answered { opened_at, is_own });
-            // Each is near enough to be among them, or is nobody's here.
+            // What is too far from the connection is not among them.
             for event in [monitor, (goodbye, Event::Goodbye)] {
-                let place = events.iter().position(|other| *other == event);
-                place.map(|place| events.swap_remove(place));
+                if let Some(place) = events.iter().position(|other| *other == event) {
+                    events.swap_remove(place);
+                }
             }
         }
         events.push(answered(self.ending, true));

@@ -101,8 +101,24 @@ fn check_left(driver: &str, at_ms: u64, members: &[(u64, Role)], pooled: usize) 
     check_ended(driver, at_ms, &all, pooled);
 }
 
+/// Each ends at its time, in this order; so many count as pooled.
+fn count_pooled(endings: impl Iterator<Item = (Sibling, u64)>) -> usize {
+    let (mut open, times): (Vec<_>, Vec<_>) = endings.unzip();
+    let hints = hints(&open);
+    let mut departed = Departed::default();
+    let mut counted = 0;
+    for at_ms in times {
+        let ending = open[0];
+        let family = Family::new(&open, hints, HEARTBEAT);
+        let role = family.final_role(&ending, &departed, milli(at_ms));
+        departed.ended(&ending, role, milli(at_ms));
+        counted += usize::from(ending.is_pooled(role));
+        open.remove(0);
+    }
+    counted
+}
+
 fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
-    let hints = hints(all);
     for start in 0..all.len() {
         for is_backwards in [false, true] {
             let mut open = all.to_vec();
@@ -110,15 +126,7 @@ fn check_ended(driver: &str, at_ms: u64, all: &[Sibling], pooled: usize) {
             if is_backwards {
                 open.reverse();
             }
-            let mut departed = Departed::default();
-            let mut counted = 0;
-            while let Some(ending) = open.first().copied() {
-                let family = Family::new(&open, hints, HEARTBEAT);
-                let role = family.final_role(&ending, &departed, milli(at_ms));
-                departed.ended(&ending, role, milli(at_ms));
-                counted += usize::from(ending.is_pooled(role));
-                open.remove(0);
-            }
+            let counted = count_pooled(open.iter().map(|one| (*one, at_ms)));
             assert_eq!(counted, pooled, "{driver} from {start}, {is_backwards}");
         }
     }
@@ -255,18 +263,7 @@ fn a_monitor_that_showed_itself_goes_with_the_goodbye_beside_it() {
     );
     all[3].has_said_goodbye = true;
     let pooled_of = |ended: &[(usize, u64)]| {
-        let mut departed = Departed::default();
-        let mut open = all.clone();
-        let mut pooled = 0;
-        for (which, at) in ended {
-            let ending = all[*which];
-            let family = Family::new(&open, hints(&all), HEARTBEAT);
-            let role = family.final_role(&ending, &departed, milli(*at));
-            open.retain(|one| one.id != ending.id);
-            departed.ended(&ending, role, milli(*at));
-            pooled += usize::from(ending.is_pooled(role));
-        }
-        pooled
+        count_pooled(ended.iter().map(|(which, at_ms)| (all[*which], *at_ms)))
     };
     // Although another was opened nearer to the goodbye.
     assert_eq!(pooled_of(&[(0, 1243), (1, 1243), (3, 1243), (2, 1243)]), 3);
