@@ -109,17 +109,17 @@ impl Introduction {
         self.request_id <= FIRST_READ_MAX
     }
 
-    /// One process may have counted both: the later has the higher number.
+    /// One process may have counted both: the later has the higher number, and no number comes twice.
     pub(super) fn may_be_counted_with(&self, other: &Self) -> bool {
-        let (lower, higher) = if self.request_id <= other.request_id {
+        if self == other {
+            return true;
+        }
+        let (lower, higher) = if self.request_id < other.request_id {
             (self, other)
         } else {
             (other, self)
         };
-        let is_before = |one: &Self, other: &Self| one.at + JITTER < other.opened_at;
-        let is_same_number = self.request_id == other.request_id;
-        let is_contrary = is_before(higher, lower) || (is_same_number && is_before(lower, higher));
-        !is_contrary
+        lower.request_id < higher.request_id && higher.at + JITTER >= lower.opened_at
     }
 }
 
@@ -142,6 +142,11 @@ mod tests {
         assert!(
             early.may_be_counted_with(&told(1_030, 1_031, 6)),
             "read in any order"
+        );
+        assert!(early.may_be_counted_with(&early), "it is the same one");
+        assert!(
+            !early.may_be_counted_with(&told(1_007, 1_008, 7)),
+            "two processes that start together count in step"
         );
         // The dial of the first hung, and what it had said was read after the hello of the second.
         assert!(told(1_000, 4_000, 7).may_be_counted_with(&told(3_000, 3_001, 9)));

@@ -160,6 +160,21 @@ mod tests {
     }
 
     #[test]
+    fn processes_that_start_together_and_count_in_step_are_two() {
+        let mut processes = Processes::default();
+        let mut introduced = |millis, request_id| processes.introduced(told(millis, request_id));
+        let one = introduced(1_000, 1);
+        assert_eq!(introduced(1_000, 2), one);
+        assert_eq!(introduced(1_004, 4), one);
+        let other = introduced(1_007, 1);
+        assert_ne!(one, other);
+        assert_eq!(introduced(1_007, 2), other);
+        assert_eq!(introduced(1_011, 5), one);
+        assert_eq!(introduced(1_013, 4), other);
+        assert_eq!(introduced(1_013, 5), other);
+    }
+
+    #[test]
     fn a_process_counts_operations_between_its_introductions() {
         let mut processes = Processes::default();
         let busy = processes.introduced(told(1_000, 1));
