@@ -443,6 +443,9 @@ async function serve(request) {
 }
 
 // The legacy driver reports what it lost to nobody; the process must live on, as services with a handler do.
-process.on('unhandledRejection', error => write({ event: 'unhandled_rejection', error: String(error), at: Date.now() / 1000 }));
+const tell = event => error => write({ event, error: String(error), at: Date.now() / 1000 });
+process.on('unhandledRejection', tell('unhandled_rejection'));
+// A socket of the legacy pool that breaks while it authenticates is nobody's: its error has no listener.
+process.on('uncaughtException', tell('uncaught_exception'));
 readline.createInterface({ input: process.stdin }).on('line', line => serve(JSON.parse(line))).on('close', () => process.exit(0));
 write({ event: 'started', driver: driverName, version, pid: process.pid });

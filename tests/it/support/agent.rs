@@ -253,8 +253,13 @@ impl Agent {
             lines.push_str(&request.to_string());
             lines.push('\n');
         }
-        self.input.write_all(lines.as_bytes()).unwrap();
-        self.input.flush().unwrap();
+        let written = self.input.write_all(lines.as_bytes());
+        written
+            .and_then(|()| self.input.flush())
+            .unwrap_or_else(|error| {
+                let (driver, said) = (self.driver, self.process.lines());
+                panic!("{driver:?} takes no request ({error}): {said:#?}")
+            });
         self.last_id
     }
 
