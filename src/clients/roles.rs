@@ -17,8 +17,8 @@
 //!    (Node legacy, PHP, load balanced) have pooled connections only.
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
 //!    asynchronous PyMongo is named `…|async` and its monitors are not; a hello that announces no credentials where
-//!    those of the pool do is a monitor's, and so is a connection that does not authenticate, although its hello was
-//!    answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered
+//!    those of the pool do is a monitor's, and so is a connection that does not authenticate for two seconds after
+//!    its hello was answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered
 //!    from the connections that were used.
 //! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
 //!    told another interval): pooled. A monitor would have spoken.
@@ -323,7 +323,9 @@ impl Family {
             || (self.hints.authenticates
                 && silent.is_answered
                 && !traits.has_authenticated
-                && silent.age(at) >= SETTLING);
+                && silent
+                    .answered_at
+                    .is_some_and(|since| at.since(since) >= SETTLING));
         if is_unlike_pool {
             return Some(if self.streaming.is_empty() {
                 Role::Monitor

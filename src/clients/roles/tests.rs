@@ -480,6 +480,13 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
     let mut members = siblings("rust", &[(0, Monitor), (5, Unknown), (9, Application)]);
     members[2].traits.has_authenticated = true;
     assert_eq!(roles(&members, 3000), [Monitor, RoundTrip, Application]);
+    // A server that was silent for long leaves it no time before.
+    members[1].answered_at = Some(milli(2_900));
+    assert_eq!(family(&members).evident(&members[1], milli(3_000)), None);
+    assert_eq!(
+        family(&members).evident(&members[1], milli(4_900)),
+        Some(RoundTrip)
+    );
     // While the server is silent, nobody can.
     members[1].is_answered = false;
     assert_eq!(family(&members).evident(&members[1], milli(3000)), None);

@@ -72,7 +72,8 @@ impl Joiner<'_> {
             let lost_at = watch.and_then(|watch| watch.lost_at);
             // In trouble the old one may linger while the new one is already there.
             let is_in_trouble = client.pools.values().any(|pool| pool.is_cleared());
-            lost_at.is_some_and(|at| is_in_trouble || at <= monitor.opened_at + JITTER)
+            let may_linger = is_in_trouble && !client.is_foreign(monitor);
+            lost_at.is_some_and(|at| may_linger || at <= monitor.opened_at + JITTER)
                 && self.may_be_one(client, &[monitor.id])
         });
         if let Some(client) = returning.min_by_key(is_foreign) {

@@ -67,7 +67,32 @@ impl Joiner<'_> {
             };
             self.likeliest(candidates().filter(is_there), unit, register)
         });
-        likeliest.or_else(|| self.outrun(unit))
+        let likeliest = likeliest.or_else(|| self.outrun(unit));
+        likeliest.or_else(|| self.first_of_process(unit))
+    }
+
+    /// The first mongo client of the same process, although its first connection was opened a little later: what was
+    /// never ready does not prove another. A server at its limit turns many away before it lets one in.
+    fn first_of_process(&self, unit: &Unit) -> Option<MongoClientId> {
+        let members = unit.members.iter();
+        let mut members = members.filter_map(|id| self.connections.get(id));
+        if members.any(|member| member.is_open() || member.ready_at.is_some()) {
+            return None;
+        }
+        let process = self.only_process(unit)?;
+        self.open_clients()
+            .filter(|client| client.process == Some(process))
+            .filter(|client| self.may_be_one(client, &unit.members))
+            .min_by_key(|client| (client.created_at, client.id))
+            .map(|client| client.id)
+    }
+
+    /// The process that all its connections are of, where request ids tell.
+    fn only_process(&self, unit: &Unit) -> Option<ProcessId> {
+        let members = unit.members.iter();
+        let members = members.filter_map(|id| self.connections.get(id)?.process);
+        let processes: BTreeSet<ProcessId> = members.collect();
+        processes.first().filter(|_| processes.len() == 1).copied()
     }
 
     /// The mongo client whose first monitor was opened a little later: a driver may fill its pool without waiting for one
@@ -143,16 +168,12 @@ impl Joiner<'_> {
         if unit.circle.is_none() || self.household.unwatched.is_empty() {
             return false;
         }
-        let members = unit.members.iter();
-        let members = members.filter_map(|id| self.connections.get(id)?.process);
-        let processes: BTreeSet<ProcessId> = members.collect();
-        let only = processes.first().filter(|_| processes.len() == 1);
         let clients = self.household.clients.iter();
         let mut clients = clients.filter_map(|id| self.clients.get(id));
-        only.is_some_and(|process| {
-            self.household.unwatched.contains_key(process)
-                && self.household.processes.has_begun(*process)
-                && clients.all(|client| are_apart(client.process, Some(*process)))
+        self.only_process(unit).is_some_and(|process| {
+            self.household.unwatched.contains_key(&process)
+                && self.household.processes.has_begun(process)
+                && clients.all(|client| are_apart(client.process, Some(process)))
         })
     }
 

@@ -387,6 +387,64 @@ fn a_process_whose_monitors_never_last_has_a_client_of_its_own() {
 }
 
 #[test]
+fn what_a_process_was_refused_before_it_was_let_in_makes_no_client() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.open(NODE, 0, 1);
+    stage.at(20);
+    let other = stage.pooled(NODE, 0, 2, 1);
+    stage.at(40);
+    stage.close(monitor);
+    stage.at(5_000);
+    stage.pooled(NODE, 0, 500, 1);
+    // Another process. A server at its limit lets its monitors in, and turns away what follows them.
+    for attempt in 0..3_u8 {
+        stage.at(6_000 + 150 * u64::from(attempt));
+        let monitor = stage.open(NODE, 0, 1 + i32::from(attempt));
+        stage.at(6_015 + 150 * u64::from(attempt));
+        stage.close(monitor);
+    }
+    stage.at(6_320);
+    let refused = [5, 6, 7, 8].map(|request_id| {
+        let refused = stage.dial(NODE, 0, request_id);
+        stage.end(refused, Initiator::Server, Manner::Fin, Phase::Handshaking);
+        refused
+    });
+    stage.at(6_400);
+    let monitor = stage.open(NODE, 0, 9);
+    stage.at(6_410);
+    let own = stage.pooled(NODE, 0, 10, 2);
+    stage.at(7_700);
+    stage.pooled(NODE, 0, 600, 1);
+    stage.at(8_300);
+    stage.close(monitor);
+    stage.at(12_000);
+    assert_eq!(stage.clients(), [(3, 0), (1, 0)]);
+    assert_ne!(stage.owner(own), stage.owner(other));
+    let last = refused.into_iter().next_back().unwrap();
+    assert_eq!(stage.owner(last), stage.owner(own));
+}
+
+#[test]
+fn a_monitor_of_another_process_takes_no_place_in_trouble() {
+    let mut stage = Stage::new(1);
+    // Two processes that start together; what breaks the one keeps the other from showing itself in time.
+    stage.at(200);
+    let one = stage.monitor(GO, 0, 1);
+    stage.at(205);
+    stage.pooled(GO, 0, 3, 1);
+    stage.at(210);
+    let other = stage.open(GO, 0, 1);
+    stage.at(260);
+    stage.stream(other);
+    stage.at(300);
+    stage.end(one, Initiator::Server, Manner::Fin, Phase::Idle);
+    stage.at(320);
+    stage.close(other);
+    stage.at(900);
+    assert_eq!(stage.clients(), [(1, 0), (0, 0)]);
+}
+
+#[test]
 fn monitors_that_count_for_themselves_are_told_apart_when_they_take_turns() {
     let mut stage = Stage::new(1);
     let first = stage.monitor(MONGOC, 0, 0);

@@ -16,6 +16,7 @@ pub(super) const RUST: Driver = ("mongo-rust-driver", "3.9.1", "rustc 1.90");
 pub(super) const MONGOC: Driver = ("mongoc", "1.23.1", "cfg=0x");
 pub(super) const PHP: Driver = ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15.0", "PHP 8.2");
 pub(super) const JAVA: Driver = ("mongo-java-driver", "3.6.3", "Java/17");
+pub(super) const GO: Driver = ("mongo-go-driver", "v1.8.4", "go1.19.8");
 
 /// Feeds facts to [`Pools`], in the order of their milliseconds.
 pub(super) struct Stage {
