@@ -152,6 +152,12 @@ impl Sibling {
         at.since(self.opened_at)
     }
 
+    /// How long it could have spoken again: its first hello was answered so long ago.
+    fn since_answer(&self, at: Timestamp) -> Option<Duration> {
+        let answered_at = self.answered_at.filter(|_| self.is_answered)?;
+        Some(at.since(answered_at))
+    }
+
     /// Its place among siblings.
     pub(crate) const fn order(&self) -> (Timestamp, ConnectionId) {
         (self.opened_at, self.id)
@@ -321,11 +327,10 @@ impl Family {
             || (self.hints.is_async && traits.is_pymongo)
             || (self.hints.announces_credentials && !traits.announces_credentials)
             || (self.hints.authenticates
-                && silent.is_answered
                 && !traits.has_authenticated
                 && silent
-                    .answered_at
-                    .is_some_and(|since| at.since(since) >= SETTLING));
+                    .since_answer(at)
+                    .is_some_and(|passed| passed >= SETTLING));
         if is_unlike_pool {
             return Some(if self.streaming.is_empty() {
                 Role::Monitor
@@ -339,7 +344,8 @@ impl Family {
         } else {
             self.heartbeat.saturating_add(tolerance)
         };
-        (silent.age(at) > silence_max).then_some(Role::Application)
+        let passed = silent.since_answer(at)?;
+        (passed > silence_max).then_some(Role::Application)
     }
 
     /// When the open monitors were opened. Beside none that streams, bare hellos are those of polling monitors.

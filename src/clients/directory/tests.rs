@@ -34,6 +34,7 @@ fn introduce(recorder: &mut Recorder, app: &str) {
             request_id: 1,
         },
     );
+    recorder.observed(second(0), Observation::HelloAnswered(Duration::ZERO));
     recorder.activity_changed(second(0), State::Idle, 0);
 }
 

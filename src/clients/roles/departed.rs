@@ -38,8 +38,8 @@ pub(crate) struct Departed {
     pub(super) reigns: VecDeque<(Timestamp, Timestamp)>,
     /// When pooled connections were ended by something else than their client, in order.
     cuts: VecDeque<Timestamp>,
-    /// When connections were opened that were to be the next monitor, and were not answered.
-    pub(super) attempts: VecDeque<Timestamp>,
+    /// When connections were opened that were to be the next monitor and were not answered, and when they ended.
+    attempts: VecDeque<(Timestamp, Timestamp)>,
     /// When ended connections that had carried `endSessions` were opened, and when they ended.
     pub(super) goodbyes: VecDeque<(Timestamp, Timestamp)>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
@@ -69,10 +69,13 @@ impl Departed {
         {
             self.reigns.pop_front();
         }
-        for moments in [&mut self.attempts, &mut self.cuts] {
-            while moments.front().is_some_and(is_over) {
-                moments.pop_front();
-            }
+        while let Some((_, ended)) = self.attempts.front()
+            && is_over(ended)
+        {
+            self.attempts.pop_front();
+        }
+        while self.cuts.front().is_some_and(is_over) {
+            self.cuts.pop_front();
         }
         if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
             self.streamed_at = None;
@@ -117,8 +120,21 @@ impl Departed {
 
     /// Attempts at a monitor that could not be made by one monitor with one opened at this moment.
     pub(super) fn attempts_near(&self, opened_at: Timestamp) -> usize {
-        let is_near = |other: &&Timestamp| opened_at.distance(**other) < ATTEMPTS_APART;
-        self.attempts.iter().filter(is_near).count()
+        self.attempts_about(opened_at).count()
+    }
+
+    /// Those of them that were still waiting for their answer then: a monitor makes one attempt at a time.
+    pub(super) fn attempts_beside(&self, opened_at: Timestamp) -> usize {
+        let is_waiting = |ended: &Timestamp| opened_at + REPLACED_WITHIN < *ended;
+        self.attempts_about(opened_at).filter(is_waiting).count()
+    }
+
+    /// When attempts ended that were made about this moment.
+    fn attempts_about(&self, opened_at: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let attempts = self.attempts.iter().copied();
+        attempts
+            .filter(move |(opened, _)| opened_at.distance(*opened) < ATTEMPTS_APART)
+            .map(|(_, ended)| ended)
     }
 
     /// A connection with this final role ended.
@@ -128,7 +144,7 @@ impl Departed {
             remember(&mut self.reigns, (connection.opened_at, at));
         }
         if role == Role::Monitor && !connection.is_answered {
-            remember(&mut self.attempts, connection.opened_at);
+            remember(&mut self.attempts, (connection.opened_at, at));
         }
         if role == Role::Application && connection.is_cut {
             let place = self.cuts.partition_point(|cut| *cut <= at);

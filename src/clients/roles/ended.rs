@@ -88,8 +88,13 @@ impl<'a> Ended<'a> {
         let there =
             there.filter(|((opened, _), vacant_from)| *opened < seen_at && begun < **vacant_from);
         let watched = there.count() + open(seen_at);
+        let departed = self.departed;
         most.is_some_and(|most| {
-            watched < most && (is_answered || self.departed.attempts_near(begun) < most * 2)
+            if is_answered {
+                watched + departed.attempts_beside(begun) < most
+            } else {
+                watched < most && departed.attempts_near(begun) < most * 2
+            }
         })
     }
 

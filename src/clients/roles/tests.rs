@@ -150,7 +150,7 @@ fn connections_opened_in_advance_are_pooled_after_a_silent_heartbeat() {
     );
     check_live(
         "rust",
-        12_096,
+        12_097,
         &members,
         &[Monitor, RoundTrip, Application, Application],
     );
@@ -523,7 +523,7 @@ fn the_slowest_monitor_says_how_long_silence_may_last() {
     assert_eq!(roles(&members[1..], 15_000)[1], Application);
     assert_eq!(roles(&members[2..], 15_000)[0], Application);
     assert_eq!(roles(&members, 15_000)[2], Unknown);
-    assert_eq!(roles(&members, 72_001)[2], Application);
+    assert_eq!(roles(&members, 72_002)[2], Application);
 }
 
 #[test]
@@ -577,6 +577,59 @@ fn a_monitor_is_not_dialled_more_often_than_its_interval() {
     }
     // One and its retry, and another half a second later.
     assert_eq!(counted, 3);
+}
+
+#[test]
+fn a_monitor_makes_one_attempt_at_a_time() {
+    // A server that was frozen: its monitor is given up, and two connections are dialled at once. One of them is answered
+    // in the last moment, when the other is given up for the monitor that follows.
+    let mut departed = Departed::default();
+    departed.ended(&sibling("go", 1, 0, Monitor), Monitor, milli(10_000));
+    let mut unanswered = sibling("go", 2, 10_000, Unknown);
+    unanswered.is_answered = false;
+    unanswered.answered_at = None;
+    let answered = Sibling {
+        answered_at: Some(milli(11_990)),
+        ..sibling("go", 3, 10_001, Unknown)
+    };
+    let all = [
+        sibling("go", 4, 20, RoundTrip),
+        unanswered,
+        answered,
+        sibling("go", 5, 12_000, Monitor),
+    ];
+    let mut judged = |one: &Sibling, ended_ms| {
+        let role = family(&all).final_role(one, &departed, milli(ended_ms));
+        departed.ended(one, role, milli(ended_ms));
+        role
+    };
+    assert_eq!(judged(&unanswered, 12_000), Monitor);
+    assert_eq!(judged(&answered, 12_006), Application);
+}
+
+#[test]
+fn who_was_never_answered_had_nothing_to_be_silent_about() {
+    // The network swallows everything: the monitor is given up, and so are its next two attempts, the first of which is
+    // read to end only when the network is back.
+    let heartbeat = Some(Duration::from_millis(500));
+    let mut departed = Departed::default();
+    departed.ended(&sibling("rust", 1, 0, Monitor), Monitor, milli(10_000));
+    let mut attempts = siblings("rust", &[(10_001, Unknown), (12_003, Unknown)]);
+    for attempt in &mut attempts {
+        attempt.is_answered = false;
+        attempt.answered_at = None;
+    }
+    let open = Sibling {
+        heartbeat,
+        ..sibling("rust", 9, 12_500, Monitor)
+    };
+    let all = [attempts[0], attempts[1], open];
+    for attempt in &attempts {
+        let end = milli(16_000);
+        let role = family(&all).final_role(attempt, &departed, end);
+        departed.ended(attempt, role, end);
+        assert_eq!(role, Monitor);
+    }
 }
 
 #[test]

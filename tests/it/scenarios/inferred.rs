@@ -28,6 +28,8 @@ pub(super) struct Inferred {
     pub(super) closed: BTreeMap<Key, [u64; 4]>,
     /// Mongo clients that are open at the end.
     pub(super) open: BTreeMap<Key, u64>,
+    /// Pooled connections, and whether they are open at the end.
+    pub(super) pooled: BTreeMap<Key, BTreeMap<ConnectionId, bool>>,
     /// The last moment that something is told of.
     pub(super) until: Timestamp,
 }
@@ -62,11 +64,13 @@ pub(super) fn infer(journal: &str) -> Inferred {
             looked_at = at;
             look(observer.pools(), &mut episodes);
             found.note_ends(observer.pools());
+            found.note_pooled(observer.pools());
             closes.note(observer.pools());
         }
     }
     look(observer.pools(), &mut episodes);
     found.note_ends(observer.pools());
+    found.note_pooled(observer.pools());
     found.note_open(observer.pools());
     closes.note(observer.pools());
     // What is open is as it was at the end; only why something was closed becomes known.
@@ -103,6 +107,20 @@ impl Inferred {
                 let address = connection.peer.ip().to_string();
                 let ended = self.anonymous.entry(address).or_default();
                 ended.insert(connection.id);
+            }
+        }
+    }
+
+    fn note_pooled(&mut self, pools: &Pools) {
+        for connection in pools.connections() {
+            let Some(key) = connection.instance.and_then(|id| key(pools, id)) else {
+                continue;
+            };
+            let known = self.pooled.entry(key).or_default();
+            if connection.is_pooled() {
+                known.insert(connection.id, connection.is_open());
+            } else {
+                known.remove(&connection.id);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 
 use serde_json::Value;
 
-use super::inferred::infer;
+use super::inferred::{Inferred, infer};
 use super::judge::moment;
 use super::told::{self, REASONS};
 
@@ -14,6 +14,9 @@ const AT_ONCE: f64 = 0.05;
 
 /// What ended silent is judged within this time, in seconds.
 const JUDGED_AFTER: f64 = 1.5;
+
+/// The same where the connections of an instance come and go in crowds, and are looked at once a second.
+const JUDGED_IN_CROWDS_AFTER: f64 = 2.5;
 
 /// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
 const SLACK: f64 = 1.0;
@@ -33,6 +36,8 @@ pub(super) struct Scores {
     /// Instances with pool events, and those whose opened, closed and open connections were right.
     pools: u64,
     pools_right: u64,
+    /// Those that are right when the journal is replayed.
+    pools_replayed: u64,
     /// Those of the latter whose driver had not told of all sockets that were closed on it.
     pools_unnoticed: u64,
     /// Connections whose close a driver gave a reason for, and those of them with the same reason.
@@ -87,7 +92,11 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
         if all_tell("created") {
             let ended = inferred.ended_by_server.get(&key);
             let ended = ended.map_or(0, BTreeSet::len) as u64;
-            scores.score_pools(&name, &apps, &key, clients, ended);
+            if let Some(live) = Pooled::live(clients, &key) {
+                let replayed = Pooled::replayed(&inferred, &key, &live);
+                scores.score_pools(&name, &apps, &live, ended);
+                scores.score_replayed(&name, &apps, &replayed, ended);
+            }
             let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
             let anonymous = anonymous.entry(key.0.clone()).or_default();
             // The journal of a case may end a moment before the driver was asked.
@@ -96,6 +105,99 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
         }
     }
     scores
+}
+
+/// Pooled connections of an instance at a moment, in seconds since the epoch.
+struct Pooled {
+    at: f64,
+    opened: u64,
+    closed: u64,
+    open: u64,
+    /// Connections from its address that ended before their hello was read.
+    unread: u64,
+    /// In what time it was known of each that had ended what it was for, in seconds.
+    judged_after: f64,
+}
+
+impl Pooled {
+    /// As `/api/v1/clients` told.
+    fn live(clients: &Value, key: &Key) -> Option<Self> {
+        let rows = clients["clients"].as_array().unwrap();
+        let at_address = || rows.iter().filter(|row| row["address"] == key.0.as_str());
+        let mut own = at_address()
+            .filter(|row| row["app"] == key.1.as_str())
+            .peekable();
+        own.peek()?;
+        let unread = at_address().filter(|row| row["app"] == "");
+        let mut live = Self {
+            at: moment(&clients["at"]),
+            opened: 0,
+            closed: 0,
+            open: 0,
+            unread: unread.map(|row| row["opened"].as_u64().unwrap()).sum(),
+            judged_after: JUDGED_AFTER,
+        };
+        for row in own {
+            let field = |name: &str| row["pooled"][name].as_u64().unwrap();
+            live.opened += field("opened");
+            live.closed += field("closed");
+            live.open += field("active") + field("idle");
+        }
+        Some(live)
+    }
+
+    /// As the same is concluded from the journal.
+    fn replayed(inferred: &Inferred, key: &Key, live: &Self) -> Self {
+        let connections = inferred.pooled.get(key);
+        let opened = connections.map_or(0, BTreeMap::len) as u64;
+        let open = connections.into_iter().flat_map(BTreeMap::values);
+        let open = open.filter(|is_open| **is_open).count() as u64;
+        Self {
+            at: live.at.min(seconds(inferred.until.as_nanos())),
+            opened,
+            closed: opened - open,
+            open,
+            unread: live.unread,
+            judged_after: JUDGED_IN_CROWDS_AFTER,
+        }
+    }
+
+    /// How many sockets were closed without their driver having noticed, or what differs from what drivers tell.
+    fn compare(&self, apps: &[&Value], ended_by_server: u64) -> Result<u64, String> {
+        let &Self {
+            at,
+            opened,
+            closed,
+            open,
+            unread,
+            judged_after,
+        } = self;
+        // The picture was taken at about this moment.
+        let (before, after) = (at - AT_ONCE, at + AT_ONCE);
+        let sum =
+            |count: &dyn Fn(&Value) -> u64| -> u64 { apps.iter().map(|app| count(app)).sum() };
+        let told_open = [before, at, after].map(|until| sum(&|app| told::open(app, until)));
+        let open_least = told_open.into_iter().min().unwrap();
+        let open_most = told_open.into_iter().max().unwrap();
+        let created = sum(&|app| told::created(app, after));
+        let ready = sum(&|app| told::counted(app, "ready", before));
+        // What has just ended is not judged yet, and what ended before its hello was read is nobody's.
+        let open_question =
+            sum(&|app| told::closed_since(app, at - judged_after) + told::given_up(app, after));
+        let least = sum(&|app| told::created(app, before));
+        let least = least.saturating_sub(open_question + unread).max(ready);
+        // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
+        // and Pooling specification § Checking Out a Connection: a perished connection is closed then).
+        let unnoticed = open_least.saturating_sub(open);
+        let is_open_right = open <= open_most && unnoticed <= ended_by_server;
+        if (least..=created).contains(&opened) && is_open_right {
+            return Ok(unnoticed);
+        }
+        Err(format!(
+            "{opened} pooled connections opened, {closed} closed, {open} open instead of {least} to {created} \
+             created, {open_least} to {open_most} open"
+        ))
+    }
 }
 
 impl Scores {
@@ -148,60 +250,27 @@ impl Scores {
         }
     }
 
-    fn score_pools(
+    fn score_pools(&mut self, name: &str, apps: &[&Value], live: &Pooled, ended_by_server: u64) {
+        self.pools += 1;
+        match live.compare(apps, ended_by_server) {
+            Ok(unnoticed) => {
+                self.pools_unnoticed += u64::from(unnoticed > 0);
+                self.pools_right += 1;
+            }
+            Err(difference) => self.amiss.push(format!("{name}: {difference}")),
+        }
+    }
+
+    fn score_replayed(
         &mut self,
         name: &str,
         apps: &[&Value],
-        key: &Key,
-        clients: &Value,
+        replayed: &Pooled,
         ended_by_server: u64,
     ) {
-        let rows = clients["clients"].as_array().unwrap();
-        let mut rows = rows
-            .iter()
-            .filter(|row| row["address"] == key.0.as_str() && row["app"] == key.1.as_str())
-            .peekable();
-        if rows.peek().is_none() {
-            return;
-        }
-        let (mut opened, mut closed, mut open) = (0, 0, 0);
-        for row in rows {
-            let field = |name: &str| row["pooled"][name].as_u64().unwrap();
-            opened += field("opened");
-            closed += field("closed");
-            open += field("active") + field("idle");
-        }
-        // The picture was taken at about this moment.
-        let at = moment(&clients["at"]);
-        let (before, after) = (at - AT_ONCE, at + AT_ONCE);
-        let sum =
-            |count: &dyn Fn(&Value) -> u64| -> u64 { apps.iter().map(|app| count(app)).sum() };
-        let told_open = [before, at, after].map(|until| sum(&|app| told::open(app, until)));
-        let open_least = told_open.into_iter().min().unwrap();
-        let open_most = told_open.into_iter().max().unwrap();
-        let created = sum(&|app| told::created(app, after));
-        let ready = sum(&|app| told::counted(app, "ready", before));
-        // What has just ended is not judged yet, and what ended before its hello was read is nobody's.
-        let open_question =
-            sum(&|app| told::closed_since(app, at - JUDGED_AFTER) + told::given_up(app, after));
-        let unread = clients["clients"].as_array().unwrap().iter();
-        let unread = unread.filter(|row| row["address"] == key.0.as_str() && row["app"] == "");
-        let unread: u64 = unread.map(|row| row["opened"].as_u64().unwrap()).sum();
-        let least = sum(&|app| told::created(app, before));
-        let least = least.saturating_sub(open_question + unread).max(ready);
-        self.pools += 1;
-        // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
-        // and Pooling specification § Checking Out a Connection: a perished connection is closed then).
-        let unnoticed = open_least.saturating_sub(open);
-        let is_open_right = open <= open_most && unnoticed <= ended_by_server;
-        if (least..=created).contains(&opened) && is_open_right {
-            self.pools_unnoticed += u64::from(unnoticed > 0);
-            self.pools_right += 1;
-        } else {
-            self.amiss.push(format!(
-                "{name}: {opened} pooled connections opened, {closed} closed, {open} open instead of {least} to {created} \
-                 created, {open_least} to {open_most} open"
-            ));
+        match replayed.compare(apps, ended_by_server) {
+            Ok(_) => self.pools_replayed += 1,
+            Err(difference) => self.amiss.push(format!("{name} replayed: {difference}")),
         }
     }
 
@@ -262,12 +331,13 @@ impl Scores {
         };
         format!(
             "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
-             sockets closed but not noticed by the driver in {} of them; reasons of closes {}, beside {} that ended \
+             replayed {}, sockets closed but not noticed by the driver in {} of them; reasons of closes {}, beside {} that ended \
              before they said whose they are",
             share(self.clears_found, self.clears_true),
             share(self.clears_confirmed, self.clears_inferred),
             share(self.mongo_clients_right, self.instances),
             share(self.pools_right, self.pools),
+            share(self.pools_replayed, self.pools),
             self.pools_unnoticed,
             share(self.closes_right, self.closes),
             self.closes_anonymous,
@@ -285,6 +355,7 @@ impl AddAssign for Scores {
         self.mongo_clients_right += other.mongo_clients_right;
         self.pools += other.pools;
         self.pools_right += other.pools_right;
+        self.pools_replayed += other.pools_replayed;
         self.pools_unnoticed += other.pools_unnoticed;
         self.closes += other.closes;
         self.closes_right += other.closes_right;
