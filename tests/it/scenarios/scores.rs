@@ -56,14 +56,23 @@ pub(super) type Key = (String, String);
 /// When an episode began and ended, in seconds since the epoch.
 pub(super) type Span = (f64, f64);
 
-/// Scores one case.
-pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -> Scores {
-    let inferred = infer(journal);
-    let counts = inferred.anonymous.iter();
-    let mut anonymous: BTreeMap<String, u64> = counts
-        .map(|(address, ended)| (address.clone(), ended.len() as u64))
-        .collect();
-    let mut scores = Scores::default();
+/// Something is told otherwise than by drivers because it is not decided yet: what has not said a word since its handshake
+/// is a pooled connection or a monitor, and shows which only when a monitor would speak.
+pub(super) fn is_undecided(truth: &Value, clients: &Value) -> bool {
+    let rows = clients["clients"].as_array().unwrap();
+    references(truth).into_iter().any(|(key, apps)| {
+        let mut own = rows.iter().filter(|row| row["address"] == key.0.as_str());
+        let has_undecided =
+            own.any(|row| row["app"] == key.1.as_str() && row["undecided"].as_u64() > Some(0));
+        let differs = |live: Pooled| live.compare(&apps, u64::MAX).is_err();
+        has_undecided
+            && all_tell(&apps, "created")
+            && Pooled::live(clients, &key).is_some_and(differs)
+    })
+}
+
+/// Applications by instance, where all of them tell of themselves.
+fn references(truth: &Value) -> BTreeMap<Key, Vec<&Value>> {
     let mut by_key: BTreeMap<Key, Vec<&Value>> = BTreeMap::new();
     for app in truth["apps"].as_array().unwrap() {
         let text = |field: &str| app[field].as_str().unwrap().to_owned();
@@ -72,24 +81,36 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
             .or_default()
             .push(app);
     }
-    for (key, apps) in by_key {
-        // Whoever did not answer, or was never connected, is no reference.
-        let is_reference = |app: &&Value| match app["stats"]["source"].as_str() {
-            Some("cmap") => app["stats"]["ready"].as_u64() > Some(0),
-            Some("sdam") => app["stats"]["heartbeats"]["succeeded"].as_u64() > Some(0),
-            _ => false,
-        };
-        if !apps.iter().all(is_reference) {
-            continue;
-        }
-        // Some drivers tell nothing of clears, others nothing of connections.
-        let all_tell = |what: &str| apps.iter().all(|app| app["stats"][what].is_u64());
+    // Whoever did not answer, or was never connected, is no reference.
+    let is_reference = |app: &&Value| match app["stats"]["source"].as_str() {
+        Some("cmap") => app["stats"]["ready"].as_u64() > Some(0),
+        Some("sdam") => app["stats"]["heartbeats"]["succeeded"].as_u64() > Some(0),
+        _ => false,
+    };
+    by_key.retain(|_, apps| apps.iter().all(is_reference));
+    by_key
+}
+
+/// Some drivers tell nothing of clears, others nothing of connections.
+fn all_tell(apps: &[&Value], what: &str) -> bool {
+    apps.iter().all(|app| app["stats"][what].is_u64())
+}
+
+/// Scores one case.
+pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -> Scores {
+    let inferred = infer(journal);
+    let counts = inferred.anonymous.iter();
+    let mut anonymous: BTreeMap<String, u64> = counts
+        .map(|(address, ended)| (address.clone(), ended.len() as u64))
+        .collect();
+    let mut scores = Scores::default();
+    for (key, apps) in references(truth) {
         let name = format!("{case} {}@{}", key.1, key.0);
-        if all_tell("cleared") {
+        if all_tell(&apps, "cleared") {
             scores.score_clears(&name, &apps, inferred.clears.get(&key));
         }
         scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
-        if all_tell("created") {
+        if all_tell(&apps, "created") {
             let ended = inferred.ended_by_server.get(&key);
             let ended = ended.map_or(0, BTreeSet::len) as u64;
             if let Some(live) = Pooled::live(clients, &key) {

@@ -3,12 +3,14 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::scores::is_undecided;
 use super::shape::Shape;
 use crate::support::{
     Agent, Driver, FaultRelay, Mongod, MongodOptions, Network, Poolscope, ReplicaSet,
@@ -17,6 +19,10 @@ use crate::support::{
 
 /// What is waited for comes within this, be the machine as busy as it may.
 const LIMIT: Duration = Duration::from_secs(30);
+/// A silent connection has shown what it is after three heartbeats at the latest, and some tolerance.
+const DECIDED_WITHIN: Duration = Duration::from_secs(40);
+/// How often that is looked at.
+const PAUSE: Duration = Duration::from_millis(250);
 /// Sockets of a pool whose size is a matter of the play.
 pub(super) const POOL: u64 = 4;
 /// Who logs in where clients do.
@@ -388,7 +394,7 @@ impl Stage {
     /// Time in which nothing happens but the load: what comes before a fault, so that there is a normal.
     #[expect(clippy::unused_self, reason = "it reads as part of the play")]
     pub(super) fn steady(&self, time: Duration) {
-        std::thread::sleep(time);
+        thread::sleep(time);
     }
 
     /// The fault happens now: call it right before what makes it.
@@ -438,7 +444,7 @@ impl Stage {
                 self.alarm_seen_at.get_or_insert_with(epoch_seconds);
                 return;
             }
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -489,8 +495,19 @@ impl Stage {
             .push(json!({ "at": epoch_seconds(), "what": what, "value": value }));
     }
 
-    /// What really happened, as drivers and harness saw it.
+    /// What really happened, as drivers and harness saw it. Where a connection that is silent makes a difference to what
+    /// poolscope sees, once it has shown what it is.
     pub(super) fn truth(&mut self, case: &str) -> Value {
+        let begin = now();
+        let mut truth = self.truth_of_now(case);
+        while is_undecided(&truth, &self.clients_seen) && begin.elapsed() < DECIDED_WITHIN {
+            thread::sleep(PAUSE);
+            truth = self.truth_of_now(case);
+        }
+        truth
+    }
+
+    fn truth_of_now(&mut self, case: &str) -> Value {
         // First what poolscope sees: what the drivers told by then is among what they are asked for afterwards.
         self.clients_seen = self.poolscope.api("clients");
         let apps: Vec<Value> = self
