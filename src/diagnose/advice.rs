@@ -443,23 +443,34 @@ fn of_the_application(cause: Cause, scene: &Scene) -> Vec<Advice> {
             ));
             all
         }
-        Cause::AppCrash => vec![
-            say(
-                "Find out why the process ended: its exit code, the orchestrator, the kernel's killer of processes.",
-                Place::Shell,
-                "kubectl get pod -o jsonpath='{.items[*].status.containerStatuses[*].lastState}'; \
-                 dmesg -T | grep -i 'killed process'",
-            ),
-            plain(
-                "Close the client when the process is told to stop: SIGTERM comes before SIGKILL.",
-            ),
-            say(
-                "What it left behind lives on: cursors for ten minutes, transactions for one.",
-                Place::Mongosh,
-                "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleCursors: true, \
-                 idleSessions: true}}])",
-            ),
-        ],
+        Cause::AppCrash => {
+            let mut all = vec![
+                say(
+                    "Find out why the process ended: its exit code, the orchestrator, the kernel's killer of processes.",
+                    Place::Shell,
+                    "kubectl get pod -o jsonpath='{.items[*].status.containerStatuses[*].lastState}'; \
+                     dmesg -T | grep -i 'killed process'",
+                ),
+                plain(
+                    "Close the client when the process is told to stop: SIGTERM comes before SIGKILL.",
+                ),
+                say(
+                    "What it left behind lives on: cursors for ten minutes, transactions for one.",
+                    Place::Mongosh,
+                    "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleCursors: true, \
+                     idleSessions: true}}])",
+                ),
+            ];
+            if scene.families.contains(&Family::NodeLegacy) {
+                all.push(say(
+                    "Look for an uncaught error of a `Connection`: the legacy pool has no listener for a socket that \
+                     breaks while it authenticates, and Node ends the process for that.",
+                    Place::Code,
+                    "process.on('uncaughtException', report)",
+                ));
+            }
+            all
+        }
         Cause::ClientPerRequest => vec![
             say(
                 "Make one client when the process starts and use it for every request: it is a pool, and safe to share.",

@@ -48,6 +48,17 @@ fn options_are_those_of_the_driver() {
 }
 
 #[test]
+fn a_legacy_pool_may_have_ended_its_process() {
+    let is_named = |family| {
+        let advice = for_cause(Cause::AppCrash, &scene(&[family]));
+        let mut commands = advice.iter().filter_map(|one| one.command.as_deref());
+        commands.any(|command| command.contains("uncaughtException"))
+    };
+    assert!(is_named(Family::NodeLegacy));
+    assert!(!is_named(Family::Node));
+}
+
+#[test]
 fn commands_name_the_server_at_hand() {
     let advice = for_cause(Cause::NetworkBlackhole, &scene(&[]));
     assert_eq!(
