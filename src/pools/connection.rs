@@ -10,7 +10,7 @@ use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId, Numbering};
 use crate::clients::roles::{Sibling, Traits};
 use crate::connection::{
-    Authentication, ClientMetadata, Ending, Initiator, OpaqueReason, Phase, Role,
+    Authentication, ClientMetadata, Ending, Initiator, Manner, OpaqueReason, Phase, Role,
 };
 use crate::time::Timestamp;
 use crate::timeline::{
@@ -334,6 +334,16 @@ impl Connection {
         let waits = self.heartbeat.is_some() || last.from_client_at > last.from_server_at;
         let silent = end.at.since(last.from_client_at.max(last.from_server_at));
         waits && silent > interval + (interval / 10).max(LATE_MIN)
+    }
+
+    /// Something else than its client ended it. Something on the way resets both sides; a client has no reason to reset
+    /// what has nothing to say, unless it does not wait for the answer to its goodbye.
+    pub(super) fn was_broken(&self) -> bool {
+        self.ended.is_some_and(|end| {
+            let is_reset = end.ending.manner == Manner::Reset && end.ending.phase == Phase::Idle;
+            let is_torn = is_reset && self.is_pooled() && self.said_goodbye_at.is_none();
+            !end.is_by_client() || is_torn
+        })
     }
 
     /// As its siblings see it.

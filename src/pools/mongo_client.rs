@@ -317,7 +317,9 @@ impl MongoClient {
                 });
                 // A check is cancelled when the next use of a connection finds it dead.
                 let found_dead = newest.is_none()
-                    && self.last_end.is_some_and(|(_, is_own)| !is_own)
+                    && self
+                        .last_end
+                        .is_some_and(|(at, is_own)| !is_own || self.broken_at >= Some(at))
                     && pool.is_some_and(|pool| pool.created > 0);
                 if (newest.is_some() || is_reset || found_dead)
                     && !connection.is_overdue()
@@ -338,7 +340,7 @@ impl MongoClient {
             pool.ended(connection, at);
         }
         self.see_end(connection);
-        let is_own = connection.ended.is_some_and(|end| end.is_by_client());
+        let is_own = !connection.was_broken();
         if is_own && self.monitors.is_empty() && self.pooled_open() == 0 {
             self.left_at = Some(at);
         } else if !is_own && connection.is_pooled() {
@@ -468,13 +470,12 @@ impl MongoClient {
 
     fn see_end(&mut self, connection: &Connection) {
         if let Some(end) = connection.ended {
-            let is_own = end.is_by_client();
-            if !is_own {
+            if connection.was_broken() {
                 self.broken_at = self.broken_at.max(Some(end.at));
             }
             let newest = self.last_end.is_none_or(|(at, _)| at <= end.at);
             if newest {
-                self.last_end = Some((end.at, is_own));
+                self.last_end = Some((end.at, end.is_by_client()));
             }
         }
     }

@@ -136,6 +136,27 @@ fn a_check_that_is_cancelled_while_the_rest_breaks_is_a_clear() {
 }
 
 #[test]
+fn a_check_that_is_cancelled_among_resets_on_the_way_is_a_clear() {
+    // Resets go to both sides, so that they come from the client's, too; only the monitor is closed by its client.
+    for monitor_is_last in [false, true] {
+        let (mut stage, monitor, pool) = settled(RUST, 3);
+        let (early, late) = pool.split_at(if monitor_is_last { 3 } else { 1 });
+        for id in early {
+            stage.end(*id, Initiator::Client, Manner::Reset, Phase::Idle);
+        }
+        stage.at(10_002).close(monitor);
+        for id in late {
+            stage.end(*id, Initiator::Client, Manner::Reset, Phase::Idle);
+        }
+        stage.at(10_503).monitor(RUST, 0, 30);
+        stage.at(10_505).pooled(RUST, 0, 31, 1);
+        stage.at(16_000);
+        assert_eq!(stage.clears().len(), 1);
+        assert_eq!(reasons(&stage), [0, 3, 0, 0]);
+    }
+}
+
+#[test]
 fn sockets_that_something_on_the_way_resets_were_not_idle_for_too_long() {
     for (driver, expected) in [(PYMONGO, [0, 2, 0, 0]), (NODE, [0, 0, 2, 0])] {
         let (mut stage, monitor, pool) = settled(driver, 2);
