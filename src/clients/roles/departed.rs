@@ -25,6 +25,15 @@ const PARTS_OF_REIGN: u32 = 8;
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
 
+/// A monitor that had been answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reign {
+    pub(super) opened: Timestamp,
+    pub(super) ended: Timestamp,
+    /// Something else than its client ended it.
+    is_cut: bool,
+}
+
 /// Monitors that ended a moment ago and were not paired off yet. Bounded; entries expire.
 #[derive(Debug, Default)]
 pub(crate) struct Departed {
@@ -34,8 +43,8 @@ pub(crate) struct Departed {
     pub(super) polling: VecDeque<Timestamp>,
     /// When the last streaming monitor ended, paired off or not.
     pub(super) streamed_at: Option<Timestamp>,
-    /// When monitors that had been answered were opened, and when they ended.
-    pub(super) reigns: VecDeque<(Timestamp, Timestamp)>,
+    /// Monitors that had been answered, in the order in which they ended.
+    pub(super) reigns: VecDeque<Reign>,
     /// When pooled connections were ended by something else than their client, in order.
     cuts: VecDeque<Timestamp>,
     /// When connections were opened that were to be the next monitor and were not answered, and when they ended.
@@ -64,8 +73,8 @@ impl Departed {
         while self.polling.front().is_some_and(is_over) {
             self.polling.pop_front();
         }
-        while let Some((_, ended)) = self.reigns.front()
-            && at.since(*ended) > LOST_FOR
+        while let Some(reign) = self.reigns.front()
+            && at.since(reign.ended) > LOST_FOR
         {
             self.reigns.pop_front();
         }
@@ -87,15 +96,21 @@ impl Departed {
     }
 
     /// From when on another monitor may be opened in the place of each that ended. Its client gives a monitor up because
-    /// a connection broke, and does not dial before that; and the end may be read later than the dial.
-    pub(super) fn vacancies(&self) -> impl Iterator<Item = Timestamp> {
-        self.reigns.iter().map(|(opened, ended)| {
-            let until = self.cuts.partition_point(|cut| cut <= ended);
+    /// a connection broke, and does not dial before that; and the end may be read later than the dial. Some drivers
+    /// wait before they check again, `waits`, unless the check itself failed.
+    pub(super) fn vacancies(&self, waits: bool) -> impl Iterator<Item = Timestamp> {
+        self.reigns.iter().map(move |reign| {
+            let ended = reign.ended;
+            let until = self.cuts.partition_point(|cut| *cut <= ended);
             let cause = until.checked_sub(1).and_then(|place| self.cuts.get(place));
             let cause = cause.filter(|cut| ended.since(**cut) <= GIVEN_UP_WITHIN);
-            let late = REPLACED_WITHIN.min(ended.since(*opened) / PARTS_OF_REIGN);
-            let earliest = *ended - late;
-            cause.map_or(earliest, |cut| earliest.max(*cut))
+            let late = REPLACED_WITHIN.min(ended.since(reign.opened) / PARTS_OF_REIGN);
+            let earliest = ended - late;
+            match cause {
+                Some(_) if waits && !reign.is_cut => earliest + ATTEMPTS_APART,
+                Some(cut) => earliest.max(*cut),
+                None => earliest,
+            }
         })
     }
 
@@ -141,7 +156,12 @@ impl Departed {
     pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
         self.expire(at);
         if role == Role::Monitor && connection.is_answered {
-            remember(&mut self.reigns, (connection.opened_at, at));
+            let reign = Reign {
+                opened: connection.opened_at,
+                ended: at,
+                is_cut: connection.is_cut,
+            };
+            remember(&mut self.reigns, reign);
         }
         if role == Role::Monitor && !connection.is_answered {
             remember(&mut self.attempts, (connection.opened_at, at));

@@ -70,23 +70,24 @@ impl<'a> Ended<'a> {
         let watching = |at: Timestamp| {
             let until = at + REPLACED_WITHIN;
             let ended = reigns.iter();
-            let ended = ended.filter(|(opened, ended)| *opened < at && until < *ended);
+            let ended = ended.filter(|reign| reign.opened < at && until < reign.ended);
             ended.count() + open(at)
         };
-        let vacant: Vec<Timestamp> = self.departed.vacancies().collect();
+        let waits = self.ending.traits.waits_to_check_again;
+        let vacant: Vec<Timestamp> = self.departed.vacancies(waits).collect();
         let lost = reigns.iter().zip(&vacant).rev();
         let lost = lost.filter(|(_, vacant_from)| **vacant_from <= begun);
         // Each was there until it was lost.
         let most = lost
             .take(LOSSES_MAX)
-            .map(|((_, ended), _)| watching(*ended - REPLACED_WITHIN * 2).max(1))
+            .map(|(reign, _)| watching(reign.ended - REPLACED_WITHIN * 2).max(1))
             .max();
         // With the monitor in place comes its round-trip monitor, and may be accepted first.
         let is_answered = self.ending.is_answered;
         let seen_at = if is_answered { begun + SWAPPED } else { begun };
         let there = reigns.iter().zip(&vacant);
         let there =
-            there.filter(|((opened, _), vacant_from)| *opened < seen_at && begun < **vacant_from);
+            there.filter(|(reign, vacant_from)| reign.opened < seen_at && begun < **vacant_from);
         let watched = there.count() + open(seen_at);
         let departed = self.departed;
         most.is_some_and(|most| {
@@ -247,9 +248,9 @@ impl<'a> Ended<'a> {
     fn watched_until_now(&self) -> impl Iterator<Item = Timestamp> + 'a {
         let (at, own) = (self.at, self.ending.opened_at);
         let ended = self.departed.reigns.iter();
-        let ended = ended.filter(move |(_, ended)| at.distance(*ended) <= SETTLING);
-        let ended = ended.map(|(opened_at, _)| opened_at);
-        let all = ended.chain(&self.family.streaming).copied();
+        let ended = ended.filter(move |reign| at.distance(reign.ended) <= SETTLING);
+        let ended = ended.map(|reign| reign.opened);
+        let all = ended.chain(self.family.streaming.iter().copied());
         all.filter(move |opened_at| *opened_at + SETTLING < own)
     }
 

@@ -608,6 +608,28 @@ fn a_monitor_makes_one_attempt_at_a_time() {
 }
 
 #[test]
+fn a_driver_that_waits_to_check_again_does_not_replace_its_monitor_at_once() {
+    // A monitor that was there for eleven milliseconds is given up because a pooled connection broke; a millisecond before,
+    // the pool was still growing.
+    let role = |driver: &str| {
+        let mut departed = Departed::default();
+        let broken = Sibling {
+            is_cut: true,
+            ..sibling(driver, 2, 10_004, Application)
+        };
+        departed.ended(&broken, Application, milli(10_010));
+        let monitor = sibling(driver, 1, 10_000, Monitor);
+        departed.ended(&monitor, Monitor, milli(10_011));
+        let ending = sibling(driver, 3, 10_010, Unknown);
+        let open = [sibling(driver, 9, 20, RoundTrip), ending];
+        family(&open).final_role(&ending, &departed, milli(10_013))
+    };
+    assert_eq!(role("rust"), Application);
+    // Others check again at once.
+    assert_eq!(role("go"), Monitor);
+}
+
+#[test]
 fn who_was_never_answered_had_nothing_to_be_silent_about() {
     // The network swallows everything: the monitor is given up, and so are its next two attempts, the first of which is
     // read to end only when the network is back.

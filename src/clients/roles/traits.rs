@@ -31,6 +31,8 @@ pub(crate) struct Traits {
     pub(crate) has_authenticated: bool,
     /// Its hello said that it will.
     pub(super) announces_credentials: bool,
+    /// The driver waits half a second (`minHeartbeatFrequencyMS`) after a check that it gave up itself.
+    pub(super) waits_to_check_again: bool,
 }
 
 impl Traits {
@@ -54,6 +56,7 @@ impl Traits {
             is_async: is_pymongo && name.split('|').any(|part| part == "async"),
             has_authenticated: false,
             announces_credentials: metadata.announces_credentials,
+            waits_to_check_again: name.starts_with("mongo-rust-driver"),
         }
     }
 
