@@ -18,13 +18,14 @@
 //! 3. Its handshake shows it: monitors of PyMongo and Java offer no compressor where the pool does; the pool of
 //!    asynchronous PyMongo is named `…|async` and its monitors are not; a hello that announces no credentials where
 //!    those of the pool do is a monitor's, and so is a connection that does not authenticate for two seconds after
-//!    its hello was answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool are remembered
-//!    from the connections that were used.
-//! 4. Older than a heartbeat and a fifth of it, at least two seconds (12 s in all unless the client's monitors
-//!    told another interval): pooled. A monitor would have spoken.
+//!    its hello was answered, where the pool does (monitors of Java 3.x authenticate, too). The habits of the pool
+//!    are remembered from the connections that were used.
+//! 4. Silent since its hello was answered for longer than a heartbeat and a fifth of it, at least two seconds (12 s
+//!    in all unless the client's monitors told another interval): pooled. A monitor would have spoken.
 //!    Where streaming monitors still lack their round-trip monitors, one of the silent may be such a monitor that
 //!    is late, its process being held up: pooled after three heartbeats only.
-//! 5. Otherwise unknown.
+//!
+//! Otherwise it is unknown.
 //!
 //! Nothing weaker decides about an open connection, since counters follow from it and must never fall: that all
 //! monitors found so far have their round-trip connection says nothing of one that was opened a moment ago, and
@@ -33,10 +34,11 @@
 //! A connection that *ends* undecided is judged a second later, when everything that its client did on other
 //! sockets at the same moment has been seen, by best evidence: rules 2 to 4, and then:
 //!
-//! -  Its client had lost a monitor within half a minute, and no other had been answered when it was opened: it is
+//! 5. Its client had lost a monitor within half a minute, and no other had been answered when it was opened: it is
 //!    the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
 //!    Of attempts that fail there is one each half a second, and one more at once after a failure
-//!    (`minHeartbeatFrequencyMS`); what is more, connections that were waited for before the monitor was lost, is pooled.
+//!    (`minHeartbeatFrequencyMS`), and of those that are waiting one at a time; what is more, connections that were
+//!    waited for before the monitor was lost, is pooled. Rust waits half a second after a check that it gave up itself.
 //! 6. Streaming monitors (alive, or ended within five seconds) that were there when it was opened still lack round-trip
 //!    monitors: the silent connections opened first are those, as drivers open them with the monitor and the pool after
 //!    its first answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
