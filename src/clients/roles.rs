@@ -333,15 +333,16 @@ impl Family {
                 && silent
                     .since_answer(at)
                     .is_some_and(|passed| passed >= SETTLING));
+        let is_awaited = self.able_count(silent) > self.round_trips.len();
         if is_unlike_pool {
-            return Some(if self.streaming.is_empty() {
-                Role::Monitor
-            } else {
+            return Some(if is_awaited {
                 Role::RoundTripMonitor
+            } else {
+                Role::Monitor
             });
         }
         let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
-        let silence_max = if self.able_count(silent) > self.round_trips.len() {
+        let silence_max = if is_awaited {
             self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
         } else {
             self.heartbeat.saturating_add(tolerance)

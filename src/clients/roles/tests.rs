@@ -499,6 +499,22 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
     }
     assert_eq!(roles(&members, 10), [Monitor, Unknown, Application]);
 
+    // Another client's, which is too early for a round-trip monitor: that comes a heartbeat later.
+    let mut members = siblings(
+        "node6",
+        &[
+            (0, Monitor),
+            (5, Application),
+            (430, Unknown),
+            (9_500, Unknown),
+        ],
+    );
+    members[1].traits.announces_credentials = true;
+    assert_eq!(
+        roles(&members, 9_600),
+        [Monitor, Application, Monitor, RoundTrip]
+    );
+
     let members = [
         sibling("ruby-pool", 1, 0, Unknown),
         sibling("ruby-push", 2, 0, Unknown),

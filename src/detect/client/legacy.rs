@@ -325,10 +325,14 @@ impl Client {
         };
         // The server is there again: it answered somebody after the client's last attempt. A process that is stopped has
         // a kernel that accepts.
-        let reached = upstream
-            .greeted_at
+        let others = pools
+            .connections()
+            .filter(|other| other.upstream == loss.upstream && other.is_open())
+            .map(|other| other.last.from_server_at);
+        let reached = others
+            .chain(upstream.greeted_at)
             .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
-        loss.back_at = loss.back_at.or(reached);
+        loss.back_at = loss.back_at.or(reached.min());
         let back_at = loss.back_at;
         let silent_min = if is_single { SILENT } else { SILENT_IN_SET };
         let is_back = back_at.is_some_and(|back| at.since(back) >= silent_min);
