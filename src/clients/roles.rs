@@ -254,7 +254,13 @@ impl Family {
         if !sibling.is_silent() || !sibling.is_answered {
             return Role::Unknown;
         }
-        self.evident(sibling, at).unwrap_or(Role::Unknown)
+        match self.evident(sibling, at) {
+            // It shows itself soon, unless it is the round-trip monitor of a client that had lost its monitor.
+            Some(Role::Monitor) if self.is_early(sibling) && sibling.traits.declared.is_none() => {
+                Role::Unknown
+            }
+            evident => evident.unwrap_or(Role::Unknown),
+        }
     }
 
     /// The role by which `ending`, which ended `at` this moment, is counted for good.
@@ -333,16 +339,17 @@ impl Family {
                 && silent
                     .since_answer(at)
                     .is_some_and(|passed| passed >= SETTLING));
-        let is_awaited = self.able_count(silent) > self.round_trips.len();
         if is_unlike_pool {
-            return Some(if is_awaited {
+            // A round-trip monitor may be opened before the monitor that takes the place of one that was lost.
+            let is_round_trip = !self.streaming.is_empty() && !self.is_early(silent);
+            return Some(if is_round_trip {
                 Role::RoundTripMonitor
             } else {
                 Role::Monitor
             });
         }
         let tolerance = (self.heartbeat / SILENCE_TOLERANCE_PART).max(SETTLING);
-        let silence_max = if is_awaited {
+        let silence_max = if self.able_count(silent) > self.round_trips.len() {
             self.heartbeat.saturating_mul(MISSED_MAX).max(MISSING_MIN)
         } else {
             self.heartbeat.saturating_add(tolerance)
@@ -364,6 +371,13 @@ impl Family {
     fn able_count(&self, silent: &Sibling) -> usize {
         self.streaming
             .partition_point(|monitor| self.is_able(*monitor, silent))
+    }
+
+    /// A round-trip monitor of the streaming monitors that are there would not be opened yet.
+    fn is_early(&self, silent: &Sibling) -> bool {
+        silent.traits.habit == Habit::RoundTripLater
+            && !self.streaming.is_empty()
+            && self.able_count(silent) == 0
     }
 
     /// A streaming monitor that was opened at this moment could have opened `silent` as its round-trip connection.

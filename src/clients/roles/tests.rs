@@ -500,20 +500,21 @@ fn what_the_pool_does_and_monitors_do_not_decides_at_once() {
     assert_eq!(roles(&members, 10), [Monitor, Unknown, Application]);
 
     // Another client's, which is too early for a round-trip monitor: that comes a heartbeat later.
-    let mut members = siblings(
-        "node6",
-        &[
-            (0, Monitor),
-            (5, Application),
-            (430, Unknown),
-            (9_500, Unknown),
-        ],
-    );
+    let opened = [
+        (0, Monitor),
+        (5, Application),
+        (430, Unknown),
+        (9_500, Unknown),
+    ];
+    let mut members = siblings("node6", &opened);
     members[1].traits.announces_credentials = true;
     assert_eq!(
         roles(&members, 9_600),
-        [Monitor, Application, Monitor, RoundTrip]
+        [Monitor, Application, Unknown, RoundTrip]
     );
+    let at = milli(9_600);
+    let role = family(&members).final_role(&members[2], &Departed::default(), at);
+    assert_eq!(role, Monitor);
 
     let members = [
         sibling("ruby-pool", 1, 0, Unknown),
