@@ -312,6 +312,12 @@ impl Connection {
         self.sibling().is_pooled(self.found)
     }
 
+    /// Its first message was the first of its process.
+    pub(super) fn begins_process(&self) -> bool {
+        let first_id = self.first_request_id;
+        first_id.is_some_and(|id| self.numbering.begins_process(id))
+    }
+
     /// How it was introduced, where its driver counts request ids for the whole process.
     pub(super) fn introduction(&self) -> Option<Introduction> {
         let request_id = self.first_request_id.filter(|id| *id >= 0)?;

@@ -66,6 +66,10 @@ impl Joiner<'_> {
                 .filter(|client| client.said_goodbye_at.is_none())
         };
         let is_foreign = |client: &&MongoClient| client.is_foreign(monitor);
+        // The first message of a process: whoever was there before is of another.
+        let begins_process = monitor.begins_process();
+        let is_older = |client: &&MongoClient| client.created_at + JITTER < monitor.opened_at;
+        let lacking = || lacking().filter(|client| !(begins_process && is_older(client)));
         let returning = lacking().filter(|client| {
             let watch = client.watches.get(&upstream);
             let watch = watch.filter(|watch| watch.may_be_continued_by(monitor));
