@@ -445,6 +445,24 @@ fn a_monitor_of_another_process_takes_no_place_in_trouble() {
 }
 
 #[test]
+fn the_first_message_of_a_process_continues_no_monitor() {
+    let mut stage = Stage::new(1);
+    // Each process of PyMongo begins with the same number.
+    let first = 1_804_289_383;
+    let old = stage.monitor(PYMONGO, 0, first);
+    stage.at(10);
+    stage.pooled(PYMONGO, 0, 5, 1);
+    stage.at(1_000);
+    let new = stage.open(PYMONGO, 0, first);
+    stage.at(1_020);
+    stage.close(old);
+    stage.at(1_030);
+    stage.stream(new);
+    stage.at(2_000);
+    assert_eq!(stage.clients(), [(1, 0), (0, 1)]);
+}
+
+#[test]
 fn monitors_that_count_for_themselves_are_told_apart_when_they_take_turns() {
     let mut stage = Stage::new(1);
     let first = stage.monitor(MONGOC, 0, 0);
