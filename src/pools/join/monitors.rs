@@ -9,24 +9,43 @@ use crate::timeline::{ConnectionId, UpstreamId};
 impl Joiner<'_> {
     pub(super) fn place_monitors(&mut self) {
         self.correct_round_trips();
-        let mut homeless: Vec<(Timestamp, ConnectionId)> = self
+        // Those that have shown themselves go first: what only is unlike a pooled connection may belong to one of them.
+        let mut homeless: Vec<(bool, Timestamp, ConnectionId)> = self
             .unsettled()
             .filter(|one| one.found == Role::Monitor && one.mongo_client.is_none())
             // One that ended without having shown itself does not prove a mongo client of its own.
             .filter(|one| one.is_open() || one.role != Role::Unknown)
-            .map(|one| (one.opened_at, one.id))
+            .map(|one| (one.role == Role::Unknown, one.opened_at, one.id))
             .collect();
         homeless.sort_unstable();
-        for (_, id) in homeless {
+        for (_, _, id) in homeless {
             let Some(monitor) = self.connections.get(&id) else {
                 continue;
             };
+            if self.may_measure_for_lost(monitor) {
+                continue;
+            }
             let opened_at = monitor.opened_at;
             let owner = self
                 .lacking_monitor(monitor)
                 .unwrap_or_else(|| self.start(opened_at));
             self.give(id, owner);
         }
+    }
+
+    /// It has not shown what it is, and may measure round trips for a mongo client that lost its monitor since.
+    fn may_measure_for_lost(&self, monitor: &Connection) -> bool {
+        let mut clients = self.open_clients();
+        monitor.role == Role::Unknown
+            && clients.any(|client| {
+                let watch = client.watches.get(&monitor.upstream);
+                !client.is_foreign(monitor)
+                    && watch.is_some_and(|watch| {
+                        watch.monitor.is_none()
+                            && watch.since <= monitor.opened_at + JITTER
+                            && watch.lost_at >= Some(monitor.opened_at)
+                    })
+            })
     }
 
     /// What was taken for a polling monitor is a round-trip monitor once a streaming one is beside it.

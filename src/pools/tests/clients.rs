@@ -445,6 +445,23 @@ fn a_monitor_of_another_process_takes_no_place_in_trouble() {
 }
 
 #[test]
+fn a_round_trip_monitor_outlives_its_monitor() {
+    let mut stage = Stage::new(1);
+    // The two connections that do not authenticate are monitors; which is which, only the first of them has shown.
+    stage.at(50);
+    let monitor = stage.monitor(GO, 0, 1);
+    stage.at(52);
+    stage.open(GO, 0, 2);
+    stage.announces_credentials = true;
+    stage.at(60);
+    stage.pooled(GO, 0, 5, 1);
+    stage.at(150);
+    stage.close(monitor);
+    stage.at(1_000);
+    assert_eq!(stage.clients(), [(1, 0)]);
+}
+
+#[test]
 fn the_first_message_of_a_process_continues_no_monitor() {
     let mut stage = Stage::new(1);
     // Each process of PyMongo begins with the same number.

@@ -21,6 +21,8 @@ pub(super) const GO: Driver = ("mongo-go-driver", "v1.8.4", "go1.19.8");
 /// Feeds facts to [`Pools`], in the order of their milliseconds.
 pub(super) struct Stage {
     pub(super) pools: Pools,
+    /// Whoever connects next announces that it will authenticate.
+    pub(super) announces_credentials: bool,
     now: Timestamp,
     opened: u64,
     samples: BTreeMap<ConnectionId, Sample>,
@@ -33,6 +35,7 @@ impl Stage {
             address: format!("10.0.0.{number}:27017"),
         });
         Self {
+            announces_credentials: false,
             pools: Pools::new(names.collect()),
             now: start(),
             opened: 0,
@@ -93,6 +96,7 @@ impl Stage {
             driver_version: driver.1.to_owned(),
             platform: driver.2.to_owned(),
             backpressure: driver == PYMONGO || driver == RUST,
+            announces_credentials: self.announces_credentials,
             ..ClientMetadata::default()
         };
         let client = Box::new(client);
