@@ -111,15 +111,15 @@ impl Introduction {
 
     /// One process may have counted both: the later has the higher number, and no number comes twice.
     pub(super) fn may_be_counted_with(&self, other: &Self) -> bool {
-        if self == other {
-            return true;
+        if self.request_id == other.request_id {
+            return self == other;
         }
         let (lower, higher) = if self.request_id < other.request_id {
             (self, other)
         } else {
             (other, self)
         };
-        lower.request_id < higher.request_id && higher.at + JITTER >= lower.opened_at
+        higher.at + JITTER >= lower.opened_at
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn are_apart(one: Option<ProcessId>, other: Option<ProcessId>) -> boo
 /// The processes of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Processes {
-    known: VecDeque<Process>,
+    known: Vec<Process>,
     started: u64,
 }
 
@@ -43,6 +43,8 @@ struct Process {
     id: ProcessId,
     /// One of the first messages of its life was among its introductions.
     has_begun: bool,
+    /// Asked first: one of thousands of processes that come and go is told apart by it.
+    newest: Introduction,
     /// The newest last.
     introductions: VecDeque<Introduction>,
     /// How far it has counted.
@@ -68,26 +70,26 @@ impl Processes {
                 process.introductions.pop_front();
             }
             process.introductions.push_back(introduction);
+            process.newest = introduction;
             process.has_begun |= introduction.begins_process();
             process.counted(introduction.request_id, at);
             return process.id;
         }
         self.started += 1;
         let id = ProcessId(self.started);
-        if self.known.len() >= PROCESSES_MAX {
-            let processes = self.known.iter().enumerate();
-            let quietest = processes.min_by_key(|(_, process)| process.counted_at);
-            if let Some((position, _)) = quietest {
-                self.known.remove(position);
-            }
-        }
-        self.known.push_back(Process {
+        let fresh = Process {
             id,
             has_begun: introduction.begins_process(),
+            newest: introduction,
             introductions: VecDeque::from([introduction]),
             count: introduction.request_id,
             counted_at: at,
-        });
+        };
+        if self.known.len() < PROCESSES_MAX {
+            self.known.push(fresh);
+        } else if let Some(quietest) = self.known.iter_mut().min_by_key(|one| one.counted_at) {
+            *quietest = fresh;
+        }
         id
     }
 
@@ -108,8 +110,11 @@ impl Processes {
 
 impl Process {
     fn may_have_counted(&self, introduction: Introduction) -> bool {
-        let mut own = self.introductions.iter();
-        own.all(|own| own.may_be_counted_with(&introduction))
+        self.newest.may_be_counted_with(&introduction)
+            && self
+                .introductions
+                .iter()
+                .all(|own| own.may_be_counted_with(&introduction))
     }
 
     fn counted(&mut self, request_id: i32, at: Timestamp) {
