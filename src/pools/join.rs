@@ -235,22 +235,15 @@ impl Joiner<'_> {
 
     /// Their request ids may have been counted by one process.
     fn may_be_one(&self, client: &MongoClient, others: &[ConnectionId]) -> bool {
-        let others = others.iter().filter_map(|id| self.connections.get(id));
-        // Some of its pooled connections may have been guessed; which process opened each is known better.
-        let mut others = others
-            .filter(|other| client.process.is_none() || other.process != client.process)
-            .take(COMPARED_MAX)
-            .filter_map(|other| other.introduction())
-            .peekable();
-        if others.peek().is_none() {
-            return true;
-        }
         let counted = |id: &ConnectionId| self.connections.get(id)?.introduction();
         let pooled = client.pools.values().flat_map(|pool| &pool.open);
         let own = client.monitors.iter().chain(pooled);
         let own = own.take(COMPARED_MAX).filter_map(counted);
         let own: Vec<_> = own.chain(client.last_introduction).collect();
-        others.all(|other| own.iter().all(|own| own.may_be_counted_with(&other)))
+        let others = others.iter().take(COMPARED_MAX).filter_map(counted);
+        others
+            .into_iter()
+            .all(|other| own.iter().all(|own| own.may_be_counted_with(&other)))
     }
 
     fn start(&mut self, at: Timestamp) -> MongoClientId {
