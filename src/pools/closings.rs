@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::clear::Signs;
 use super::reasons::CloseBasis;
 use super::{Clear, Connection};
-use crate::connection::{ClientMetadata, Initiator, Manner, Phase};
+use crate::connection::{ClientMetadata, Initiator, Phase};
 use crate::time::Timestamp;
 use crate::timeline::ConnectionId;
 
@@ -101,8 +101,7 @@ impl Closing {
             opened_at: connection.opened_at,
             idle: connection.idle_age(end.at),
             is_by_client,
-            // Something on the way resets both sides; a client has no reason to reset what has nothing to say.
-            is_broken: !is_by_client || end.ending.manner == Manner::Reset,
+            is_broken: connection.was_broken(),
             phase: end.ending.phase,
             has_failed: end.ending.after_failed_authentication,
             has_said_goodbye: connection.said_goodbye_at.is_some(),

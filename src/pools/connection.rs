@@ -346,8 +346,9 @@ impl Connection {
     /// what has nothing to say, unless it does not wait for the answer to its goodbye.
     pub(super) fn was_broken(&self) -> bool {
         self.ended.is_some_and(|end| {
-            let is_reset = end.ending.manner == Manner::Reset && end.ending.phase == Phase::Idle;
-            let is_torn = is_reset && self.is_pooled() && self.said_goodbye_at.is_none();
+            let was_quiet = matches!(end.ending.phase, Phase::Idle | Phase::Opaque);
+            let is_torn = end.ending.manner == Manner::Reset && was_quiet;
+            let is_torn = is_torn && self.is_pooled() && self.said_goodbye_at.is_none();
             !end.is_by_client() || is_torn
         })
     }

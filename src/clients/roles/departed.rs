@@ -61,31 +61,26 @@ impl Departed {
     /// Forgets what ended too long ago.
     pub(crate) fn expire(&mut self, at: Timestamp) {
         let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
+        let is_long_over = |ended: &Timestamp| at.since(*ended) > LOST_FOR;
         // A client may notice late that a connection was ended; with which others it went is asked then.
         for departed in [&mut self.streaming, &mut self.round_trip] {
             while departed
-                .front()
-                .is_some_and(|(ended, _)| at.since(*ended) > LOST_FOR)
-            {
-                departed.pop_front();
-            }
+                .pop_front_if(|(ended, _)| is_long_over(ended))
+                .is_some()
+            {}
         }
-        while self.polling.front().is_some_and(is_over) {
-            self.polling.pop_front();
-        }
-        while let Some(reign) = self.reigns.front()
-            && at.since(reign.ended) > LOST_FOR
-        {
-            self.reigns.pop_front();
-        }
-        while let Some((_, ended)) = self.attempts.front()
-            && is_over(ended)
-        {
-            self.attempts.pop_front();
-        }
-        while self.cuts.front().is_some_and(is_over) {
-            self.cuts.pop_front();
-        }
+        while self.polling.pop_front_if(|ended| is_over(ended)).is_some() {}
+        while self
+            .reigns
+            .pop_front_if(|reign| is_long_over(&reign.ended))
+            .is_some()
+        {}
+        while self
+            .attempts
+            .pop_front_if(|(_, ended)| is_over(ended))
+            .is_some()
+        {}
+        while self.cuts.pop_front_if(|cut| is_over(cut)).is_some() {}
         if self.streamed_at.is_some_and(|ended| is_over(&ended)) {
             self.streamed_at = None;
         }

@@ -332,7 +332,7 @@ impl Client {
         let reached = others
             .chain(upstream.greeted_at)
             .filter(|reached| *reached > last_try && upstream.unreachable_since.is_none());
-        loss.back_at = loss.back_at.or(reached.min());
+        loss.back_at = loss.back_at.or_else(|| reached.min());
         let back_at = loss.back_at;
         let silent_min = if is_single { SILENT } else { SILENT_IN_SET };
         let is_back = back_at.is_some_and(|back| at.since(back) >= silent_min);
