@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closings::Circumstances;
-use super::numbering::Introduction;
+use super::numbering::{Introduction, lower};
 use super::processes::{ProcessId, are_apart};
 use super::sessions::CircleId;
 use super::{ClearSign, Connection, InstanceId, Pool, clear};
@@ -162,6 +162,8 @@ pub(super) struct Watch {
     pub(super) monitor: Option<ConnectionId>,
     /// When the first of them was opened.
     pub(super) since: Timestamp,
+    /// The lowest `requestID` that introduced one of them, where the process counts.
+    pub(super) first_request_id: Option<i32>,
     /// When the last of them ended.
     pub(super) lost_at: Option<Timestamp>,
     /// The round-trip monitor that is open.
@@ -251,6 +253,8 @@ impl MongoClient {
                 since: connection.opened_at,
                 ..Watch::default()
             });
+            let introduced = connection.introduction().map(|one| one.request_id);
+            watch.first_request_id = lower(watch.first_request_id, introduced);
             let place = if connection.found == Role::Monitor {
                 &mut watch.monitor
             } else {
@@ -375,6 +379,7 @@ impl MongoClient {
             own.monitor = own.monitor.or(watch.monitor);
             own.round_trip = own.round_trip.or(watch.round_trip);
             own.since = own.since.min(watch.since);
+            own.first_request_id = lower(own.first_request_id, watch.first_request_id);
         }
         for (upstream, pool) in other.pools {
             self.pools.entry(upstream).or_default().absorb(*pool);

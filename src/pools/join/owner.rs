@@ -146,6 +146,7 @@ impl Joiner<'_> {
                 let is_at_rest = !is_busy;
                 (
                     self.is_foreign_to(unit, client),
+                    unit.precedes(client),
                     gap.is_none(),
                     gap,
                     is_at_rest,

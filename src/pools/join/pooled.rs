@@ -123,6 +123,7 @@ impl Joiner<'_> {
                 circle,
                 members: Vec::new(),
                 first: connection.opened_at,
+                first_request_id: None,
                 births: Vec::new(),
                 upstreams: BTreeSet::new(),
                 operations: 0,

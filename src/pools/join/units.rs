@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{JITTER, SETTLING};
+use crate::pools::numbering::lower;
 use crate::pools::sessions::CircleId;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
@@ -14,6 +15,8 @@ pub(super) struct Unit {
     pub(super) circle: Option<CircleId>,
     pub(super) members: Vec<ConnectionId>,
     pub(super) first: Timestamp,
+    /// The lowest `requestID` that introduced one of them, where their process counts.
+    pub(super) first_request_id: Option<i32>,
     /// When each was opened.
     pub(super) births: Vec<Timestamp>,
     pub(super) upstreams: BTreeSet<UpstreamId>,
@@ -58,10 +61,10 @@ impl Register {
         self.widths.get(&circle).is_some_and(|width| *width > 1)
     }
 
-    /// Time from the newest connection of `client` to the first of `unit`.
+    /// Time between the newest connection of `client` and the first of `unit`.
     pub(super) fn gap(&self, unit: &Unit, client: &MongoClient) -> Option<Duration> {
         let newest = self.newest.get(&client.id)?;
-        (*newest <= unit.first + JITTER).then(|| unit.first.since(*newest))
+        (*newest <= unit.first + JITTER).then(|| unit.first.distance(*newest))
     }
 }
 
@@ -73,11 +76,22 @@ impl Unit {
         watches.map(|watch| watch.since).min()
     }
 
+    /// Its process introduced one of these before the first monitor of `client` that watches its server.
+    pub(super) fn precedes(&self, client: &MongoClient) -> bool {
+        let watches = self.upstreams.iter();
+        let watches = watches.filter_map(|upstream| client.watches.get(upstream));
+        let monitored = watches.filter_map(|watch| watch.first_request_id).min();
+        let introduced = self.first_request_id.zip(monitored);
+        introduced.is_some_and(|(own, monitored)| own < monitored)
+    }
+
     pub(super) fn add(&mut self, connection: &Connection) {
         if connection.opened_at < self.first || self.members.is_empty() {
             self.first = connection.opened_at;
             self.held_by = connection.mongo_client;
         }
+        let introduced = connection.introduction().map(|one| one.request_id);
+        self.first_request_id = lower(self.first_request_id, introduced);
         self.members.push(connection.id);
         self.births.push(connection.opened_at);
         self.upstreams.insert(connection.upstream);

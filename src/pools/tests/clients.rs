@@ -75,6 +75,36 @@ fn clients_of_one_process_are_told_apart_by_monitors_and_sessions() {
 }
 
 #[test]
+fn clients_made_in_a_row_keep_what_they_opened() {
+    let mut stage = Stage::new(1);
+    // Workers that keep to a session each: nothing but the order of the first messages tells whose they are.
+    let mut grow = |millis: u64, monitor_id: i32, sessions: [u8; 3]| {
+        stage.at(millis);
+        stage.monitor(GO, 0, monitor_id);
+        stage.at(millis + 2);
+        let pooled = sessions.map(|session| {
+            let request_id = monitor_id + i32::from(session);
+            stage.pooled(GO, 0, request_id, session)
+        });
+        stage.at(millis + 18);
+        let last = stage.pooled(GO, 0, monitor_id + 99, sessions[0] + 10);
+        let [one, other, third] = pooled;
+        [one, other, third, last]
+    };
+    let one = grow(0, 1, [1, 2, 3]);
+    let other = grow(20, 101, [4, 5, 6]);
+    let third = grow(40, 201, [7, 8, 9]);
+    stage.at(5_000);
+    assert_eq!(stage.clients(), [(4, 1), (4, 1), (4, 1)]);
+    for pool in [one, other, third] {
+        assert!(
+            pool.iter()
+                .all(|id| stage.owner(*id) == stage.owner(pool[0]))
+        );
+    }
+}
+
+#[test]
 fn a_pool_may_be_filled_before_its_monitor_is_there() {
     let mut stage = Stage::new(1);
     let early = stage.open(JAVA, 0, 1);
