@@ -56,8 +56,8 @@ enum Work {
     /// An exchange passes on an open connection.
     Exchange(fn() -> Exchanged),
     /// The observer is told of connections that one instance opens in a row. What looks at all of them for each shows
-    /// itself here.
-    Burst,
+    /// itself here. With the request id that introduces each.
+    Burst(fn(u16) -> i32),
 }
 
 const WORKLOADS: &[Workload] = &[
@@ -83,7 +83,13 @@ const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "observed_opening",
-        work: Work::Burst,
+        work: Work::Burst(traffic::counted),
+        repeats: 4_000,
+    },
+    Workload {
+        name: "observed_processes",
+        // Each has counted as far as the others.
+        work: Work::Burst(|_| 0),
         repeats: 4_000,
     },
 ];
@@ -103,9 +109,9 @@ fn counted_burst(entries: &[Entry], until: Timestamp) -> Observer {
 fn run(workload: &Workload) {
     match workload.work {
         Work::Exchange(make) => run_exchange(workload, &make()),
-        Work::Burst => {
+        Work::Burst(first_id) => {
             let count = u16::try_from(workload.repeats).unwrap();
-            let (entries, until) = traffic::burst(count);
+            let (entries, until) = traffic::burst(count, first_id);
             let observer = counted_burst(&entries, until);
             let open = observer.pools().connections().filter(|one| one.is_open());
             assert_eq!(open.count(), usize::from(count));
@@ -183,14 +189,14 @@ fn compare(update: bool) -> Result<bool, String> {
     let mut counts = BTreeMap::new();
     let mut is_fine = true;
     println!(
-        "{:<16}{:>14}{:>14}{:>9}",
+        "{:<20}{:>14}{:>14}{:>9}",
         "instructions", "now", "agreed", ""
     );
     for workload in WORKLOADS {
         let now = count(workload, &valgrind)?;
         counts.insert(workload.name.to_owned(), now);
         let Some(agreed) = agreed.get(workload.name) else {
-            println!("{:<16}{now:>14}{:>14}", workload.name, "none");
+            println!("{:<20}{now:>14}{:>14}", workload.name, "none");
             is_fine = false;
             continue;
         };
@@ -198,7 +204,7 @@ fn compare(update: bool) -> Result<bool, String> {
         let is_over = percent > TOLERANCE_PERCENT;
         is_fine &= !is_over;
         println!(
-            "{:<16}{now:>14}{agreed:>14}{percent:>+8.2}%{}",
+            "{:<20}{now:>14}{agreed:>14}{percent:>+8.2}%{}",
             workload.name,
             if is_over { "  too many" } else { "" }
         );

@@ -35,6 +35,14 @@ pub(crate) struct Exchanged {
 }
 
 impl Exchanged {
+    /// The same exchange, with another id.
+    fn numbered(&self, request_id: i32) -> Self {
+        let mut other = self.clone();
+        other.request[4..8].copy_from_slice(&request_id.to_le_bytes());
+        other.reply[8..12].copy_from_slice(&request_id.to_le_bytes());
+        other
+    }
+
     /// The same exchange, both ways compressed.
     pub(crate) fn compressed(&self, compressor: Compressor) -> Self {
         Self {
@@ -213,6 +221,10 @@ pub(crate) const BEGIN: Timestamp = Timestamp::from_nanos(1_700_000_000_000_000_
 impl<B: Books> Followed<B> {
     /// A connection behind its handshake, ready for commands.
     pub(crate) fn new(books: B, at: Timestamp) -> Self {
+        Self::greeted(books, at, &hello())
+    }
+
+    fn greeted(books: B, at: Timestamp, hello: &Exchanged) -> Self {
         let mut followed = Self {
             tracker: Tracker::new(at, DecoderLimits::default()),
             books,
@@ -220,7 +232,7 @@ impl<B: Books> Followed<B> {
             exchanges_count: 0,
         };
         followed.tracker.dialled(at, &mut followed.books);
-        followed.exchange(&hello());
+        followed.exchange(hello);
         followed
     }
 
@@ -252,16 +264,22 @@ impl<B: Books> Followed<B> {
 impl Followed<Recorder> {
     /// The `number`-th connection of a directory; `per_client` of them in a row are from one address.
     pub(crate) fn open(directory: &Arc<Directory>, number: u16, per_client: u16) -> Self {
-        Self::open_at(directory, number, per_client, BEGIN)
-    }
-
-    fn open_at(directory: &Arc<Directory>, number: u16, per_client: u16, at: Timestamp) -> Self {
         let [high, low] = (number / per_client).to_be_bytes();
         let peer = SocketAddr::from((Ipv4Addr::new(10, 0, high, low), 20_000 + number));
-        let mut recorder = directory.open(UpstreamId(0), peer, at);
-        recorder.dialled(at, Duration::from_micros(150), None);
-        Self::new(recorder, at)
+        Self::new(dialled(directory, peer, BEGIN), BEGIN)
     }
+}
+
+/// The books of a connection whose server has answered the dial.
+fn dialled(directory: &Arc<Directory>, peer: SocketAddr, at: Timestamp) -> Recorder {
+    let mut recorder = directory.open(UpstreamId(0), peer, at);
+    recorder.dialled(at, Duration::from_micros(150), None);
+    recorder
+}
+
+/// The id with which a process that counts introduces its `number`-th connection, when it asks something on each.
+pub(crate) fn counted(number: u16) -> i32 {
+    2 * i32::from(number)
 }
 
 /// Keeps what it is told.
@@ -275,8 +293,8 @@ impl Witness for Told {
 }
 
 /// What the observer is told when one instance opens `count` connections in a row, a millisecond apart, and asks
-/// something on each; and the moment of the last.
-pub(crate) fn burst(count: u16) -> (Vec<Entry>, Timestamp) {
+/// something on each; and the moment of the last. `first_id` says with which request id each is introduced.
+pub(crate) fn burst(count: u16, first_id: impl Fn(u16) -> i32) -> (Vec<Entry>, Timestamp) {
     let told = Arc::new(Told::default());
     let witness: Arc<dyn Witness> = Arc::clone(&told) as _;
     let directory = Arc::new(Directory::with_witness(
@@ -284,13 +302,16 @@ pub(crate) fn burst(count: u16) -> (Vec<Entry>, Timestamp) {
         vec![upstream()],
         Some(witness),
     ));
-    let ping = ping();
+    let (hello, ping) = (hello(), ping());
     let mut at = BEGIN;
     let mut open = Vec::new();
     for number in 0..count {
         at = at + Duration::from_millis(1);
-        let mut followed = Followed::open_at(&directory, number, count, at);
-        followed.exchange(&ping);
+        let first_id = first_id(number);
+        let peer = SocketAddr::from((Ipv4Addr::new(10, 0, 0, 1), 20_000 + number));
+        let books = dialled(&directory, peer, at);
+        let mut followed = Followed::greeted(books, at, &hello.numbered(first_id));
+        followed.exchange(&ping.numbered(first_id + 1));
         open.push(followed);
     }
     directory.sample(at, |entry| told.saw(entry));
