@@ -43,8 +43,6 @@ struct Process {
     id: ProcessId,
     /// One of the first messages of its life was among its introductions.
     has_begun: bool,
-    /// Asked first: one of thousands of processes that come and go is told apart by it.
-    newest: Introduction,
     /// The newest last.
     introductions: VecDeque<Introduction>,
     /// How far it has counted.
@@ -70,7 +68,6 @@ impl Processes {
                 process.introductions.pop_front();
             }
             process.introductions.push_back(introduction);
-            process.newest = introduction;
             process.has_begun |= introduction.begins_process();
             process.counted(introduction.request_id, at);
             return process.id;
@@ -80,7 +77,6 @@ impl Processes {
         let fresh = Process {
             id,
             has_begun: introduction.begins_process(),
-            newest: introduction,
             introductions: VecDeque::from([introduction]),
             count: introduction.request_id,
             counted_at: at,
@@ -110,11 +106,9 @@ impl Processes {
 
 impl Process {
     fn may_have_counted(&self, introduction: Introduction) -> bool {
-        self.newest.may_be_counted_with(&introduction)
-            && self
-                .introductions
-                .iter()
-                .all(|own| own.may_be_counted_with(&introduction))
+        // The newest first: one of thousands of processes that come and go is told apart by it.
+        let mut own = self.introductions.iter().rev();
+        own.all(|own| own.may_be_counted_with(&introduction))
     }
 
     fn counted(&mut self, request_id: i32, at: Timestamp) {
