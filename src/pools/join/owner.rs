@@ -43,6 +43,7 @@ impl Joiner<'_> {
             && holder.is_open()
             && !self.is_separate(unit, holder, register)
             && !(unit.lacks_monitors && self.is_of_other_burst(unit, holder, register))
+            && !self.was_held_too_early(unit, holder)
         {
             return Some(holder.id);
         }
@@ -85,6 +86,13 @@ impl Joiner<'_> {
             .filter(|client| self.may_be_one(client, &unit.members))
             .min_by_key(|client| (client.created_at, client.id))
             .map(|client| client.id)
+    }
+
+    /// `holder` is of another process, and took it before a mongo client of its own process was there.
+    fn was_held_too_early(&self, unit: &Unit, holder: &MongoClient) -> bool {
+        let process = self.only_process(unit);
+        are_apart(holder.process, process)
+            && self.open_clients().any(|client| client.process == process)
     }
 
     /// The process that all its connections are of, where request ids tell.

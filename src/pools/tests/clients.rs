@@ -393,6 +393,28 @@ fn two_processes_have_no_client_in_common() {
 }
 
 #[test]
+fn sessions_held_by_the_only_client_go_to_that_of_their_process() {
+    let mut stage = Stage::new(1);
+    stage.monitor(NODE, 0, 1);
+    let one = stage.pooled(NODE, 0, 2, 1);
+    stage.at(3_000);
+    // Another process, whose monitor is let in late.
+    let early = stage.pooled(NODE, 0, 1, 2);
+    stage.count(early, 30);
+    stage.at(6_000);
+    assert_eq!(stage.owner(early), stage.owner(one));
+    stage.close(early);
+    stage.monitor(NODE, 0, 32);
+    stage.at(6_010);
+    let other = stage.pooled(NODE, 0, 33, 3);
+    stage.at(6_020);
+    let known = stage.pooled(NODE, 0, 34, 2);
+    stage.at(9_000);
+    assert_eq!(stage.clients(), [(1, 1), (2, 1)]);
+    assert_eq!(stage.owner(known), stage.owner(other));
+}
+
+#[test]
 fn a_process_whose_monitors_never_last_has_a_client_of_its_own() {
     let mut stage = Stage::new(1);
     stage.monitor(NODE, 0, 1);
