@@ -252,6 +252,9 @@ pub struct Client {
     pub pooled: Pooled,
     /// Open connections that only shook hands: pooled or monitors, which their traffic or time will tell.
     pub undecided: u64,
+    /// Connections that ended within the last two seconds and had only shaken hands: whether they were pooled is not
+    /// decided, and they are not among the pooled ones yet.
+    pub undecided_ended: u64,
     /// Highest number of open connections in the last complete minute.
     pub peak: u64,
     /// Connections accepted.

@@ -232,6 +232,7 @@ pub fn client(row: &ClientRow, picture: &PoolPicture) -> api::Client {
             closed: row.pooled_closed,
         },
         undecided: row.undecided,
+        undecided_ended: row.undecided_ended,
         peak: row.peak,
         opened: row.opened,
         closed: total(row.closed.iter().map(|(_, _, count)| *count)),

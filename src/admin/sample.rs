@@ -197,6 +197,7 @@ pub(crate) fn client(
         pooled_active: active,
         pooled_idle: idle,
         undecided: 0,
+        undecided_ended: 0,
         peak: active + idle + 1,
         opened: active + idle + 1,
         pooled_opened: active + idle,

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use super::{Directory, DirectoryLimits, UpstreamSpec};
 use crate::connection::{Ending, Initiator, Manner, Phase};
+use crate::timeline::Witness;
 
 /// An empty directory of one upstream.
 pub(crate) fn directory(clients_max: usize) -> Arc<Directory> {
+    witnessed(clients_max, None)
+}
+
+/// The same, of which `witness` is told.
+pub(crate) fn witnessed(clients_max: usize, witness: Option<Arc<dyn Witness>>) -> Arc<Directory> {
     let limits = DirectoryLimits {
         clients_max,
         client_ttl: Duration::from_mins(15),
@@ -18,7 +24,7 @@ pub(crate) fn directory(clients_max: usize) -> Arc<Directory> {
         address: "127.0.0.1:27017".to_owned(),
         advertised: Vec::new(),
     };
-    Arc::new(Directory::new(limits, vec![spec]))
+    Arc::new(Directory::with_witness(limits, vec![spec], witness))
 }
 
 /// The end of a connection that its client closed while nothing was under way.

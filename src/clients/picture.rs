@@ -154,6 +154,7 @@ impl Directory {
             pooled_active: pooled(State::Active),
             pooled_idle: pooled(State::Idle),
             undecided: count(members.iter().filter(|one| one.is_undecided())),
+            undecided_ended: count(lock(&cell.unjudged).iter()),
             peak: cell.peaks.last(),
             opened: cell.opened.load(Ordering::Relaxed),
             pooled_opened: cell.pooled_opened.load(Ordering::Relaxed),

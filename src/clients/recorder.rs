@@ -179,9 +179,10 @@ impl Recorder {
 
     /// Passes a fact on to whoever reasons about it.
     fn tell(&self, at: Timestamp, fact: Fact) {
-        // What comes after the end of it changes nothing any more.
+        // What comes after the end of it changes nothing any more, but for whose it was: a server at its limit closes
+        // before it could have read a hello.
         let is_over = self.connection.is_end_told.load(Ordering::Relaxed);
-        if is_over && !matches!(fact, Fact::Ended(_)) {
+        if is_over && !matches!(fact, Fact::Ended(_) | Fact::Introduced { .. }) {
             return;
         }
         if let Some(witness) = &self.directory.witness {

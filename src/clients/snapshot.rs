@@ -62,6 +62,9 @@ pub struct ClientRow {
     /// Open connections that carried nothing but their handshake, so that nothing tells yet whether they are
     /// pooled or monitors.
     pub undecided: u64,
+    /// Connections that ended a moment ago and had carried nothing but their handshake: whether they were pooled is
+    /// decided within two seconds, and counted then.
+    pub undecided_ended: u64,
     /// Highest number of open connections in the last complete minute.
     pub peak: u64,
     /// Connections accepted.

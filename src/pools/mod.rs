@@ -117,7 +117,9 @@ impl Pools {
         let Some(connection) = self.connections.get_mut(&entry.connection) else {
             return;
         };
-        if connection.ended.is_some() {
+        let is_late =
+            matches!(entry.fact, Fact::Introduced { .. }) && connection.introduced_at.is_none();
+        if connection.ended.is_some() && !is_late {
             return;
         }
         connection.record(entry.at, &entry.fact);

@@ -34,7 +34,8 @@ impl Pools {
                     self.sign(id, instance, at, ClearSign::AuthenticationFailed);
                 }
             }
-            Fact::Ended(_) => self.ended(id, instance, at),
+            // It ended before its hello was read, and whose it was is known only now.
+            Fact::Ended(_) | Fact::Introduced { .. } => self.ended(id, instance),
             Fact::HelloAnswered(_) => self.succeeded(id, instance, at),
             Fact::Sampled(sample) => {
                 let at = sample.from_server_at;
@@ -43,7 +44,6 @@ impl Pools {
             Fact::Opened(_)
             | Fact::Dialled(_)
             | Fact::DialFailed(_)
-            | Fact::Introduced { .. }
             | Fact::Described(_)
             | Fact::Ready(_)
             | Fact::RoleFound(_)
@@ -72,13 +72,14 @@ impl Pools {
         }
     }
 
-    fn ended(&mut self, id: ConnectionId, instance: InstanceId, at: Timestamp) {
+    fn ended(&mut self, id: ConnectionId, instance: InstanceId) {
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
         let Some(end) = connection.ended else {
             return;
         };
+        let at = end.at;
         let is_by_client = end.ending.initiator == Initiator::Client;
         let is_monitor = connection.found == Role::Monitor && connection.mongo_client.is_some();
         if connection.hello_answered_at.is_none() {

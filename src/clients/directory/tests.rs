@@ -1,10 +1,10 @@
 use super::endings::SIBLINGS_MAX;
 use super::*;
-use crate::clients::fixtures::{clean, directory};
+use crate::clients::fixtures::{clean, directory, witnessed};
 use crate::clients::{ClientRow, Snapshot};
 use crate::connection::{
-    ClientMetadata, CloseReason, CursorEffect, Exchange, Facts, Initiator, Observation, Phase,
-    Role, State,
+    ClientMetadata, CloseReason, CursorEffect, Ending, Exchange, Facts, Initiator, Observation,
+    Phase, Role, State,
 };
 use crate::wire::{Command, Direction};
 
@@ -98,6 +98,45 @@ fn a_connection_that_ends_unread_is_counted_without_a_name() {
     assert_eq!(unread.lifetimes.sum.to_bits(), 5.0_f64.to_bits());
     assert_eq!(unread.pooled_opened, 0);
     assert!(snapshot.connections.is_empty());
+}
+
+#[test]
+fn what_is_read_after_the_end_tells_whose_it_was() {
+    #[derive(Debug, Default)]
+    struct Told(Mutex<Vec<Fact>>);
+    impl Witness for Told {
+        fn saw(&self, entry: Entry) {
+            lock(&self.0).push(entry.fact);
+        }
+    }
+
+    let told = Arc::new(Told::default());
+    let witness: Arc<dyn Witness> = Arc::clone(&told) as _;
+    let directory = witnessed(10, Some(witness));
+    let mut recorder = open(&directory, 1);
+    let ending = Ending {
+        initiator: Initiator::Server,
+        phase: Phase::Handshaking,
+        ..clean()
+    };
+    recorder.first_ended(ending, second(0));
+    introduce(&mut recorder, "orders");
+    recorder.ended(ending, second(1));
+    let told = lock(&told.0);
+    let is_told = matches!(
+        &told[..],
+        [Fact::Opened(_), Fact::Ended(_), Fact::Introduced { .. }]
+    );
+    assert!(is_told, "{told:?}");
+    let snapshot = directory.snapshot(second(1), false);
+    let row = row(&snapshot, "10.0.0.1", "orders");
+    assert_eq!(
+        (row.opened, row.pooled_opened, row.undecided_ended),
+        (1, 0, 1)
+    );
+    directory.tick(second(3));
+    let snapshot = directory.snapshot(second(3), false);
+    assert_eq!(snapshot.clients[0].undecided_ended, 0);
 }
 
 #[test]

@@ -18,7 +18,7 @@ pub(super) fn settled(driver: Driver, connections: u8) -> (Stage, ConnectionId, 
     (stage, monitor, pool)
 }
 
-fn pool(stage: &Stage) -> &Pool {
+pub(super) fn pool(stage: &Stage) -> &Pool {
     let client = stage.pools.mongo_clients().next().unwrap();
     &client.pools[&UpstreamId(0)]
 }

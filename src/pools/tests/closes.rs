@@ -1,8 +1,9 @@
 //! Why connections were closed: idle, stale, error or pool closed.
 
-use super::clears::{reasons, settled};
+use super::clears::{pool, reasons, settled};
 use super::stage::*;
-use crate::connection::{Initiator, Manner, Phase};
+use crate::connection::{Initiator, Manner, Phase, Role};
+use crate::pools::{ClearTrigger, Fact};
 
 const OLD_NODE: Driver = ("nodejs", "4.17.2", "Node.js v20.0.0, LE");
 
@@ -31,6 +32,30 @@ fn idle_sockets_that_break_with_a_clear_are_stale_where_nobody_looked_at_them() 
     }
     stage.at(20_000);
     assert_eq!(reasons(&stage), [0, 0, 3, 0]);
+}
+
+#[test]
+fn what_ended_before_its_hello_was_read_is_of_its_pool_all_the_same() {
+    let (mut stage, monitor, _) = settled(GO, 2);
+    let round_trip = stage.open(GO, 0, 40);
+    stage.tell(round_trip, Fact::RoleFound(Role::RoundTripMonitor));
+    let refused: Vec<_> = (0..3).map(|_| stage.accept(0)).collect();
+    for id in &refused {
+        stage.end(*id, Initiator::Server, Manner::Fin, Phase::Handshaking);
+    }
+    // The client had written its hellos, and they are read on their way.
+    for (id, request_id) in refused.iter().zip(50..) {
+        stage.introduce(*id, GO, request_id);
+    }
+    stage.at(15_000);
+    for id in refused {
+        assert_eq!(stage.owner(id), stage.owner(monitor));
+    }
+    let pool = pool(&stage);
+    assert_eq!((pool.created, pool.open.len()), (5, 2));
+    assert_eq!(reasons(&stage), [0, 0, 3, 0]);
+    let clears = [(10_000, None, ClearTrigger::Network)];
+    assert_eq!(stage.clears(), clears);
 }
 
 #[test]

@@ -75,6 +75,13 @@ impl Stage {
 
     /// A connection that introduced itself and was not answered.
     pub(super) fn dial(&mut self, driver: Driver, upstream: u16, request_id: i32) -> ConnectionId {
+        let id = self.accept(upstream);
+        self.introduce(id, driver, request_id);
+        id
+    }
+
+    /// A connection of which nothing was read.
+    pub(super) fn accept(&mut self, upstream: u16) -> ConnectionId {
         self.opened += 1;
         let id = ConnectionId(self.opened);
         let port = u16::try_from(30_000 + self.opened % 30_000).unwrap();
@@ -90,6 +97,10 @@ impl Stage {
         };
         self.samples.insert(id, sample);
         self.tell(id, Fact::Dialled(Duration::from_millis(1)));
+        id
+    }
+
+    pub(super) fn introduce(&mut self, id: ConnectionId, driver: Driver, request_id: i32) {
         let client = ClientMetadata {
             application: "shop".to_owned(),
             driver_name: driver.0.to_owned(),
@@ -104,7 +115,6 @@ impl Stage {
         if driver == LEGACY || driver == PHP {
             self.tell(id, Fact::RoleFound(Role::Application));
         }
-        id
     }
 
     pub(super) fn describe(&mut self, id: ConnectionId, set: &str) {

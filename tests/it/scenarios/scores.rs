@@ -62,8 +62,10 @@ pub(super) fn is_undecided(truth: &Value, clients: &Value) -> bool {
     let rows = clients["clients"].as_array().unwrap();
     references(truth).into_iter().any(|(key, apps)| {
         let mut own = rows.iter().filter(|row| row["address"] == key.0.as_str());
-        let has_undecided =
-            own.any(|row| row["app"] == key.1.as_str() && row["undecided"].as_u64() > Some(0));
+        let has_undecided = own.any(|row| {
+            let counts = ["undecided", "undecided_ended"].map(|field| row[field].as_u64());
+            row["app"] == key.1.as_str() && counts.into_iter().any(|count| count > Some(0))
+        });
         let differs = |live: Pooled| live.compare(&apps, u64::MAX).is_err();
         has_undecided
             && all_tell(&apps, "created")
