@@ -76,20 +76,31 @@ impl Joiner<'_> {
         }
     }
 
-    /// The mongo client that lacks just this monitor.
+    /// The mongo client that lacks just this monitor, one of the same process if there is any.
     fn lacking_monitor(&self, monitor: &Connection) -> Option<MongoClientId> {
+        let of_process = self.lacking_monitor_among(monitor, |client| !client.is_foreign(monitor));
+        // Which process opened it may have been guessed wrong.
+        of_process
+            .or_else(|| self.lacking_monitor_among(monitor, |client| client.is_foreign(monitor)))
+    }
+
+    fn lacking_monitor_among(
+        &self,
+        monitor: &Connection,
+        is_asked: impl Fn(&MongoClient) -> bool,
+    ) -> Option<MongoClientId> {
         let upstream = monitor.upstream;
         let lacking = || {
             self.open_clients()
-                .filter(move |client| !client.is_watching(upstream))
+                .filter(|client| is_asked(client))
+                .filter(|client| !client.is_watching(upstream))
                 .filter(|client| client.said_goodbye_at.is_none())
         };
-        let is_foreign = |client: &&MongoClient| client.is_foreign(monitor);
         // The first message of a process: whoever was there before is of another.
         let begins_process = monitor.begins_process();
         let is_older = |client: &&MongoClient| client.created_at + JITTER < monitor.opened_at;
         let lacking = || lacking().filter(|client| !(begins_process && is_older(client)));
-        let returning = lacking().filter(|client| {
+        let mut returning = lacking().filter(|client| {
             let watch = client.watches.get(&upstream);
             let watch = watch.filter(|watch| watch.may_be_continued_by(monitor));
             let lost_at = watch.and_then(|watch| watch.lost_at);
@@ -99,10 +110,10 @@ impl Joiner<'_> {
             lost_at.is_some_and(|at| may_linger || at <= monitor.opened_at + JITTER)
                 && self.may_be_one(client, &[monitor.id])
         });
-        if let Some(client) = returning.min_by_key(is_foreign) {
+        if let Some(client) = returning.next() {
             return Some(client.id);
         }
-        let discovering = lacking().filter(|client| {
+        let mut discovering = lacking().filter(|client| {
             !client.watches.contains_key(&upstream)
                 && client
                     .watches
@@ -110,7 +121,7 @@ impl Joiner<'_> {
                     .any(|other| self.are_kin(*other, upstream))
                 && self.may_be_one(client, &[monitor.id])
         });
-        if let Some(client) = discovering.min_by_key(is_foreign) {
+        if let Some(client) = discovering.next() {
             return Some(client.id);
         }
         lacking()
@@ -118,7 +129,7 @@ impl Joiner<'_> {
             .filter(|client| self.may_be_one(client, &[monitor.id]))
             .min_by_key(|client| {
                 let distance = client.created_at.distance(monitor.opened_at);
-                (is_foreign(client), distance, client.id)
+                (distance, client.id)
             })
             .map(|client| client.id)
     }

@@ -417,16 +417,17 @@ fn sessions_held_by_the_only_client_go_to_that_of_their_process() {
 #[test]
 fn a_process_whose_monitors_never_last_has_a_client_of_its_own() {
     let mut stage = Stage::new(1);
-    stage.monitor(NODE, 0, 1);
+    let monitor = stage.monitor(NODE, 0, 1);
     stage.at(10);
     let own = stage.pooled(NODE, 0, 2, 1);
     stage.at(5000);
-    stage.pooled(NODE, 0, 500, 1);
+    stage.pooled(NODE, 0, 5, 1);
     // Another process at a server at its limit: its monitor is given up as often as its pool is cleared.
     stage.at(6000);
     let attempt = stage.open(NODE, 0, 1);
     stage.at(6040);
     let broken = stage.pooled(NODE, 0, 4, 2);
+    stage.count(broken, 25);
     stage.at(6060);
     stage.close(attempt);
     stage.at(6300);
@@ -436,6 +437,12 @@ fn a_process_whose_monitors_never_last_has_a_client_of_its_own() {
     stage.at(10_000);
     assert_eq!(stage.clients(), [(2, 1), (1, 0)]);
     assert_ne!(stage.owner(own), stage.owner(other));
+    // The first that lasts is its own, although the other client has lost one.
+    stage.close(monitor);
+    stage.at(10_100);
+    let monitor = stage.monitor(NODE, 0, 40);
+    stage.at(10_500);
+    assert_eq!(stage.owner(monitor), stage.owner(other));
 }
 
 #[test]
