@@ -21,8 +21,8 @@ const HEARTBEAT_DEFAULT: Duration = Duration::from_secs(10);
 /// When a connection that ended undecided is judged: what its client did on other sockets is known then.
 const JUDGED_AFTER: Duration = Duration::from_secs(1);
 
-/// Signs that wait for their mongo client: those of one tick of a server at its limit.
-const UNCLAIMED_MAX: usize = 64;
+/// Signs that wait for their mongo client: those of the seconds until it is known, at a server at its limit.
+const UNCLAIMED_MAX: usize = 256;
 
 /// A mongo client is known by then.
 const CLAIMED_WITHIN: Duration = Duration::from_secs(4);
