@@ -56,7 +56,8 @@ pub enum Fact {
     TurnedOpaque(OpaqueReason),
     /// Its counters changed since they were told last.
     Sampled(Sample),
-    /// A side ended it, the first to do so; nothing is told of it afterwards.
+    /// A side ended it, the first to do so. Nothing is told of it afterwards but whose it was, where the hello came too
+    /// late.
     Ended(Box<Ended>),
 }
 
