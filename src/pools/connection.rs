@@ -87,6 +87,8 @@ pub struct Connection {
     pub(super) clears_on_failed_handshake: bool,
     /// Its pool goes on when the server says that it is shutting down.
     pub(super) ignores_state_changes: bool,
+    /// Its pool is cleared by a write concern error that tells of a state change, whatever the server's version.
+    pub(super) clears_on_failed_write_concern: bool,
     /// Its driver has no pools that are cleared.
     pub(super) never_clears: bool,
     /// What its driver does when connections end.
@@ -188,6 +190,7 @@ impl Connection {
             clears_on_failed_authentication: false,
             clears_on_failed_handshake: false,
             ignores_state_changes: false,
+            clears_on_failed_write_concern: false,
             never_clears: false,
             habits: Habits::default(),
             traits: Traits::default(),
@@ -271,6 +274,8 @@ impl Connection {
         self.never_clears = client.has_legacy_pool();
         self.habits = Habits::of(client);
         self.ignores_state_changes = is_one_of(&["mongo-java-driver"]) && major <= 3;
+        // `Topology._handle_error` before PyMongo 4: the error is no `NotPrimaryError`.
+        self.clears_on_failed_write_concern = is_one_of(&["PyMongo"]) && major <= 3;
         self.clears_on_failed_authentication =
             (is_node && major >= 4) || is_one_of(&["mongo-go-driver"]);
         // Node's pools of 3.5 to 3.7 leave a failed handshake to whoever waits for the connection.

@@ -65,9 +65,13 @@ impl Pools {
         let server = self.upstream(connection.upstream)?.server.as_deref();
         let version = server.and_then(|server| server.max_wire_version);
         let is_old = version.is_some_and(|version| version <= STEP_DOWN_CLEARS_UP_TO);
+        let clears_anyway =
+            error.kind == ErrorKind::WriteConcern && connection.clears_on_failed_write_concern;
         match error.code {
             91 | 11600 => Some(ClearSign::ShuttingDown),
-            189 | 10058 | 10107 | 11602 | 13435 | 13436 if is_old => Some(ClearSign::NotPrimary),
+            189 | 10058 | 10107 | 11602 | 13435 | 13436 if is_old || clears_anyway => {
+                Some(ClearSign::NotPrimary)
+            }
             _ => None,
         }
     }

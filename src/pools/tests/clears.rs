@@ -1,7 +1,7 @@
 //! What pools go through.
 
 use super::stage::*;
-use crate::connection::{Initiator, Manner, Phase, Role};
+use crate::connection::{ErrorKind, Initiator, Manner, Phase, Role};
 use crate::pools::*;
 
 /// A client with this many pooled connections and a monitor that streams; all are there after ten seconds.
@@ -77,6 +77,17 @@ fn a_shutdown_is_told_by_its_replies() {
         [(10_000, None, ClearTrigger::ServerShutdown)]
     );
     assert_eq!(reasons(&stage), [0, 2, 0, 0]);
+}
+
+#[test]
+fn a_write_concern_that_fails_in_a_step_down_clears_old_pools_of_pymongo() {
+    for (driver, cleared) in [(OLD_PYMONGO, 1), (PYMONGO, 0)] {
+        let (mut stage, _, pool) = settled(driver, 2);
+        stage.fail(pool[0], 11602);
+        assert_eq!(stage.clears(), []);
+        stage.fail_with(pool[1], ErrorKind::WriteConcern, 11602);
+        assert_eq!(stage.clears().len(), cleared, "{driver:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::connection::{Ending, Initiator, Manner, Phase, Role, ServerFacts, ServerRole};
+use crate::connection::{
+    Ending, ErrorKind, Initiator, Manner, Phase, Role, ServerFacts, ServerRole,
+};
 use crate::pools::*;
 use crate::timeline::{Commands, Ended, ErrorReply, Opened, Sample, SessionId};
 
@@ -12,6 +14,7 @@ pub(super) type Driver = (&'static str, &'static str, &'static str);
 pub(super) const NODE: Driver = ("nodejs", "6.22.0", "Node.js v20.0.0, LE");
 pub(super) const LEGACY: Driver = ("nodejs", "3.6.12", "'Node.js v14.0.0, LE (legacy)");
 pub(super) const PYMONGO: Driver = ("PyMongo|c", "4.20.0|", "CPython 3.11");
+pub(super) const OLD_PYMONGO: Driver = ("PyMongo", "3.13.0", "CPython 3.11");
 pub(super) const RUST: Driver = ("mongo-rust-driver", "3.9.1", "rustc 1.90");
 pub(super) const MONGOC: Driver = ("mongoc", "1.23.1", "cfg=0x");
 pub(super) const PHP: Driver = ("mongoc / ext-mongodb:PHP ", "1.23.1 / 1.15.0", "PHP 8.2");
@@ -190,10 +193,14 @@ impl Stage {
     }
 
     pub(super) fn fail(&mut self, id: ConnectionId, code: i32) {
+        self.fail_with(id, ErrorKind::Command, code);
+    }
+
+    pub(super) fn fail_with(&mut self, id: ConnectionId, kind: ErrorKind, code: i32) {
         self.tell(
             id,
             Fact::Failed(ErrorReply {
-                kind: crate::connection::ErrorKind::Command,
+                kind,
                 command: crate::wire::Command::Find,
                 code,
                 count: 1,
