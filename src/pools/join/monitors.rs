@@ -79,9 +79,11 @@ impl Joiner<'_> {
     /// The mongo client that lacks just this monitor, one of the same process if there is any.
     fn lacking_monitor(&self, monitor: &Connection) -> Option<MongoClientId> {
         let of_process = self.lacking_monitor_among(monitor, |client| !client.is_foreign(monitor));
-        // Which process opened it may have been guessed wrong.
-        of_process
-            .or_else(|| self.lacking_monitor_among(monitor, |client| client.is_foreign(monitor)))
+        // Which process opened it may have been guessed wrong, unless it was the first that its process opened.
+        of_process.or_else(|| {
+            let may_be_wrong = !monitor.begins_process();
+            self.lacking_monitor_among(monitor, |client| may_be_wrong && client.is_foreign(monitor))
+        })
     }
 
     fn lacking_monitor_among(
