@@ -109,8 +109,10 @@ impl Joiner<'_> {
             // In trouble the old one may linger while the new one is already there.
             let is_in_trouble = client.pools.values().any(|pool| pool.is_cleared());
             let may_linger = is_in_trouble && !client.is_foreign(monitor);
+            // Some of its pooled connections may have been guessed; which process opened each is known better.
+            let is_of_process = client.process.is_some() && client.process == monitor.process;
             lost_at.is_some_and(|at| may_linger || at <= monitor.opened_at + JITTER)
-                && self.may_be_one(client, &[monitor.id])
+                && (is_of_process || self.may_be_one(client, &[monitor.id]))
         });
         if let Some(client) = returning.next() {
             return Some(client.id);

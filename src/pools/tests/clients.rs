@@ -393,6 +393,27 @@ fn two_processes_have_no_client_in_common() {
 }
 
 #[test]
+fn a_monitor_returns_to_its_process_whatever_else_its_client_was_given() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.monitor(NODE, 0, 1);
+    stage.at(10);
+    let own = stage.pooled(NODE, 0, 2, 1);
+    stage.at(3_000);
+    // Processes that count in step: some of what another opened was taken for its own.
+    let other = stage.pooled(NODE, 0, 1, 1);
+    stage.count(other, 40);
+    stage.pooled(NODE, 0, 50, 1);
+    stage.at(6_000);
+    assert_eq!(stage.clients(), [(3, 1)]);
+    stage.close(monitor);
+    stage.at(6_100);
+    let monitor = stage.monitor(NODE, 0, 20);
+    stage.at(7_000);
+    assert_eq!(stage.clients(), [(3, 1)]);
+    assert_eq!(stage.owner(monitor), stage.owner(own));
+}
+
+#[test]
 fn sessions_held_by_the_only_client_go_to_that_of_their_process() {
     let mut stage = Stage::new(1);
     stage.monitor(NODE, 0, 1);
