@@ -4,11 +4,12 @@ use super::{JITTER, Joiner, SETTLING};
 use crate::connection::Role;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, UpstreamId};
+use crate::timeline::ConnectionId;
 
 impl Joiner<'_> {
     pub(super) fn place_monitors(&mut self) {
         self.correct_round_trips();
+        self.correct_monitors();
         // Those that have shown themselves go first: what only is unlike a pooled connection may belong to one of them.
         let mut homeless: Vec<(bool, Timestamp, ConnectionId)> = self
             .unsettled()
@@ -76,6 +77,28 @@ impl Joiner<'_> {
         }
     }
 
+    /// What was taken for a round-trip monitor shows that it is the monitor of a mongo client of its own.
+    fn correct_monitors(&mut self) {
+        let taken = |one: &&Connection| {
+            let client = one
+                .mongo_client
+                .and_then(|client| self.clients.get(&client));
+            let watch = client.and_then(|client| client.watches.get(&one.upstream));
+            watch.is_some_and(|watch| watch.round_trip == Some(one.id))
+        };
+        let open = self.unsettled().filter(|one| one.is_open());
+        let shown = open.filter(|one| one.role == Role::Monitor);
+        let corrected: Vec<ConnectionId> = shown.filter(taken).map(|one| one.id).collect();
+        for id in corrected {
+            if let Some(connection) = self.connections.get_mut(&id)
+                && let Some(client) = connection.mongo_client
+                && let Some(client) = self.clients.get_mut(&client)
+            {
+                client.yield_up(connection);
+            }
+        }
+    }
+
     /// The mongo client that lacks just this monitor, one of the same process if there is any.
     fn lacking_monitor(&self, monitor: &Connection) -> Option<MongoClientId> {
         let of_process = self.lacking_monitor_among(monitor, |client| !client.is_foreign(monitor));
@@ -139,22 +162,29 @@ impl Joiner<'_> {
     }
 
     pub(super) fn place_round_trips(&mut self) {
-        let mut homeless: Vec<(Timestamp, ConnectionId, UpstreamId)> = self
+        let mut homeless: Vec<(Timestamp, ConnectionId)> = self
             .unsettled()
             .filter(|one| one.found == Role::RoundTripMonitor && one.mongo_client.is_none())
-            .map(|one| (one.opened_at, one.id, one.upstream))
+            .map(|one| (one.opened_at, one.id))
             .collect();
         homeless.sort_unstable();
-        for (opened_at, id, upstream) in homeless {
-            let owner = self
-                .household
-                .clients
-                .iter()
+        for (_, id) in homeless {
+            let Some(connection) = self.connections.get(&id) else {
+                continue;
+            };
+            let clients = self.household.clients.iter();
+            let owner = clients
                 .filter_map(|id| self.clients.get(id))
-                .filter_map(|client| Some((client.watches.get(&upstream)?, client)))
+                .filter_map(|client| Some((client.watches.get(&connection.upstream)?, client)))
                 .filter(|(watch, _)| watch.round_trip.is_none())
-                .filter(|(watch, _)| watch.since <= opened_at + SETTLING)
-                .min_by_key(|(watch, client)| (watch.since, client.id))
+                .filter(|(watch, _)| watch.since <= connection.opened_at + SETTLING)
+                // What a process opens first is no round-trip monitor of another's.
+                .filter(|(_, client)| {
+                    !(client.is_foreign(connection) && connection.begins_process())
+                })
+                .min_by_key(|(watch, client)| {
+                    (client.is_foreign(connection), watch.since, client.id)
+                })
                 .map(|(_, client)| client.id);
             if let Some(owner) = owner {
                 self.give(id, owner);

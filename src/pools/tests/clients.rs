@@ -414,6 +414,29 @@ fn a_monitor_returns_to_its_process_whatever_else_its_client_was_given() {
 }
 
 #[test]
+fn a_monitor_that_seemed_to_measure_round_trips_is_its_own_clients() {
+    // Whether request ids tell that it is another process's, or its own traffic does.
+    for (driver, first_id) in [(NODE, 1), (PYMONGO, 5)] {
+        let mut stage = Stage::new(1);
+        stage.monitor(driver, 0, 1);
+        stage.announces_credentials = true;
+        let own = stage.pooled(driver, 0, 2, 1);
+        // When the round-trip monitor is due another process starts, and is slow.
+        stage.at(10_000);
+        stage.announces_credentials = false;
+        let monitor = stage.open(driver, 0, first_id);
+        stage.at(11_000);
+        stage.stream(monitor);
+        stage.announces_credentials = true;
+        let other = stage.pooled(driver, 0, first_id + 1, 2);
+        stage.at(15_000);
+        assert_eq!(stage.clients(), [(1, 1), (1, 1)], "{driver:?}");
+        assert_eq!(stage.owner(other), stage.owner(monitor), "{driver:?}");
+        assert_ne!(stage.owner(other), stage.owner(own), "{driver:?}");
+    }
+}
+
+#[test]
 fn sessions_held_by_the_only_client_go_to_that_of_their_process() {
     let mut stage = Stage::new(1);
     stage.monitor(NODE, 0, 1);
