@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::connection::ServerRole;
-use crate::pools::{Connection, InstanceId, MongoClientId};
+use crate::pools::{ClearSign, Connection, InstanceId, MongoClientId};
 use crate::time::Timestamp;
 use crate::timeline::{Commands, DialFailure, UpstreamId};
 
@@ -45,6 +45,11 @@ impl Signal {
             return instance == subject;
         }
         self.among.is_empty() || self.among.contains(&instance)
+    }
+
+    /// Whether both are tellings of one episode.
+    pub fn tells_of(&self, other: &Self) -> bool {
+        self.at == other.at && self.subject == other.subject && self.kind.is_like(&other.kind)
     }
 }
 
@@ -344,9 +349,9 @@ pub enum SignalKind {
     // --- what pools go through ---
     /// A pool was cleared.
     PoolCleared {
-        /// Why, as far as the pool's own connections tell.
-        trigger: crate::pools::ClearTrigger,
-        /// Connections that went with it.
+        /// What that is concluded from.
+        sign: ClearSign,
+        /// Connections that went with it, as far as is known.
         closed: u64,
     },
     /// Connections are closed by their client after the same idle time and replaced, and nothing else.

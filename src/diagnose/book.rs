@@ -39,6 +39,12 @@ pub(super) const UNREACHABLE_MAX: Duration = Duration::from_mins(5);
 /// Open cases; beyond, the one heard of longest ago goes.
 pub(super) const CASES_MAX: usize = 64;
 
+/// What goes with trouble may be told before the trouble is.
+pub(super) const ASIDES_KEPT: Duration = Duration::from_secs(30);
+
+/// So many of them wait; beyond, the oldest go.
+pub(super) const ASIDES_MAX: usize = 1024;
+
 /// Closed incidents that are kept.
 pub(super) const CLOSED_MAX: usize = 200;
 
@@ -46,6 +52,8 @@ pub(super) const CLOSED_MAX: usize = 200;
 #[derive(Debug, Default)]
 pub struct Book {
     cases: Vec<Entry>,
+    /// What goes with trouble, as told lately.
+    asides: VecDeque<Signal>,
     closed: VecDeque<Arc<Incident>>,
     last_id: u64,
 }
@@ -80,6 +88,7 @@ impl Book {
         news: &mut Vec<News>,
     ) {
         self.add(signals, pools, at, news);
+        self.deal_asides(pools, at);
         for entry in &mut self.cases {
             entry.judge(pools, at, &mut self.last_id, news);
         }
@@ -106,6 +115,10 @@ impl Book {
 
     fn file(&mut self, signal: Signal, pools: &Pools, at: Timestamp, news: &mut Vec<News>) {
         let tone = tone(&signal.kind);
+        if tone == Tone::Aside {
+            self.set_aside(signal);
+            return;
+        }
         // What is told again stays where it was told first.
         let known = self
             .cases
@@ -159,6 +172,34 @@ impl Book {
             let oldest = (0..self.cases.len()).min_by_key(|&at| self.cases[at].case.heard_at());
             if let Some(oldest) = oldest {
                 close(self.cases.remove(oldest), at, &mut self.closed, news);
+            }
+        }
+    }
+}
+
+/// What goes with trouble: it neither opens nor joins cases, nor does it keep them open.
+impl Book {
+    fn set_aside(&mut self, signal: Signal) {
+        let mut known = self.asides.iter_mut();
+        if let Some(known) = known.find(|known| known.tells_of(&signal)) {
+            *known = signal;
+            return;
+        }
+        if self.asides.len() >= ASIDES_MAX {
+            self.asides.pop_front();
+        }
+        self.asides.push_back(signal);
+    }
+
+    fn deal_asides(&mut self, pools: &Pools, at: Timestamp) {
+        self.asides
+            .retain(|aside| at.since(aside.seen_at) < ASIDES_KEPT);
+        let troubles = self.cases.iter_mut();
+        for entry in troubles.filter(|entry| entry.tone == Tone::Trouble) {
+            for aside in &self.asides {
+                if are_kin(&entry.case, None, aside, Tone::Aside, pools) {
+                    entry.case.accompany(aside);
+                }
             }
         }
     }

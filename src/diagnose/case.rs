@@ -13,6 +13,9 @@ use crate::timeline::UpstreamId;
 /// Signals a case keeps: its beginning and its newest; what comes between is left out first.
 const SIGNALS_MAX: usize = 96;
 
+/// What goes with a case without being a part of it: the first so many.
+const ASIDES_MAX: usize = 64;
+
 /// A client whose connection the server's side ended so shortly before is concerned by what follows: dials are refused
 /// milliseconds after a process has died.
 const LOST_LATELY: Duration = Duration::from_secs(1);
@@ -24,6 +27,8 @@ const CLIENTS_MAX: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct Case {
     signals: Vec<Signal>,
+    /// What belongs to its course and is no ground for anything, the earliest first.
+    asides: Vec<Signal>,
     /// Names are kept here because the tables forget instances that are gone.
     clients: BTreeMap<InstanceId, ClientName>,
 }
@@ -32,6 +37,11 @@ impl Case {
     /// Its signals, the earliest first.
     pub fn signals(&self) -> &[Signal] {
         &self.signals
+    }
+
+    /// What went with it and is no ground for a cause, the earliest first.
+    pub fn asides(&self) -> &[Signal] {
+        &self.asides
     }
 
     /// What was found, the earliest first.
@@ -109,7 +119,7 @@ impl Case {
 
     /// Whether a telling of the same episode is there.
     pub fn knows(&self, signal: &Signal) -> bool {
-        self.signals.iter().any(|known| is_same(known, signal))
+        self.signals.iter().any(|known| known.tells_of(signal))
     }
 
     /// Takes a signal in; a telling of one that is there replaces it.
@@ -117,7 +127,7 @@ impl Case {
         if let Some(known) = self
             .signals
             .iter_mut()
-            .find(|known| is_same(known, &signal))
+            .find(|known| known.tells_of(&signal))
         {
             *known = signal;
             return;
@@ -126,6 +136,19 @@ impl Case {
         self.signals.insert(place, signal);
         if self.signals.len() > SIGNALS_MAX {
             self.signals.remove(SIGNALS_MAX / 2);
+        }
+    }
+
+    /// Takes in what goes with it; a telling of one that is there replaces it.
+    pub fn accompany(&mut self, aside: &Signal) {
+        let known = self.asides.iter_mut().find(|known| known.tells_of(aside));
+        if let Some(known) = known {
+            if known.seen_at < aside.seen_at {
+                known.clone_from(aside);
+            }
+        } else if self.asides.len() < ASIDES_MAX {
+            let place = self.asides.partition_point(|known| known.at <= aside.at);
+            self.asides.insert(place, aside.clone());
         }
     }
 
@@ -181,10 +204,9 @@ impl Case {
         for signal in other.signals {
             self.add(signal);
         }
+        for aside in &other.asides {
+            self.accompany(aside);
+        }
         self.clients.extend(other.clients);
     }
-}
-
-fn is_same(known: &Signal, signal: &Signal) -> bool {
-    known.at == signal.at && known.subject == signal.subject && known.kind.is_like(&signal.kind)
 }

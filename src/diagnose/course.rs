@@ -11,6 +11,9 @@ use crate::pools::Pools;
 /// Moments that are told.
 const MOMENTS_MAX: usize = 48;
 
+/// Cleared pools that are told, besides.
+const CLEARS_MAX: usize = 16;
+
 /// The course of events, oldest first.
 pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
     let mut all: Vec<Moment> = case
@@ -21,6 +24,30 @@ pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
     all.sort_by_key(|moment| moment.at);
     all.dedup();
     all.truncate(MOMENTS_MAX);
+    all.extend(asides(case, pools));
+    all.sort_by_key(|moment| moment.at);
+    all
+}
+
+/// What went with it: of many cleared pools the first, and that there were more.
+fn asides(case: &Case, pools: &Pools) -> Vec<Moment> {
+    let mut all: Vec<Moment> = case
+        .asides()
+        .iter()
+        .flat_map(|signal| moments(signal, pools))
+        .collect();
+    all.dedup();
+    if let Some(next) = all.get(CLEARS_MAX) {
+        let more = Moment {
+            at: next.at,
+            what: format!(
+                "more pools are cleared from here on: {} at the least",
+                all.len() - CLEARS_MAX
+            ),
+        };
+        all.truncate(CLEARS_MAX);
+        all.push(more);
+    }
     all
 }
 
@@ -295,11 +322,18 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
         SignalKind::PoolGrew { from, to, .. } => {
             format!("the pool of {client} grew from {from} to {to}")
         }
-        SignalKind::PoolCleared { closed, .. } => format!(
-            "{client} clears its pool, {} {} with it",
-            counted(*closed, "connection"),
-            if *closed == 1 { "goes" } else { "go" }
-        ),
+        SignalKind::PoolCleared { sign, closed } => {
+            let with_it = match closed {
+                0 => String::new(),
+                1 => ", and 1 connection goes with it".to_owned(),
+                some => format!(", and {some} connections go with it"),
+            };
+            format!(
+                "{client} clears its pool to {server} ({}: {}){with_it}",
+                sign.trigger().label(),
+                sign.told()
+            )
+        }
         SignalKind::IdleRecycling { closed, age } => format!(
             "{client} begins to replace connections that were idle for {}: {closed} so far",
             length(*age)

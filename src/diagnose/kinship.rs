@@ -26,12 +26,15 @@ pub(super) enum Tone {
     Recycling,
     /// Probes.
     Probing,
+    /// It goes with trouble, and neither begins it nor keeps it going.
+    Aside,
 }
 
 pub(super) fn tone(kind: &SignalKind) -> Tone {
     match kind {
         SignalKind::Probes { .. } => Tone::Probing,
         SignalKind::IdleRecycling { .. } => Tone::Recycling,
+        SignalKind::PoolCleared { .. } => Tone::Aside,
         SignalKind::InstanceAppeared { .. }
         | SignalKind::InstanceGone {
             has_said_goodbye: true,
@@ -62,7 +65,6 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::RoundTripTime { .. }
         | SignalKind::SlowOperations { .. }
         | SignalKind::PoolGrew { .. }
-        | SignalKind::PoolCleared { .. }
         | SignalKind::InstanceGone { .. }
         | SignalKind::PoolDestroyed(_)
         | SignalKind::SilentAfterTrouble { .. } => Tone::Trouble,
@@ -79,7 +81,7 @@ pub(super) fn are_kin(
 ) -> bool {
     let together = match tone {
         Tone::Rollout => ROLLOUT,
-        Tone::Trouble | Tone::Recycling | Tone::Probing => TOGETHER,
+        Tone::Trouble | Tone::Recycling | Tone::Probing | Tone::Aside => TOGETHER,
     };
     if !is_same_server(case.upstream(), signal.subject.upstream, pools)
         || !is_in_time(case, signal.at, together)
@@ -95,6 +97,7 @@ pub(super) fn are_kin(
         Tone::Probing => true,
         Tone::Rollout => is_same_app(case, signal, pools),
         Tone::Recycling => is_same_client(case, signal),
+        Tone::Aside => is_concerned(case, signal),
         Tone::Trouble => {
             let has_settled = found.is_some_and(is_lasting)
                 && signal.at.since(case.began_at()) > TOGETHER
@@ -120,6 +123,12 @@ fn is_same_client(case: &Case, signal: &Signal) -> bool {
         .subject
         .instance
         .is_none_or(|instance| case.is_wide() || case.names(instance))
+}
+
+/// A signal of the case is about the instance that this one is about, by name or with all others.
+fn is_concerned(case: &Case, signal: &Signal) -> bool {
+    let concerned = |instance| case.signals().iter().any(|one| one.concerns(instance));
+    signal.subject.instance.is_none_or(concerned)
 }
 
 fn is_same_app(case: &Case, signal: &Signal, pools: &Pools) -> bool {

@@ -12,6 +12,7 @@ mod budget;
 mod bypass;
 mod capture_parity;
 mod captures;
+mod clears;
 mod command_line;
 mod demo;
 mod deploy;

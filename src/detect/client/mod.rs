@@ -7,6 +7,7 @@
 //! | [`churn`] | mongo clients made again and again |
 //! | [`storm`] | dials without pause |
 //! | [`recycling`] | idle connections that are replaced |
+//! | [`clears`] | pools that were wiped |
 //! | [`probes`] | bare connections |
 //! | [`legacy`] | Node 3.x pools that destroy themselves, and clients that stay silent after it |
 //!
@@ -14,6 +15,7 @@
 
 mod arrivals;
 mod churn;
+mod clears;
 mod departures;
 mod legacy;
 mod lives;
@@ -43,6 +45,7 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<churn::Churn>::default(),
         Box::<storm::Storms>::default(),
         Box::<recycling::Recycling>::default(),
+        Box::<clears::Clears>::default(),
         Box::<probes::Probes>::default(),
         Box::<legacy::Legacy>::default(),
     ]

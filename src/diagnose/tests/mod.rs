@@ -1,5 +1,6 @@
 //! Which signals become which incidents, by hand-made signals.
 
+mod asides;
 mod book;
 mod causes;
 mod kinship;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::connection::{ClientMetadata, ServerFacts, ServerRole};
 use crate::detect::{CloseGroup, Signal, SignalKind, Subject};
 use crate::diagnose::{Book, Incident, News};
-use crate::pools::{InstanceId, Pools};
+use crate::pools::{ClearSign, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
 use crate::timeline::{ConnectionId, DialFailure, Entry, Fact, Opened, UpstreamId};
@@ -52,25 +52,7 @@ impl Stage {
     /// A client instance with a connection to an upstream.
     pub(super) fn instance(&mut self, app: &str, host: u8, upstream: u16) -> InstanceId {
         let peer = ([10, 1, 0, host], 40_000).into();
-        let client = ClientMetadata {
-            application: app.to_owned(),
-            driver_name: "nodejs".to_owned(),
-            driver_version: "6.22.0".to_owned(),
-            ..ClientMetadata::default()
-        };
-        let facts = [
-            Fact::Opened(Opened {
-                upstream: UpstreamId(upstream),
-                peer,
-            }),
-            Fact::Dialled(Duration::from_millis(1)),
-            Fact::Introduced {
-                client: Box::new(client),
-                request_id: 1,
-            },
-            Fact::HelloAnswered(Duration::from_millis(1)),
-        ];
-        self.tell(0, facts);
+        self.tell(0, introduction(app, peer, upstream));
         let mut all = self.pools.instances();
         all.find(|one| &*one.app == app && one.address == peer.ip())
             .unwrap()
@@ -116,6 +98,29 @@ impl Stage {
             .cloned()
             .collect()
     }
+}
+
+/// How a connection begins.
+fn introduction(app: &str, peer: std::net::SocketAddr, upstream: u16) -> [Fact; 5] {
+    let client = ClientMetadata {
+        application: app.to_owned(),
+        driver_name: "nodejs".to_owned(),
+        driver_version: "6.22.0".to_owned(),
+        ..ClientMetadata::default()
+    };
+    [
+        Fact::Opened(Opened {
+            upstream: UpstreamId(upstream),
+            peer,
+        }),
+        Fact::Dialled(Duration::from_millis(1)),
+        Fact::Introduced {
+            client: Box::new(client),
+            request_id: 1,
+        },
+        Fact::HelloAnswered(Duration::from_millis(1)),
+        Fact::Ready(Duration::from_millis(1)),
+    ]
 }
 
 /// About a whole upstream.
@@ -190,6 +195,14 @@ pub(super) fn storm() -> SignalKind {
         lost: 5,
         lasted: Duration::from_secs(4),
         baseline: 0.1,
+    }
+}
+
+/// A pool was cleared, and so many connections went with it.
+pub(super) const fn cleared(closed: u64) -> SignalKind {
+    SignalKind::PoolCleared {
+        sign: ClearSign::ConnectionBroke,
+        closed,
     }
 }
 
