@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Advice, Case, Cause, Incident, Place};
+use crate::detect::SignalKind;
 use crate::pools::Pools;
 use family::Family;
 
@@ -23,6 +24,8 @@ const AROUND: Duration = Duration::from_mins(2);
 struct Scene {
     /// Drivers at hand.
     families: BTreeSet<Family>,
+    /// The server answered with errors.
+    answers_with_errors: bool,
     /// `host:port` of the server.
     address: String,
     /// A little before it began and after, as `journalctl` takes it.
@@ -43,6 +46,9 @@ impl Scene {
         };
         Self {
             families: families.map(Family::of).collect(),
+            answers_with_errors: case
+                .kinds()
+                .any(|kind| matches!(kind, SignalKind::ErrorReplies { .. })),
             address,
             since: moment(incident.opened_at - AROUND),
             until: moment(incident.opened_at + AROUND),
@@ -158,6 +164,9 @@ const fn is_about_pools(cause: Cause) -> bool {
 const BY_CLIENT: &str = "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleConnections: true}}, \
                          {$match: {client: {$exists: true}}}, {$group: {_id: {app: '$appName', host: {$arrayElemAt: \
                          [{$split: ['$client', ':']}, 0]}}, connections: {$sum: 1}}}, {$sort: {connections: -1}}])";
+/// The members of the server's set with what it hears of them; a mongos has none, and says which shards there are.
+const BEHIND_IT: &str = "try { rs.status().members.map(m => [m.name, m.stateStr, m.lastHeartbeatMessage]) } catch (e) \
+                         { db.adminCommand({getShardMap: 1}).map }";
 const SLOW: &str =
     "db.currentOp({active: true, secs_running: {$gt: 1}, 'command.hello': {$exists: false}})";
 
@@ -187,19 +196,32 @@ fn for_cause(cause: Cause, scene: &Scene) -> Vec<Advice> {
         | Cause::ReconnectStorm
         | Cause::HealthChecks
         | Cause::WedgedClient => of_the_application(cause, scene),
-        Cause::Unknown => vec![
-            say(
-                "Compare with what the server's host says of this time.",
-                Place::Shell,
-                scene.service_log(),
-            ),
-            say(
-                "See whose connections the server has now.",
-                Place::Mongosh,
-                BY_CLIENT,
-            ),
-        ],
+        Cause::Unknown => of_nobody(scene),
     }
+}
+
+fn of_nobody(scene: &Scene) -> Vec<Advice> {
+    let mut all = vec![
+        say(
+            "Compare with what the server's host says of this time.",
+            Place::Shell,
+            scene.service_log(),
+        ),
+        say(
+            "See whose connections the server has now.",
+            Place::Mongosh,
+            BY_CLIENT,
+        ),
+    ];
+    if scene.answers_with_errors {
+        let reaches = say(
+            "Ask the server for its shards or members, and try to reach each of them from its host.",
+            Place::Mongosh,
+            BEHIND_IT,
+        );
+        all.insert(0, reaches);
+    }
+    all
 }
 
 #[expect(

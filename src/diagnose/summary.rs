@@ -105,7 +105,7 @@ fn sentence(cause: Cause, who: &Who, server: &str) -> String {
             format!("{names} will not connect to {server} again before a restart")
         }
         Cause::Unknown => {
-            format!("Connections of {names} to {server} broke, and nothing known explains it")
+            format!("Connections or requests of {names} to {server} failed, and nothing known fits")
         }
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 fn scene(families: &[Family]) -> Scene {
     Scene {
         families: families.iter().copied().collect(),
+        answers_with_errors: true,
         address: "10.0.0.5:27018".to_owned(),
         since: "2026-11-24 03:47:52 UTC".to_owned(),
         until: "2026-11-24 03:51:52 UTC".to_owned(),

@@ -6,3 +6,4 @@ mod causes;
 mod kinship;
 mod rank;
 mod stage;
+mod unknown;

@@ -206,6 +206,15 @@ pub(super) const fn cleared(closed: u64) -> SignalKind {
     }
 }
 
+/// Replies with an error.
+pub(super) const fn replies(code: i32, count: u64) -> SignalKind {
+    SignalKind::ErrorReplies {
+        code,
+        count,
+        instances: 2,
+    }
+}
+
 /// Health checks: healthy, 95 % sure.
 pub(super) fn probes() -> SignalKind {
     SignalKind::Probes {
