@@ -5,5 +5,6 @@ mod book;
 mod causes;
 mod kinship;
 mod rank;
+mod refusals;
 mod stage;
 mod unknown;

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::connection::{ClientMetadata, ServerFacts, ServerRole};
+use crate::connection::{ClientMetadata, Role, ServerFacts, ServerRole};
 use crate::detect::{CloseGroup, Signal, SignalKind, Subject};
 use crate::diagnose::{Book, Incident, News};
 use crate::pools::{ClearSign, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
-use crate::timeline::{ConnectionId, DialFailure, Entry, Fact, Opened, UpstreamId};
+use crate::timeline::{ConnectionId, DialFailure, Entry, Fact, Opened, SessionId, UpstreamId};
 
 /// A book, and what it is asked about.
 #[derive(Debug)]
@@ -57,6 +57,21 @@ impl Stage {
         all.find(|one| &*one.app == app && one.address == peer.ip())
             .unwrap()
             .id
+    }
+
+    /// So many pooled connections of one mongo client, known by the session that they share.
+    pub(super) fn pooled(&mut self, app: &str, host: u8, session: u8, count: u16) {
+        for number in 0..count {
+            let port = 41_000 + u16::from(session) * 100 + number;
+            let peer = ([10, 1, 0, host], port).into();
+            let uses = [
+                Fact::RoleFound(Role::Application),
+                Fact::SessionUsed(SessionId([session; 16])),
+            ];
+            let facts = introduction(app, peer, 0).into_iter().chain(uses);
+            self.tell(0, facts);
+        }
+        self.pools.tick(at(250));
     }
 
     /// The server of an upstream is a member of a replica set.
@@ -213,6 +228,11 @@ pub(super) const fn replies(code: i32, count: u64) -> SignalKind {
         count,
         instances: 2,
     }
+}
+
+/// The server ends new connections before it answers, while it keeps so many.
+pub(super) const fn turned_away(count: u64, open: u64) -> SignalKind {
+    SignalKind::TurnedAway { count, open }
 }
 
 /// Health checks: healthy, 95 % sure.
