@@ -252,3 +252,151 @@ impl Source {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase};
+    use crate::timeline::lines::UpstreamName;
+    use crate::timeline::{Commands, ConnectionId, Ended, Opened, Sample};
+
+    /// A connection: when it is opened, by whom, and how long it lasts, in milliseconds.
+    type Life = (u64, u8, u64);
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
+    }
+
+    fn beginning(source: u8) -> [Fact; 2] {
+        let client = ClientMetadata {
+            application: "orders".to_owned(),
+            driver_name: "nodejs".to_owned(),
+            ..ClientMetadata::default()
+        };
+        [
+            Fact::Opened(Opened {
+                upstream: UpstreamId(0),
+                peer: ([10, 1, 0, source], 40_000).into(),
+            }),
+            Fact::Introduced {
+                client: Box::new(client),
+                request_id: 1,
+            },
+        ]
+    }
+
+    fn end() -> Fact {
+        let ending = Ending {
+            initiator: Initiator::Server,
+            manner: Manner::Fin,
+            phase: Phase::Idle,
+            after_failed_authentication: false,
+        };
+        Fact::Ended(Box::new(Ended {
+            ending,
+            last: Sample::default(),
+            unanswered: Commands::default(),
+        }))
+    }
+
+    /// The bursts of a minute: whose (`None` for all together), how many were opened, and lost; each as told
+    /// last.
+    fn bursts(lives: impl IntoIterator<Item = Life>) -> Vec<(Option<u64>, u64, u64)> {
+        let mut facts = Vec::new();
+        for (connection, (opened, source, lasts)) in (1..).map(ConnectionId).zip(lives) {
+            facts.extend(beginning(source).map(|fact| (opened, connection, fact)));
+            facts.push((opened + lasts, connection, end()));
+        }
+        facts.sort_by_key(|(millis, ..)| *millis);
+        let mut facts = facts.into_iter().peekable();
+        let mut pools = Pools::new(vec![UpstreamName {
+            name: "db".to_owned(),
+            address: "10.0.0.1:27017".to_owned(),
+        }]);
+        let mut storms = Storms::default();
+        let mut signals = Vec::new();
+        for tick in (0..60_000).step_by(250) {
+            while let Some((millis, connection, fact)) = facts.next_if(|(at, ..)| *at <= tick) {
+                let entry = Entry {
+                    at: at(millis),
+                    connection,
+                    fact,
+                };
+                pools.record(&entry);
+                storms.record(&entry, &pools, &mut signals);
+            }
+            pools.tick(at(tick));
+            storms.tick(at(tick), &pools, &mut signals);
+        }
+        let mut told = BTreeMap::new();
+        for signal in signals {
+            let SignalKind::ReconnectBurst { opened, lost, .. } = signal.kind else {
+                panic!("{signal:?}");
+            };
+            told.insert(signal.subject.instance.map(|one| one.0), (opened, lost));
+        }
+        told.into_iter()
+            .map(|(whose, (opened, lost))| (whose, opened, lost))
+            .collect()
+    }
+
+    /// So many sources dial once a second each, for so many seconds; what they open lasts so long.
+    fn dials(sources: u8, seconds: u64, lasts: u64) -> impl Iterator<Item = Life> {
+        (0..seconds).flat_map(move |second| {
+            (0..sources).map(move |source| {
+                (
+                    20_000 + second * 1000 + u64::from(source) * 20,
+                    source,
+                    lasts,
+                )
+            })
+        })
+    }
+
+    /// A connection of each of so many sources that was there for long, and is lost with the first dial.
+    fn lost(sources: u8) -> impl Iterator<Item = Life> {
+        (0..sources).map(|source| (1000, source, 19_000))
+    }
+
+    #[test]
+    fn many_sources_of_which_none_stands_out_are_told_together() {
+        // Of the 200 the last ones came after the last telling.
+        let told = bursts(dials(20, 10, 100));
+        assert!(matches!(told[..], [(None, 180..=200, 0)]), "{told:?}");
+        // A lost connection does not excuse so many.
+        let told = bursts(lost(1).chain(dials(20, 10, 100)));
+        assert!(matches!(told[..], [(None, 180..=200, 1)]), "{told:?}");
+    }
+
+    #[test]
+    fn a_source_that_stands_out_is_told_alone() {
+        let one = (0..100).map(|number| (20_000 + number * 100, 7, 50));
+        let all: Vec<Life> = one.chain(dials(4, 10, 100)).collect();
+        let told = bursts(all);
+        assert_eq!(told.len(), 1, "{told:?}");
+        let (whose, opened, _) = told[0];
+        assert!(whose.is_some() && (90..=100).contains(&opened), "{told:?}");
+    }
+
+    #[test]
+    fn few_dials_of_many_sources_are_no_storm() {
+        // Twenty in the window, below what is one.
+        assert_eq!(bursts(dials(4, 10, 100)), []);
+    }
+
+    #[test]
+    fn sources_that_replace_what_they_lost_are_no_storm() {
+        // Five dials in the window for each connection that was lost.
+        assert_eq!(bursts(lost(20).chain(dials(20, 10, 100))), []);
+    }
+
+    #[test]
+    fn many_sources_at_one_moment_are_no_storm() {
+        assert_eq!(bursts(dials(40, 2, 100)), []);
+    }
+
+    #[test]
+    fn connections_that_last_are_no_storm() {
+        assert_eq!(bursts(dials(20, 10, 3000)), []);
+    }
+}
