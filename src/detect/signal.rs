@@ -203,7 +203,7 @@ pub enum SignalKind {
         /// The longest wait so far.
         waited: Duration,
     },
-    /// Connections are opened far more often than the client's own baseline.
+    /// Connections that do not last are opened without pause, far more often than before.
     ReconnectBurst {
         /// Opened in the burst.
         opened: u64,
