@@ -21,6 +21,8 @@ pub(super) struct Verdict {
     pub(super) faults: Vec<String>,
     /// The causes at first rank, alarms only, in the order they were opened.
     pub(super) causes: Vec<String>,
+    /// It was played to its end.
+    pub(super) is_played: bool,
     /// The first cause is the one that was to be told.
     pub(super) is_cause_right: bool,
     /// From the fault to the alarm, in seconds.
@@ -108,6 +110,7 @@ pub(super) fn judge(
     Verdict {
         faults,
         causes,
+        is_played: true,
         is_cause_right,
         delay,
         opened_as,
@@ -201,6 +204,7 @@ impl Verdict {
         Self {
             faults: vec![why],
             causes: Vec::new(),
+            is_played: false,
             is_cause_right: false,
             delay: None,
             opened_as: None,

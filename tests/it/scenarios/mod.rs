@@ -4,6 +4,7 @@
 //! journal, what poolscope said, and the truth. A representative part of it is played as ordinary tests.
 
 mod applications;
+mod demands;
 mod healthy;
 mod inferred;
 mod judge;
@@ -25,8 +26,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use demands::Tally;
 use judge::{Verdict, judge};
+use replay::Recorded;
 use report::{Outcome, Report};
+use scores::Scores;
 use shape::Shape;
 use stage::Place;
 use table::{SCENARIOS, Scenario};
@@ -65,8 +69,8 @@ impl CaseId {
     }
 }
 
-/// What a case came to, and whether it was played to its end.
-fn play(case: CaseId, directory: &Path) -> Verdict {
+/// What a case came to, whether it was played to its end, and its pool figures.
+fn play(case: CaseId, directory: &Path) -> (Verdict, Scores) {
     let CaseId {
         scenario,
         driver,
@@ -88,21 +92,27 @@ fn play(case: CaseId, directory: &Path) -> Verdict {
     let set = catch_unwind(AssertUnwindSafe(|| (scenario.set)(place)));
     let mut stage = match set {
         Ok(stage) => stage,
-        Err(panic) => return Verdict::not_played(not_played(panic)),
+        Err(panic) => return (Verdict::not_played(not_played(panic)), Scores::default()),
     };
     let played = catch_unwind(AssertUnwindSafe(|| (scenario.play)(&mut stage)));
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let truth = stage.truth(&case.name());
         let incidents = stage.keep(&truth);
-        judge(scenario, &truth, &incidents, &stage.poolscope.log())
+        let verdict = judge(scenario, &truth, &incidents, &stage.poolscope.log());
+        (
+            verdict,
+            Recorded::read(directory).unwrap().scores(&case.name()),
+        )
     }));
-    let mut verdict = judged.unwrap_or_else(|panic| Verdict::not_played(not_played(panic)));
+    let (mut verdict, scores) =
+        judged.unwrap_or_else(|panic| (Verdict::not_played(not_played(panic)), Scores::default()));
     if let Err(panic) = played {
         verdict.faults.insert(0, not_played(panic));
+        verdict.is_played = false;
     }
     let text = serde_json::to_string_pretty(&verdict.to_json()).unwrap();
     fs::write(directory.join("verdict.json"), text).unwrap();
-    verdict
+    (verdict, scores)
 }
 
 /// A number in the environment, as `make scenarios RUNS=3` hands it over.
@@ -188,6 +198,7 @@ fn matches(name: &str, wanted: &str) -> bool {
 fn matrix() {
     let waiting = Mutex::new(cases());
     let report = Mutex::new(Report::open());
+    let tally = Mutex::new(Tally::default());
     let begin = now();
     let work = || {
         loop {
@@ -196,7 +207,10 @@ fn matrix() {
             };
             let directory = root().join("target/scenarios").join(case.directory());
             let case_begin = now();
-            let verdict = play(case, &directory);
+            let (verdict, scores) = play(case, &directory);
+            let mut all = tally.lock().unwrap();
+            all.add(&case.name(), case.scenario, &verdict, scores);
+            drop(all);
             let outcome = Outcome::new(case, verdict, case_begin.elapsed());
             if !outcome.is_good() {
                 let kept = directory.with_file_name(format!("{}.failed", case.driver.label()));
@@ -217,6 +231,10 @@ fn matrix() {
         report.publish();
     }
     println!("{}\nin {:.0?}", report.summary(), begin.elapsed());
+    // What was found is written by now, whatever is demanded of it.
+    let tally = tally.into_inner().unwrap();
+    println!("{}", tally.scores.told());
+    tally.assert_met();
 }
 
 fn copy(from: &PathBuf, to: &PathBuf) {
@@ -254,7 +272,7 @@ fn check_in(shape: Shape, name: &str, driver: Driver) {
         driver,
         shape,
     };
-    let verdict = play(case, &directory.path().join("case"));
+    let (verdict, _) = play(case, &directory.path().join("case"));
     let incidents = fs::read_to_string(directory.path().join("case/incidents.json"));
     assert!(
         verdict.faults.is_empty(),

@@ -12,6 +12,7 @@ use poolscope::timeline::lines::write_mark;
 use serde_json::{Value, json};
 
 use super::CaseId;
+use super::demands::Tally;
 use super::judge::{judge, moment};
 use super::scores::{Scores, score};
 use super::shape::Shape;
@@ -93,30 +94,53 @@ fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// Prints a line for each recorded case that is judged otherwise than it should be; `ONLY` as for the matrix.
+/// What is kept of a case that was played.
+pub(super) struct Recorded {
+    /// What harness and drivers saw.
+    truth: Value,
+    /// Up to the moment at which it was judged.
+    journal: String,
+    /// The answer of `/api/v1/clients`.
+    clients: Value,
+}
+
+impl Recorded {
+    /// `None` where nothing, or only a part, was kept.
+    pub(super) fn read(directory: &Path) -> Option<Self> {
+        let value = |name: &str| Some(serde_json::from_str(&read(&directory.join(name))?).unwrap());
+        let truth: Value = value("truth.json")?;
+        let judged_at = truth["judged_at"].as_f64();
+        let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
+        Some(Self {
+            journal: until(&read(&directory.join("journal"))?, judged_at),
+            clients: value("clients.json")?,
+            truth,
+        })
+    }
+
+    /// How well what happened to its pools was inferred.
+    pub(super) fn scores(&self, case: &str) -> Scores {
+        score(case, &self.truth, &self.journal, &self.clients)
+    }
+}
+
+/// Prints a line for each recorded case, and fails where what is demanded of all together is not reached; `ONLY` as for
+/// the matrix.
 #[test]
 #[ignore = "needs recorded cases; `make scenarios` records them"]
 fn rejudge() {
     let (mut count, mut right, mut good) = (0, 0, 0);
-    let mut scores = Scores::default();
+    let mut tally = Tally::default();
     let mut out = std::io::stdout().lock();
     for case in super::asked_for(&Shape::ALL) {
         let (name, scenario) = (case.name(), case.scenario);
         let directory = recorded().join(case.directory());
-        let truth = read(&directory.join("truth.json"));
-        let journal = read(&directory.join("journal"));
-        let (Some(truth), Some(journal)) = (truth, journal) else {
+        let Some(recorded) = Recorded::read(&directory) else {
             continue;
         };
-        let truth: Value = serde_json::from_str(&truth).unwrap();
-        let judged_at = truth["judged_at"].as_f64();
-        let judged_at = judged_at.unwrap_or_else(|| modified(&directory.join("truth.json")));
-        let journal = until(&journal, judged_at);
-        let incidents = incidents(&journal);
-        let clients = read(&directory.join("clients.json")).unwrap();
-        let clients = serde_json::from_str(&clients).unwrap();
-        scores += score(&name, &truth, &journal, &clients);
-        let verdict = judge(scenario, &truth, &incidents, &[]);
+        let incidents = incidents(&recorded.journal);
+        let verdict = judge(scenario, &recorded.truth, &incidents, &[]);
+        tally.add(&name, scenario, &verdict, recorded.scores(&name));
         count += 1;
         right += u32::from(verdict.is_cause_right);
         good += u32::from(verdict.faults.is_empty());
@@ -137,14 +161,10 @@ fn rejudge() {
         "{count} cases: the right cause in {right}, everything right in {good}"
     )
     .unwrap();
-    writeln!(out, "{}", scores.summary()).unwrap();
-    for reasons in scores.reasons_by_driver() {
-        writeln!(out, "closes of {reasons}").unwrap();
-    }
-    for amiss in &scores.amiss {
-        writeln!(out, "- {amiss}").unwrap();
-    }
+    writeln!(out, "{}", tally.scores.told()).unwrap();
+    drop(out);
     assert!(count > 0, "no case is recorded in {}", recorded().display());
+    tally.assert_met();
 }
 
 /// A timeline and what must be said of it.

@@ -21,6 +21,12 @@ const JUDGED_IN_CROWDS_AFTER: f64 = 2.5;
 /// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
 const SLACK: f64 = 1.0;
 
+/// Episodes of cleared pools that are found, of those that drivers tell, and real, of those that are inferred.
+const CLEARS_MIN: f64 = 0.98;
+
+/// What an exception begins with that is about the reasons of closes.
+const OF_REASONS: &str = "reasons of closes";
+
 /// Counts over one case, or many.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scores {
@@ -48,7 +54,7 @@ pub(super) struct Scores {
     /// Connections that a driver told to have failed, and that ended before they said whose they are.
     closes_anonymous: u64,
     /// What was not right.
-    pub(super) amiss: Vec<String>,
+    amiss: Vec<String>,
 }
 
 /// A client instance: address and application.
@@ -326,14 +332,26 @@ impl Scores {
             .any(|(told, inferred)| *told > inferred)
         {
             self.amiss.push(format!(
-                "{name}: reasons of closes {inferred:?} instead of {told:?} ({})",
+                "{name}: {OF_REASONS} {inferred:?} instead of {told:?} ({})",
                 REASONS.join(", ")
             ));
         }
     }
 
+    /// All figures, and every exception.
+    pub(super) fn told(&self) -> String {
+        let reasons = self.reasons_by_driver();
+        let reasons = reasons.iter().map(|reasons| format!("closes of {reasons}"));
+        let amiss = self.amiss.iter().map(|amiss| format!("- {amiss}"));
+        let lines: Vec<String> = std::iter::once(self.summary())
+            .chain(reasons)
+            .chain(amiss)
+            .collect();
+        lines.join("\n")
+    }
+
     /// Reasons of closes that were right, of those told, for each driver.
-    pub(super) fn reasons_by_driver(&self) -> Vec<String> {
+    fn reasons_by_driver(&self) -> Vec<String> {
         let lines = self.closes_by_driver.iter().map(|(driver, by_reason)| {
             let by_reason = REASONS.iter().zip(by_reason);
             let told = by_reason.filter(|(_, (_, told))| *told > 0);
@@ -343,14 +361,61 @@ impl Scores {
         lines.collect()
     }
 
-    pub(super) fn summary(&self) -> String {
+    /// Figures that are worse than is demanded of them, and what they are owed to.
+    pub(super) fn unmet(&self) -> Vec<String> {
+        let demanded = [
+            (
+                "cleared pools found",
+                self.clears_found,
+                self.clears_true,
+                CLEARS_MIN,
+            ),
+            (
+                "cleared pools real",
+                self.clears_confirmed,
+                self.clears_inferred,
+                CLEARS_MIN,
+            ),
+            (
+                "numbers of mongo clients exact",
+                self.mongo_clients_right,
+                self.instances,
+                1.0,
+            ),
+            (
+                "opened, closed and open connections as drivers tell",
+                self.pools_right,
+                self.pools,
+                1.0,
+            ),
+            (
+                "the same from journals",
+                self.pools_replayed,
+                self.pools,
+                1.0,
+            ),
+        ];
+        let missed = demanded.into_iter().filter(|(_, part, whole, least)| {
+            proportion(*part, *whole).is_some_and(|share| share < *least)
+        });
+        let mut unmet: Vec<String> = missed
+            .map(|(what, part, whole, least)| {
+                format!("{what}: {part} of {whole}, and {least} of them are demanded")
+            })
+            .collect();
+        if !unmet.is_empty() {
+            let owed_to = self.amiss.iter().filter(|line| !is_of_reasons(line));
+            unmet.extend(owed_to.map(|line| format!("- {line}")));
+        }
+        unmet
+    }
+
+    fn summary(&self) -> String {
         let share = |part: u64, whole: u64| {
-            if whole == 0 {
-                return "none".to_owned();
-            }
-            #[expect(clippy::cast_precision_loss, reason = "small counts")]
-            let share = part as f64 / whole as f64;
-            format!("{share:.3} ({part} of {whole})")
+            proportion(part, whole).map_or_else(
+                || "none".to_owned(),
+                |share| format!("{share:.3} ({part} of {whole})"),
+            )
         };
         format!(
             "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
@@ -405,7 +470,118 @@ fn told_reasons(apps: &[&Value], until: f64) -> [u64; REASONS.len()] {
     sums
 }
 
+/// `None` of nothing.
+#[expect(clippy::cast_precision_loss, reason = "small counts")]
+fn proportion(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// Why connections were closed is told, and nothing is demanded of it.
+fn is_of_reasons(amiss: &str) -> bool {
+    amiss.contains(OF_REASONS)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const AT: f64 = 1_795_947_800.0;
+
+    /// An application that tells of two connections, one of them closed since, and of a pool cleared with it.
+    fn app() -> Value {
+        let event = |name: &str, connection: u64, ago: f64| json!({ "event": name, "connection": connection, "at": AT - ago });
+        json!({
+            "name": "orders", "address": "10.0.0.1", "driver": "node-7",
+            "events": [
+                event("created", 1, 60.0), event("ready", 1, 60.0), event("created", 2, 60.0), event("ready", 2, 60.0),
+                event("pool_cleared", 0, 30.0), event("closed", 2, 30.0),
+            ],
+            "stats": {
+                "source": "cmap", "clients": 1, "cleared": 1, "created": 2, "ready": 2, "closed": { "stale": 1 }, "open": 1,
+            },
+        })
+    }
+
+    #[track_caller]
+    fn pools(opened: u64, closed: u64, open: u64, is_right: bool) {
+        let live = Pooled {
+            at: AT,
+            opened,
+            closed,
+            open,
+            unread: 0,
+            judged_after: JUDGED_AFTER,
+        };
+        let app = app();
+        let mut scores = Scores::default();
+        scores.score_pools("a case", &[&app], &live, 0);
+        scores.score_replayed("a case", &[&app], &live, 0);
+        assert_eq!(scores.unmet().is_empty(), is_right, "{:?}", scores.unmet());
+    }
+
+    #[test]
+    fn each_wrong_count_of_connections_fails() {
+        pools(2, 1, 1, true);
+        pools(3, 2, 1, false);
+        pools(1, 0, 1, false);
+        pools(2, 0, 2, false);
+        pools(2, 2, 0, false);
+    }
+
+    #[test]
+    fn each_wrong_number_of_mongo_clients_fails() {
+        for (inferred, is_right) in [(0, false), (1, true), (2, false)] {
+            let mut scores = Scores::default();
+            scores.score_mongo_clients("a case", &[&app()], inferred);
+            assert_eq!(scores.unmet().is_empty(), is_right, "{inferred}");
+        }
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "seconds since the epoch"
+    )]
+    fn episode(ago: f64) -> [u64; 2] {
+        [(AT - ago) * 1e9, (AT - ago + 0.1) * 1e9].map(|nanos| nanos as u64)
+    }
+
+    #[track_caller]
+    fn clears(inferred: &[f64], is_right: bool) {
+        let mut scores = Scores::default();
+        let inferred = inferred.iter().copied().map(episode).collect();
+        scores.score_clears("a case", &[&app()], Some(&inferred));
+        assert_eq!(scores.unmet().is_empty(), is_right, "{:?}", scores.unmet());
+    }
+
+    #[test]
+    fn episodes_that_are_missed_or_invented_fail() {
+        clears(&[30.0], true);
+        clears(&[], false);
+        clears(&[30.0, 10.0], false);
+        clears(&[10.0], false);
+    }
+
+    #[test]
+    fn two_in_a_hundred_episodes_may_be_missed_and_no_count_may_differ() {
+        let mut scores = Scores {
+            clears_true: 100,
+            clears_found: 98,
+            ..Scores::default()
+        };
+        assert_eq!(scores.unmet(), [""; 0]);
+        scores.clears_found = 97;
+        assert_eq!(scores.unmet().len(), 1);
+        scores.clears_found = 98;
+        scores.pools = 1000;
+        (scores.pools_right, scores.pools_replayed) = (999, 1000);
+        assert_eq!(scores.unmet().len(), 1);
+    }
 }

@@ -1,0 +1,163 @@
+//! What all cases together must come to: below it the suite fails.
+
+use super::judge::Verdict;
+use super::scores::Scores;
+use super::table::Scenario;
+
+/// Cases with the right cause at first rank, of all.
+const RIGHT_MIN: f64 = 0.95;
+
+/// What cases came to, and their pool figures.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    cases: usize,
+    right: usize,
+    /// Those without the right cause, and what was said instead; what was not played to its end has none.
+    wrong: Vec<String>,
+    /// Runs in which nothing was wrong, and somebody was alarmed.
+    alarmed: Vec<String>,
+    pub(super) scores: Scores,
+}
+
+impl Tally {
+    /// Takes in a case; one that was not played has no figures.
+    pub(super) fn add(
+        &mut self,
+        name: &str,
+        scenario: &Scenario,
+        verdict: &Verdict,
+        scores: Scores,
+    ) {
+        self.cases += 1;
+        let said = || format!("{name}: {}", verdict.faults.join("; "));
+        if verdict.is_cause_right && verdict.is_played {
+            self.right += 1;
+        } else {
+            self.wrong.push(said());
+        }
+        if scenario.is_healthy() && !verdict.causes.is_empty() {
+            self.alarmed.push(said());
+        }
+        self.scores += scores;
+    }
+
+    /// What is demanded and was not reached, with the cases that it is owed to.
+    fn unmet(&self) -> Vec<String> {
+        let mut unmet = Vec::new();
+        if self.cases == 0 {
+            unmet.push("no case was judged".to_owned());
+        }
+        if share(self.right, self.cases) < RIGHT_MIN {
+            unmet.push(format!(
+                "the right cause in {} of {} cases, and {RIGHT_MIN} of them are demanded:\n{}",
+                self.right,
+                self.cases,
+                listed(&self.wrong)
+            ));
+        }
+        if !self.alarmed.is_empty() {
+            let alarmed = listed(&self.alarmed);
+            unmet.push(format!("alarms although nothing was wrong:\n{alarmed}"));
+        }
+        unmet.extend(self.scores.unmet());
+        unmet
+    }
+
+    /// Fails unless everything that is demanded was reached.
+    #[track_caller]
+    pub(super) fn assert_met(&self) {
+        let unmet = self.unmet();
+        assert!(unmet.is_empty(), "{}", unmet.join("\n"));
+    }
+}
+
+/// A part of a whole; of nothing everything.
+#[expect(clippy::cast_precision_loss, reason = "small counts")]
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 {
+        return 1.0;
+    }
+    part as f64 / whole as f64
+}
+
+fn listed(lines: &[String]) -> String {
+    let lines: Vec<String> = lines.iter().map(|line| format!("- {line}")).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::SCENARIOS;
+    use super::*;
+
+    fn scenario(name: &str) -> &'static Scenario {
+        let mut scenarios = SCENARIOS.iter();
+        scenarios.find(|scenario| scenario.name == name).unwrap()
+    }
+
+    fn verdict(causes: &[&str], is_cause_right: bool) -> Verdict {
+        Verdict {
+            causes: causes.iter().map(|&cause| cause.to_owned()).collect(),
+            is_cause_right,
+            is_played: true,
+            ..Verdict::not_played(String::new())
+        }
+    }
+
+    /// Adds so many cases of each kind, and looks for words in what is unmet; nothing is when there are none.
+    #[track_caller]
+    fn check(cases: &[(usize, &str, Verdict)], expected: &[&str]) {
+        let mut tally = Tally::default();
+        for (count, name, verdict) in cases {
+            for _ in 0..*count {
+                tally.add(name, scenario(name), verdict, Scores::default());
+            }
+        }
+        let unmet = tally.unmet();
+        assert_eq!(unmet.len(), expected.len(), "{unmet:?}");
+        for (unmet, words) in unmet.iter().zip(expected) {
+            assert!(unmet.contains(words), "{unmet}");
+        }
+    }
+
+    #[test]
+    fn one_case_in_twenty_may_have_another_cause() {
+        let right = verdict(&["server_crash"], true);
+        let wrong = verdict(&["failover"], false);
+        check(
+            &[
+                (19, "server_crash", right.clone()),
+                (1, "server_crash", wrong.clone()),
+            ],
+            &[],
+        );
+        check(
+            &[(18, "server_crash", right), (1, "server_crash", wrong)],
+            &["in 18 of 19 cases"],
+        );
+    }
+
+    #[test]
+    fn what_was_not_played_was_not_shown() {
+        let mut broken_off = verdict(&["server_crash"], true);
+        broken_off.is_played = false;
+        for unplayed in [
+            Verdict::not_played("not played: no mongod".to_owned()),
+            broken_off,
+        ] {
+            check(&[(1, "server_crash", unplayed)], &["in 0 of 1 cases"]);
+        }
+        check(&[], &["no case was judged"]);
+    }
+
+    #[test]
+    fn no_share_of_right_cases_makes_up_for_a_false_alarm() {
+        check(
+            &[
+                (1000, "steady", verdict(&[], true)),
+                (1, "steady", verdict(&["server_crash"], false)),
+            ],
+            &["although nothing was wrong"],
+        );
+    }
+}
