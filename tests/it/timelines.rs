@@ -3,15 +3,17 @@
 //! `<cause>/<name>.jsonl` is a journal, `<cause>/<name>.expect.json` beside it has the alarms that are to be told, in
 //! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"foretold":true}]}`, where
 //! `severity`, `within_ms`, the time from the evidence to the alarm, and `foretold`, that it says what applications log,
-//! may be left out. A near miss expects none.
+//! may be left out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may
+//! be; whoever expects no alarm says it. `near_miss_*` has what resembles the cause that it says it `"misses"`, which is
+//! neither told as an alarm nor as information.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use poolscope::diagnose::{Incident, Severity};
-use poolscope::journal::{Reader, Replay};
-use serde_json::Value;
+use poolscope::diagnose::{Cause, Incident, Severity};
+use poolscope::journal::{Reader, Replay, Replayed};
+use serde_json::{Value, json};
 
 use crate::support::root;
 
@@ -36,15 +38,23 @@ fn timelines() -> Vec<PathBuf> {
     found
 }
 
-/// What is wrong with what is said of a timeline; `None` when nothing is.
 fn amiss(timeline: &Path) -> Option<String> {
-    let expected = fs::read_to_string(timeline.with_extension("expect.json")).unwrap();
-    let expected: Value = serde_json::from_str(&expected).unwrap();
-    let expected = expected["incidents"].as_array().unwrap();
     let journal = fs::read(timeline).unwrap();
     let mut replay = Replay::default();
     replay.read(&mut Reader::new(&journal[..])).unwrap();
-    let replayed = replay.finish();
+    told_amiss(&replay.finish(), &expectation(timeline))
+}
+
+/// What is wrong with what was said; `None` when nothing is.
+fn told_amiss(replayed: &Replayed, expected: &Value) -> Option<String> {
+    let informs = informs(replayed);
+    if expected["informs"].is_array() && expected["informs"] != json!(informs) {
+        return Some(format!(
+            "informs of {informs:?} instead of {}",
+            expected["informs"]
+        ));
+    }
+    let expected = expected["incidents"].as_array().unwrap();
     let mut alarms: Vec<&Incident> = replayed
         .incidents
         .iter()
@@ -65,6 +75,15 @@ fn amiss(timeline: &Path) -> Option<String> {
         .iter()
         .zip(expected)
         .find_map(|(alarm, expected)| detail_amiss(alarm, expected))
+}
+
+/// Causes that are told as information, once each.
+fn informs(replayed: &Replayed) -> BTreeSet<&'static str> {
+    let incidents = replayed.incidents.iter();
+    incidents
+        .filter(|(incident, _)| incident.severity == Severity::Info)
+        .map(|(incident, _)| incident.cause().label())
+        .collect()
 }
 
 fn detail_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
@@ -96,26 +115,86 @@ fn timelines_are_judged_as_they_should_be() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+fn expectation(timeline: &Path) -> Value {
+    let text = fs::read_to_string(timeline.with_extension("expect.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn is_near_miss(timeline: &Path) -> bool {
+    let name = timeline.file_stem().unwrap().to_str().unwrap();
+    name.starts_with("near_miss")
+}
+
+/// Which causes an expectation names, as alarms or as information.
+fn named(expected: &Value) -> Vec<&str> {
+    let alarms = expected["incidents"].as_array().unwrap().iter();
+    let alarms = alarms.map(|incident| &incident["cause"]);
+    let informs = expected["informs"].as_array().into_iter().flatten();
+    alarms
+        .chain(informs)
+        .map(|cause| cause.as_str().unwrap())
+        .collect()
+}
+
 #[test]
-fn every_expectation_has_its_timeline_and_near_misses_expect_nothing() {
-    let timelines: BTreeSet<PathBuf> = timelines().into_iter().collect();
-    for timeline in &timelines {
-        let expected = fs::read_to_string(timeline.with_extension("expect.json")).unwrap();
-        let expected: Value = serde_json::from_str(&expected).unwrap();
-        let name = timeline.file_stem().unwrap().to_str().unwrap();
-        if name.starts_with("near_miss") {
-            assert_eq!(
-                expected["incidents"],
-                Value::Array(Vec::new()),
-                "{}",
-                timeline.display()
-            );
-        }
-        let len = fs::metadata(timeline).unwrap().len();
+fn timelines_are_short_and_say_what_they_inform_of_where_nobody_is_alarmed() {
+    for timeline in timelines() {
+        let name = timeline.display();
+        let expected = expectation(&timeline);
+        let is_quiet = expected["incidents"].as_array().unwrap().is_empty();
         assert!(
-            len < 300_000,
-            "{} has {len} bytes: cut it",
-            timeline.display()
+            !is_quiet || expected["informs"].is_array(),
+            "{name} does not say what it informs of"
+        );
+        assert_eq!(
+            is_near_miss(&timeline),
+            expected["misses"].is_string(),
+            "{name}"
+        );
+        let len = fs::metadata(&timeline).unwrap().len();
+        assert!(len < 300_000, "{name} has {len} bytes: cut it");
+    }
+}
+
+/// Where nothing fits there is nothing to resemble.
+#[test]
+fn every_known_cause_is_told_of_a_timeline_and_not_of_one_that_resembles_it() {
+    let (misses, hits): (Vec<PathBuf>, Vec<PathBuf>) = timelines()
+        .into_iter()
+        .partition(|timeline| is_near_miss(timeline));
+    let hits: Vec<Value> = hits.iter().map(|hit| expectation(hit)).collect();
+    let told: BTreeSet<&str> = hits.iter().flat_map(named).collect();
+    let misses: Vec<Value> = misses.iter().map(|miss| expectation(miss)).collect();
+    let mut resembled = BTreeSet::new();
+    for expected in &misses {
+        let cause = expected["misses"].as_str().unwrap();
+        assert!(!named(expected).contains(&cause), "{expected}");
+        resembled.insert(cause);
+    }
+    let known = Cause::ALL.iter().filter(|cause| **cause != Cause::Unknown);
+    let known: BTreeSet<&str> = known.map(|cause| cause.label()).collect();
+    assert_eq!(told, known);
+    assert_eq!(resembled, known);
+}
+
+#[test]
+fn information_that_is_not_told_or_not_asked_for_is_amiss() {
+    let timeline = root().join("tests/scenarios/deploy/node-7.jsonl");
+    let journal = fs::read(timeline).unwrap();
+    let mut replay = Replay::default();
+    replay.read(&mut Reader::new(&journal[..])).unwrap();
+    let replayed = replay.finish();
+    for (informs, is_right) in [
+        (json!(["deploy"]), true),
+        (json!([]), false),
+        (json!(["scale_out"]), false),
+        (json!(["deploy", "health_checks"]), false),
+    ] {
+        let expected = json!({ "incidents": [], "informs": informs });
+        assert_eq!(
+            told_amiss(&replayed, &expected).is_none(),
+            is_right,
+            "{expected}"
         );
     }
 }

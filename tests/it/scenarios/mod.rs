@@ -10,6 +10,7 @@ mod inferred;
 mod judge;
 mod legacy;
 mod network;
+mod recorded;
 mod replay;
 mod report;
 mod scores;

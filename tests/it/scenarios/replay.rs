@@ -208,7 +208,14 @@ fn timeline(case: CaseId) -> Option<Timeline> {
             json!({ "cause": incident["cause"] })
         }
     });
-    let expected: Vec<Value> = expected.collect();
+    let mut expected = json!({ "incidents": expected.collect::<Vec<_>>() });
+    if case.scenario.is_healthy() {
+        let informs = told.iter().filter(|&incident| !is_alarm(incident));
+        let informs: BTreeSet<&str> = informs
+            .filter_map(|incident| incident["cause"].as_str())
+            .collect();
+        expected["informs"] = json!(informs);
+    }
     let driver = if case.shape == Shape::Usual {
         case.driver.label().to_owned()
     } else {
@@ -217,7 +224,7 @@ fn timeline(case: CaseId) -> Option<Timeline> {
     Some(Timeline {
         driver,
         journal,
-        expected: json!({ "incidents": expected }),
+        expected,
     })
 }
 
