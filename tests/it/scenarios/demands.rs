@@ -1,5 +1,7 @@
 //! What all cases together must come to: below it the suite fails.
 
+use std::collections::BTreeMap;
+
 use super::judge::Verdict;
 use super::scores::Scores;
 use super::table::Scenario;
@@ -16,7 +18,11 @@ pub(super) struct Tally {
     wrong: Vec<String>,
     /// Runs in which nothing was wrong, and somebody was alarmed.
     alarmed: Vec<String>,
-    pub(super) scores: Scores,
+    /// Cases with an alarm that was late.
+    late: Vec<String>,
+    scores: Scores,
+    /// From the moment from which the evidence sufficed to the alarm, in seconds, by scenario.
+    waited: BTreeMap<&'static str, Vec<f64>>,
 }
 
 impl Tally {
@@ -38,7 +44,26 @@ impl Tally {
         if scenario.is_healthy() && !verdict.causes.is_empty() {
             self.alarmed.push(said());
         }
+        if verdict.is_late {
+            self.late.push(said());
+        }
         self.scores += scores;
+        if let Some(waited) = verdict.waited {
+            self.waited.entry(scenario.name).or_default().push(waited);
+        }
+    }
+
+    /// All figures.
+    pub(super) fn told(&self) -> String {
+        let waited = self.waited.iter().map(|(name, waited)| {
+            let mut waited = waited.clone();
+            waited.sort_by(f64::total_cmp);
+            let (median, most) = (waited[waited.len() / 2], waited[waited.len() - 1]);
+            let count = waited.len();
+            format!("{name} told {median:.2} s after its evidence sufficed, {most:.2} s at most, of {count}")
+        });
+        let lines: Vec<String> = waited.chain([self.scores.told()]).collect();
+        lines.join("\n")
     }
 
     /// What is demanded and was not reached, with the cases that it is owed to.
@@ -58,6 +83,9 @@ impl Tally {
         if !self.alarmed.is_empty() {
             let alarmed = listed(&self.alarmed);
             unmet.push(format!("alarms although nothing was wrong:\n{alarmed}"));
+        }
+        if !self.late.is_empty() {
+            unmet.push(format!("told late:\n{}", listed(&self.late)));
         }
         unmet.extend(self.scores.unmet());
         unmet
@@ -158,6 +186,21 @@ mod tests {
                 (1, "steady", verdict(&["server_crash"], false)),
             ],
             &["although nothing was wrong"],
+        );
+    }
+
+    #[test]
+    fn one_late_alarm_fails() {
+        let late = Verdict {
+            is_late: true,
+            ..verdict(&["server_crash"], true)
+        };
+        check(
+            &[
+                (1000, "server_crash", verdict(&["server_crash"], true)),
+                (1, "server_crash", late),
+            ],
+            &["told late"],
         );
     }
 }

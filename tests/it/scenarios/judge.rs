@@ -27,6 +27,10 @@ pub(super) struct Verdict {
     pub(super) is_cause_right: bool,
     /// From the fault to the alarm, in seconds.
     pub(super) delay: Option<f64>,
+    /// From the moment from which the evidence sufficed by other sources to the alarm, in seconds; where it is known.
+    pub(super) waited: Option<f64>,
+    /// An alarm was told later than is demanded.
+    pub(super) is_late: bool,
     /// The cause with which the first alarm was opened, which may have been corrected since; where the log is known.
     pub(super) opened_as: Option<String>,
     /// That was the one that was to be told.
@@ -37,6 +41,7 @@ pub(super) struct Verdict {
 pub(super) fn judge(
     scenario: &Scenario,
     truth: &Value,
+    journal: &str,
     incidents: &[Value],
     log: &[String],
 ) -> Verdict {
@@ -71,9 +76,11 @@ pub(super) fn judge(
     }
 
     let fault_at = truth["fault_at"].as_f64().unwrap();
+    let mut is_late = false;
     for alarm in &alarms {
         let waited = moment(&alarm["detected_at"]) - moment(&alarm["evident_at"]);
         if waited > DELAY_MAX {
+            is_late = true;
             let cause = text(alarm, "cause");
             faults.push(format!("{cause} told {waited:.1} s after it was evident"));
         }
@@ -84,9 +91,6 @@ pub(super) fn judge(
     if let Some(delay) = delay
         && is_cause_right
     {
-        if scenario.is_immediate && delay > DELAY_MAX {
-            faults.push(format!("after {delay:.1} s"));
-        }
         let injected_at = truth["injected_at"]
             .as_f64()
             .unwrap_or(fault_at)
@@ -96,6 +100,20 @@ pub(super) fn judge(
             faults.push(format!("{too_early:.1} s before the fault"));
         }
         faults.extend(clients_amiss(truth, alarms[0]));
+    }
+    let sufficient_at = scenario.suffices.moment(truth, journal);
+    let after_evidence = sufficient_at
+        .zip(alarms.first())
+        .filter(|_| is_cause_right)
+        .map(|(sufficient_at, alarm)| moment(&alarm["detected_at"]) - sufficient_at);
+    if let Some(after_evidence) = after_evidence
+        && scenario.is_prompt
+        && after_evidence > DELAY_MAX
+    {
+        is_late = true;
+        faults.push(format!(
+            "told {after_evidence:.1} s after its evidence sufficed"
+        ));
     }
     if let Some(words) = scenario.trigger {
         faults.extend(message_amiss(words, truth, &alarms));
@@ -113,6 +131,8 @@ pub(super) fn judge(
         is_played: true,
         is_cause_right,
         delay,
+        waited: after_evidence,
+        is_late,
         opened_as,
         was_right_at_once,
     }
@@ -207,6 +227,8 @@ impl Verdict {
             is_played: false,
             is_cause_right: false,
             delay: None,
+            waited: None,
+            is_late: false,
             opened_as: None,
             was_right_at_once: false,
         }
@@ -216,7 +238,44 @@ impl Verdict {
     pub(super) fn to_json(&self) -> Value {
         json!({
             "faults": self.faults, "causes": self.causes, "is_cause_right": self.is_cause_right,
-            "delay": self.delay, "opened_as": self.opened_as,
+            "delay": self.delay, "waited": self.waited, "opened_as": self.opened_as,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::SCENARIOS;
+    use super::*;
+
+    /// A crash and an alarm so many seconds after it; whether that is late, and was waited for.
+    #[track_caller]
+    fn check(scenario: &str, after: u32, is_late: bool) {
+        let mut scenarios = SCENARIOS.iter();
+        let scenario = scenarios.find(|one| one.name == scenario).unwrap();
+        let Expect::Alarm(causes) = scenario.expect else {
+            panic!("{} is healthy", scenario.name)
+        };
+        let told_at = format!("2026-11-29T10:00:{:02}.000000Z", 10 + after);
+        let alarm = json!({
+            "severity": "critical", "cause": causes[0], "detected_at": told_at, "evident_at": told_at,
+            "clients": [{ "app": "orders" }],
+        });
+        let fault_at = moment(&json!("2026-11-29T10:00:10.000000Z"));
+        let truth = json!({ "fault_at": fault_at, "affected": ["orders"], "apps": [] });
+        let verdict = judge(scenario, &truth, "", &[alarm], &[]);
+        assert_eq!(verdict.is_late, is_late, "{verdict:?}");
+        assert_eq!(verdict.faults.is_empty(), !is_late, "{verdict:?}");
+        assert!(verdict.waited.is_some(), "{verdict:?}");
+    }
+
+    #[test]
+    fn an_alarm_long_after_its_evidence_sufficed_is_late_whatever_poolscope_says_of_it() {
+        check("server_crash", 2, false);
+        check("server_crash", 3, true);
+        // A silence of 1.5 s comes first.
+        check("server_freeze", 3, false);
+        check("server_freeze", 4, true);
+        check("slow_operations", 9, false);
     }
 }

@@ -17,6 +17,7 @@ mod scores;
 mod servers;
 mod shape;
 mod stage;
+mod suffices;
 mod table;
 mod told;
 
@@ -99,11 +100,10 @@ fn play(case: CaseId, directory: &Path) -> (Verdict, Scores) {
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let truth = stage.truth(&case.name());
         let incidents = stage.keep(&truth);
-        let verdict = judge(scenario, &truth, &incidents, &stage.poolscope.log());
-        (
-            verdict,
-            Recorded::read(directory).unwrap().scores(&case.name()),
-        )
+        let recorded = Recorded::read(directory).unwrap();
+        let log = stage.poolscope.log();
+        let verdict = judge(scenario, &truth, &recorded.journal, &incidents, &log);
+        (verdict, recorded.scores(&case.name()))
     }));
     let (mut verdict, scores) =
         judged.unwrap_or_else(|panic| (Verdict::not_played(not_played(panic)), Scores::default()));
@@ -234,7 +234,7 @@ fn matrix() {
     println!("{}\nin {:.0?}", report.summary(), begin.elapsed());
     // What was found is written by now, whatever is demanded of it.
     let tally = tally.into_inner().unwrap();
-    println!("{}", tally.scores.told());
+    println!("{}", tally.told());
     tally.assert_met();
 }
 

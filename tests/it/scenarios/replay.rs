@@ -99,7 +99,7 @@ pub(super) struct Recorded {
     /// What harness and drivers saw.
     truth: Value,
     /// Up to the moment at which it was judged.
-    journal: String,
+    pub(super) journal: String,
     /// The answer of `/api/v1/clients`.
     clients: Value,
 }
@@ -139,7 +139,13 @@ fn rejudge() {
             continue;
         };
         let incidents = incidents(&recorded.journal);
-        let verdict = judge(scenario, &recorded.truth, &incidents, &[]);
+        let verdict = judge(
+            scenario,
+            &recorded.truth,
+            &recorded.journal,
+            &incidents,
+            &[],
+        );
         tally.add(&name, scenario, &verdict, recorded.scores(&name));
         count += 1;
         right += u32::from(verdict.is_cause_right);
@@ -161,7 +167,7 @@ fn rejudge() {
         "{count} cases: the right cause in {right}, everything right in {good}"
     )
     .unwrap();
-    writeln!(out, "{}", tally.scores.told()).unwrap();
+    writeln!(out, "{}", tally.told()).unwrap();
     drop(out);
     assert!(count > 0, "no case is recorded in {}", recorded().display());
     tally.assert_met();
@@ -181,7 +187,10 @@ fn timeline(case: CaseId) -> Option<Timeline> {
     let judged_at = truth["judged_at"].as_f64()?;
     let whole = until(&read(&directory.join("journal"))?, judged_at);
     let found = incidents(&whole);
-    if !judge(case.scenario, &truth, &found, &[]).faults.is_empty() {
+    if !judge(case.scenario, &truth, &whole, &found, &[])
+        .faults
+        .is_empty()
+    {
         return None;
     }
     // What comes long after the last alarm tells nothing new.
@@ -196,7 +205,7 @@ fn timeline(case: CaseId) -> Option<Timeline> {
     };
     let journal = without_members(&until(&whole, cut));
     let told = incidents(&journal);
-    if !judge(case.scenario, &truth, &told, &[]).is_cause_right {
+    if !judge(case.scenario, &truth, &journal, &told, &[]).is_cause_right {
         return None;
     }
     let alarms = told.iter().rev().filter(|&incident| is_alarm(incident));

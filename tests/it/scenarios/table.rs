@@ -1,7 +1,10 @@
 //! Which scenario is played on which drivers, and what poolscope has to say.
 
+use std::time::Duration;
+
 use super::shape::Shape;
 use super::stage::{Place, Stage};
+use super::suffices::Suffices;
 use super::{applications, healthy as fine, legacy, network, servers};
 use crate::support::Driver;
 use crate::support::Driver::{
@@ -35,8 +38,10 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     /// What has to be said.
     pub(super) expect: Expect,
-    /// The evidence suffices with the fault, so that the time from there is judged.
-    pub(super) is_immediate: bool,
+    /// From when on the evidence suffices.
+    pub(super) suffices: Suffices,
+    /// It is told soon after that on every driver, and has to be. Otherwise that time is only measured.
+    pub(super) is_prompt: bool,
     /// What the message of the legacy pool is owed to, where it comes.
     pub(super) trigger: Trigger,
     /// The drivers it is played on.
@@ -107,6 +112,17 @@ const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     Php115,
 ];
 
+/// Nothing is heard for so long (`SILENCE`), from the fault on, at which requests are always under way.
+const SILENCE: Suffices = Suffices::After(Duration::from_millis(1500));
+/// Each of them takes 1.2 s, and four of them occupy enough connections (`OCCUPIED_MIN` over `LOAD_WINDOW`).
+const FIRST_SLOW_REPLIES: Suffices = Suffices::After(Duration::from_millis(1200));
+/// A round trip of 0.3 s, and others so much later (`ROUND_TRIP_SPREAD`).
+const SLOW_ROUND_TRIPS: Suffices = Suffices::After(Duration::from_millis(1300));
+/// A monitor asks within two seconds, and has its answer 0.3 s later.
+const A_HEARTBEAT: Suffices = Suffices::After(Duration::from_millis(2300));
+/// In so many different seconds something was dialled (`SECONDS_MIN` of the detector of storms).
+const WITHOUT_PAUSE: Suffices = Suffices::After(Duration::from_secs(3));
+
 fn with_auth(place: Place) -> Stage {
     Stage::with_server(place, applications::auth_options(), false)
 }
@@ -125,7 +141,8 @@ const fn alarm(
     Scenario {
         name,
         expect: Expect::Alarm(causes),
-        is_immediate: true,
+        suffices: Suffices::AtOnce,
+        is_prompt: true,
         trigger: None,
         drivers,
         set,
@@ -143,7 +160,8 @@ const fn healthy(
     Scenario {
         name,
         expect,
-        is_immediate: false,
+        suffices: Suffices::Never,
+        is_prompt: false,
         trigger: None,
         drivers,
         set,
@@ -181,9 +199,14 @@ impl Scenario {
         sets.iter().any(|set| std::ptr::fn_addr_eq(self.set, *set))
     }
 
-    const fn slowly_evident(self) -> Self {
+    const fn evident(self, suffices: Suffices) -> Self {
+        Self { suffices, ..self }
+    }
+
+    /// On some driver it was told later than is demanded.
+    const fn measured_only(self) -> Self {
         Self {
-            is_immediate: false,
+            is_prompt: false,
             ..self
         }
     }
@@ -241,7 +264,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::freeze,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     alarm(
         "server_freeze_tight",
         &["server_freeze"],
@@ -249,7 +272,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::freeze_tight,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     alarm(
         "server_closing",
         &["server_closing"],
@@ -285,7 +308,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::slow_operations,
     )
-    .slowly_evident(),
+    .evident(FIRST_SLOW_REPLIES)
+    .measured_only(),
     alarm(
         "pool_capacity",
         &["pool_capacity"],
@@ -293,7 +317,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         with_few_connections,
         servers::capacity,
     )
-    .slowly_evident(),
+    .evident(Suffices::AtOnce)
+    .measured_only(),
     // The network.
     alarm(
         "network_reset",
@@ -316,7 +341,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::blackhole,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     alarm(
         "network_blackhole_tight",
         &["network_blackhole"],
@@ -324,7 +349,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::blackhole_tight,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     alarm(
         "network_loss",
         &["network_loss"],
@@ -332,7 +357,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::loss,
     )
-    .slowly_evident(),
+    .evident(Suffices::Resent),
     alarm(
         "network_loss_slight",
         &["network_loss"],
@@ -340,7 +365,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::slight_loss,
     )
-    .slowly_evident(),
+    .evident(Suffices::Resent)
+    .measured_only(),
     alarm(
         "network_latency",
         &["network_latency"],
@@ -348,7 +374,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::latency,
     )
-    .slowly_evident(),
+    .evident(SLOW_ROUND_TRIPS)
+    .measured_only(),
     alarm(
         "network_latency_behind_proxy",
         &["network_latency"],
@@ -356,7 +383,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_relay,
         network::latency_behind_proxy,
     )
-    .slowly_evident(),
+    .evident(A_HEARTBEAT),
     alarm(
         "network_blackhole_of_application",
         &["network_blackhole"],
@@ -364,7 +391,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::with_remote_application,
         network::remote_blackhole,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     alarm(
         "network_loss_of_application",
         &["network_loss"],
@@ -372,7 +399,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::with_remote_application,
         network::remote_loss,
     )
-    .slowly_evident(),
+    .evident(Suffices::Resent)
+    .measured_only(),
     alarm(
         "network_latency_of_application",
         &["network_latency"],
@@ -380,7 +408,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::with_remote_application,
         network::remote_latency,
     )
-    .slowly_evident(),
+    .evident(SLOW_ROUND_TRIPS)
+    .measured_only(),
     alarm(
         "idle_cutoff_fin",
         &["idle_cutoff"],
@@ -388,7 +417,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_relay,
         network::idle_fin,
     )
-    .slowly_evident(),
+    .evident(Suffices::Cuts),
     alarm(
         "idle_cutoff_reset",
         &["idle_cutoff"],
@@ -396,7 +425,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_relay,
         network::idle_reset,
     )
-    .slowly_evident(),
+    .evident(Suffices::Cuts),
     alarm(
         "idle_cutoff_at_use",
         &["idle_cutoff"],
@@ -404,7 +433,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_relay,
         network::idle_reset_at_use,
     )
-    .slowly_evident(),
+    .evident(Suffices::CutsAtUse),
     alarm(
         "idle_cutoff_drop",
         &["idle_cutoff"],
@@ -412,7 +441,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::idle_drop,
     )
-    .slowly_evident(),
+    .evident(SILENCE),
     // Applications.
     alarm(
         "socket_timeout",
@@ -421,7 +450,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::socket_timeout,
     )
-    .slowly_evident(),
+    .evident(Suffices::AtOnce),
     alarm(
         "auth_failures",
         &["auth_failures"],
@@ -436,7 +465,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         applications::client_leak,
     )
-    .slowly_evident(),
+    .evident(Suffices::Clients)
+    .measured_only(),
     alarm(
         "client_churn",
         &["client_per_request"],
@@ -444,7 +474,8 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         applications::client_churn,
     )
-    .slowly_evident(),
+    .evident(Suffices::Clients)
+    .measured_only(),
     alarm(
         "reconnect_storm",
         &["reconnect_storm"],
@@ -452,7 +483,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         applications::dial_loop,
     )
-    .slowly_evident(),
+    .evident(WITHOUT_PAUSE),
     alarm(
         "driver_pool_destroyed",
         &["driver_pool_destroyed"],
@@ -498,7 +529,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::set,
         legacy::primary_freeze,
     )
-    .slowly_evident()
+    .evident(SILENCE)
     .owed_to(&["freeze"]),
     Scenario {
         // It loses all its sockets in the end, and does not come back.
@@ -510,7 +541,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
             Stage::alone,
             legacy::repeated_timeouts,
         )
-        .slowly_evident()
+        .evident(Suffices::AtOnce)
         .owed_to(&["timeout", "time-out"])
     },
     Scenario {
