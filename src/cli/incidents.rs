@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use super::format::{UNKNOWN, count, duration, plural, safe, shorten};
+use super::format::{UNKNOWN, count, duration, safe, shorten};
 use super::table::Align::{Aside, Number, Text};
 use super::table::{Cell, render, wrap};
 use crate::admin::api;
-use crate::diagnose::Cause;
+use crate::diagnose::{Cause, Failures};
 use crate::time::Timestamp;
 
 /// Clients that a line names before it only counts them.
@@ -233,24 +233,23 @@ fn log(logged: &api::Logged) -> String {
             commands(&logged.hanging_by_command)
         )
     };
-    let times = if logged.failed == 0 {
-        "only if operations were still queued,".to_owned()
-    } else {
-        format!("about {}", plural(logged.failed, "time"))
-    };
+    let from = clock(&logged.from);
+    let when = logged.until.as_deref().map_or_else(
+        || format!("from {from} on"),
+        |until| format!("between {from} and {}", clock(until)),
+    );
     let said = format!(
-        "\"{}\" in the log of {}, {times} between {} and {}{hanging}",
+        "\"{}\" in the log of {}, {}, {when}{hanging}",
         safe(&logged.message),
         client(&logged.client),
-        clock(&logged.from),
-        clock(&logged.until),
+        Failures::told(logged.failed, &logged.failed_is).words(),
     );
     let why = format!(
         "set off at {} on the wire: {}",
         clock(&logged.wire_at),
         safe(&logged.trigger)
     );
-    let basis = format!("how often is an estimate from the {}", safe(&logged.basis));
+    let basis = format!("how often is taken from the {}", safe(&logged.basis));
     wrap("  ", &said) + &wrap("    ", &why) + &wrap("    ", &basis)
 }
 
@@ -386,4 +385,47 @@ pub(super) fn between(from: &str, until: &str) -> Option<f64> {
     } else {
         -from.since(until).as_secs_f64()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_without_an_end_or_a_number_is_told_as_such() {
+        let logged = api::Logged {
+            message: "pool destroyed".to_owned(),
+            client: api::IncidentClient {
+                address: "10.0.0.11".to_owned(),
+                app: "orders".to_owned(),
+            },
+            wire_at: "2026-11-24T21:24:53.500Z".to_owned(),
+            from: "2026-11-24T21:24:53.500Z".to_owned(),
+            until: None,
+            failed: 0,
+            failed_is: "unknown".to_owned(),
+            basis: "driver's rule".to_owned(),
+            hanging: 0,
+            hanging_by_command: Vec::new(),
+            trigger: "forced close".to_owned(),
+        };
+        let check = |logged: &api::Logged, begin: &str| {
+            let said = log(logged).replace("\n  ", " ");
+            assert!(said.starts_with(begin), "{said}");
+        };
+        check(
+            &logged,
+            "  \"pool destroyed\" in the log of orders@10.0.0.11, as often as the destroyed pool is used, from 21:24:53.500 on",
+        );
+        let forced = api::Logged {
+            until: Some("2026-11-24T21:24:55.000Z".to_owned()),
+            failed: 1,
+            failed_is: "at_least".to_owned(),
+            ..logged
+        };
+        check(
+            &forced,
+            "  \"pool destroyed\" in the log of orders@10.0.0.11, at least once, between 21:24:53.500 and 21:24:55.000",
+        );
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::words::counted;
 use super::{Cause, Severity};
 use crate::time::Timestamp;
 use crate::timeline::{Commands, UpstreamId};
@@ -88,6 +89,76 @@ pub struct Advice {
     pub command: Option<String>,
 }
 
+/// How many operations fail with a message, as far as the wire tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failures {
+    /// An estimate.
+    About(u64),
+    /// So many could have failed with it; others of them had another error, or hang.
+    UpToAbout(u64),
+    /// A lower bound; with 0 it is open whether there was any.
+    AtLeast(u64),
+    /// Nothing of it is on the wire: one for each operation that a destroyed pool is given.
+    Unknown,
+}
+
+impl Failures {
+    /// As the API has it; what a later version says of a number is read as unknown.
+    pub fn told(number: u64, kind: &str) -> Self {
+        [
+            Self::About(number),
+            Self::UpToAbout(number),
+            Self::AtLeast(number),
+        ]
+        .into_iter()
+        .find(|one| one.kind() == kind)
+        .unwrap_or(Self::Unknown)
+    }
+
+    /// The number; 0 where it is unknown.
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::About(number) | Self::UpToAbout(number) | Self::AtLeast(number) => number,
+            Self::Unknown => 0,
+        }
+    }
+
+    /// What the number is, in the API.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::About(_) => "estimate",
+            Self::UpToAbout(_) => "up_to_about",
+            Self::AtLeast(_) => "at_least",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Of two instances together; numbers of different kinds have no sum.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::About(one), Self::About(two)) => Self::About(one.saturating_add(two)),
+            (Self::UpToAbout(one), Self::UpToAbout(two)) => {
+                Self::UpToAbout(one.saturating_add(two))
+            }
+            (Self::AtLeast(one), Self::AtLeast(two)) => Self::AtLeast(one.saturating_add(two)),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// How often a log has the message, as a sentence has it.
+    pub fn words(self) -> String {
+        match self {
+            Self::About(number) => format!("about {}", counted(number, "time")),
+            Self::UpToAbout(number) => format!("up to about {}", counted(number, "time")),
+            Self::AtLeast(0) => "only if operations were still queued".to_owned(),
+            Self::AtLeast(1) => "at least once".to_owned(),
+            Self::AtLeast(number) => format!("at least {}", counted(number, "time")),
+            Self::Unknown => "as often as the destroyed pool is used".to_owned(),
+        }
+    }
+}
+
 /// What a driver's log will have said, so that the two can be matched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
@@ -99,12 +170,11 @@ pub struct Logged {
     pub wire_at: Timestamp,
     /// From when the log will have it.
     pub from: Timestamp,
-    /// Until when.
-    pub until: Timestamp,
-    /// About how many operations fail with it, where the wire tells; after a forced close 1 stands for whatever was in
-    /// the queue, and 0 for a queue that was probably empty.
-    pub failed: u64,
-    /// What that number was taken from.
+    /// Until when; `None` for as long as the application uses what was destroyed.
+    pub until: Option<Timestamp>,
+    /// How many operations fail with it.
+    pub failed: Failures,
+    /// What that was taken from.
     pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,
@@ -180,5 +250,34 @@ impl News {
         match self {
             Self::Opened(incident) | Self::Updated(incident) | Self::Closed(incident) => incident,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_failures_says_how_sure_it_is() {
+        let check = |failures: Failures, words: &str| {
+            assert_eq!(failures.words(), words);
+            let back = Failures::told(failures.number(), failures.kind());
+            assert_eq!(back, failures);
+        };
+        check(Failures::About(1), "about 1 time");
+        check(Failures::UpToAbout(65), "up to about 65 times");
+        check(Failures::AtLeast(0), "only if operations were still queued");
+        check(Failures::AtLeast(1), "at least once");
+        check(Failures::AtLeast(2), "at least 2 times");
+        check(Failures::Unknown, "as often as the destroyed pool is used");
+        assert_eq!(Failures::told(7, "of a later version"), Failures::Unknown);
+    }
+
+    #[test]
+    fn numbers_of_one_kind_have_a_sum() {
+        let two = Failures::AtLeast(1).and(Failures::AtLeast(1));
+        assert_eq!(two, Failures::AtLeast(2));
+        let mixed = Failures::About(60).and(Failures::AtLeast(1));
+        assert_eq!(mixed, Failures::Unknown);
     }
 }

@@ -1,23 +1,44 @@
-//! What the logs of drivers will say: "Pool was force destroyed", and when.
+//! What the logs of drivers will say: "Pool was force destroyed" and "pool destroyed", and when.
 //!
 //! Source: `lib/core/connection/pool.js` of Node's driver 3.x, `Pool.destroy(force)`: operations in the queue fail with
 //! the message; operations already written get no callback at all. Queued operations leave no trace on the wire:
 //! their number is taken from the requests that were unanswered when the connections were lost, which the driver
 //! queues again where it may.
+//!
+//! `Pool.write` of a destroyed pool fails at once with "pool destroyed". A read gets there; a write is stopped before, in
+//! `lib/core/topologies/server.js`, with "server instance pool was destroyed". A replica set makes a new pool in place of
+//! the one it destroyed, so that only a pool that was closed, or one of a single server, goes on to be used.
 
 use std::time::Duration;
 
-use super::{Case, Cause, ClientName, Incident, Logged};
+use super::{Case, Cause, ClientName, Failures, Incident, Logged};
 use crate::detect::{DestroyTrigger, Signal, SignalKind};
 use crate::pools::{Instance, Pools};
+use crate::timeline::Commands;
 
-const MESSAGE: &str = "Pool was force destroyed";
+/// What was in the queue of a pool that is destroyed fails with.
+const FORCED: &str = "Pool was force destroyed";
+/// What is given to a destroyed pool fails with.
+const DESTROYED: &str = "pool destroyed";
 
 /// What a driver queues again, and how that is known.
 const QUEUED_AGAIN: &str = "requests unanswered when its connections were lost, which the driver queues again where it may retry; what it \
      queued afterwards was never on the wire";
-/// What waits in a queue, and how much is known of it.
-const QUEUED_BEHIND: &str = "one at least where its pool was growing or had nothing idle; what waited in the queue was never on the wire";
+/// What timed out twice was not queued again.
+const TIMED_OUT: &str = "requests unanswered when its connections timed out, which the driver queues again once: what had \
+     timed out before has the time-out for an error, what timed out last comes too late and finds the pool destroyed";
+/// A connection is opened for what waits in the queue.
+const QUEUED_BEHIND: &str = "connections that were being opened when it was closed: one operation at least waited for them; what else was in the \
+     queue was never on the wire";
+/// What is closed while nobody uses it looks the same.
+const PERHAPS_QUEUED: &str = "connections that were being opened when it was closed, of which there were none; what was in the queue, if \
+     anything, was never on the wire";
+/// Why nobody can count what a destroyed pool is given.
+const NEVER_SENT: &str = "driver's rule that a destroyed pool fails what it is given without sending it: a read with this \
+     message, a write with \"server instance pool was destroyed\"";
+
+/// Why a wedged client's pool is gone, as far as the wire tells: it tries no more.
+const GAVE_UP: &str = "the driver gave up reconnecting";
 
 /// A forced close fails its queue in the same turn of the event loop.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -27,34 +48,102 @@ const WORTH_A_LOOK: f64 = 0.4;
 
 /// What an incident makes drivers log.
 pub(super) fn logged(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Logged> {
-    case.signals()
-        .iter()
-        .filter_map(|signal| told(signal, pools).or_else(|| forced(signal, incident, case, pools)))
-        .collect()
+    let mut all = Vec::new();
+    for signal in case.signals() {
+        let forced = told(signal, pools).or_else(|| forced(signal, incident, case, pools));
+        let Some((trigger, forced)) = forced else {
+            all.extend(given_up(signal, incident, pools));
+            continue;
+        };
+        let used = stays_in_use(trigger).then(|| destroyed(&forced));
+        all.push(forced);
+        all.extend(used);
+    }
+    all
+}
+
+/// Whether the application goes on to use the pool that was destroyed, rather than one that the driver makes in its
+/// place.
+const fn stays_in_use(trigger: DestroyTrigger) -> bool {
+    match trigger {
+        DestroyTrigger::ForcedClose | DestroyTrigger::RepeatedTimeouts => true,
+        DestroyTrigger::PrimaryCrash | DestroyTrigger::PrimaryFreeze => false,
+    }
+}
+
+/// What comes after the message about the queue, where the pool is used again.
+fn destroyed(forced: &Logged) -> Logged {
+    Logged {
+        message: DESTROYED.to_owned(),
+        until: None,
+        failed: Failures::Unknown,
+        basis: NEVER_SENT.to_owned(),
+        // Those are told once.
+        hanging: 0,
+        hanging_commands: Commands::default(),
+        ..forced.clone()
+    }
+}
+
+/// A pool that was destroyed when the driver gave up: whatever it is given from then on fails.
+fn given_up(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged> {
+    let is_wedged = matches!(signal.kind, SignalKind::SilentAfterTrouble { .. })
+        && incident.cause() == Cause::WedgedClient;
+    let upstream = pools.upstream(signal.subject.upstream)?;
+    let instance = pools.instance(signal.subject.instance?)?;
+    // A member's pool is replaced.
+    let is_single = upstream.set_name().is_none();
+    if !is_wedged || !is_single || !instance.has_legacy_pool() {
+        return None;
+    }
+    Some(Logged {
+        message: DESTROYED.to_owned(),
+        client: name(instance),
+        wire_at: signal.at,
+        from: signal.at,
+        until: None,
+        failed: Failures::Unknown,
+        basis: NEVER_SENT.to_owned(),
+        hanging: 0,
+        hanging_commands: Commands::default(),
+        trigger: GAVE_UP.to_owned(),
+    })
 }
 
 /// A pool that destroyed itself.
-fn told(signal: &Signal, pools: &Pools) -> Option<Logged> {
+fn told(signal: &Signal, pools: &Pools) -> Option<(DestroyTrigger, Logged)> {
     let SignalKind::PoolDestroyed(destroyed) = &signal.kind else {
         return None;
     };
     let instance = pools.instance(signal.subject.instance?)?;
-    Some(Logged {
-        message: MESSAGE.to_owned(),
+    let (failed, basis) = match destroyed.trigger {
+        DestroyTrigger::RepeatedTimeouts => (Failures::UpToAbout(destroyed.failed), TIMED_OUT),
+        DestroyTrigger::PrimaryCrash
+        | DestroyTrigger::PrimaryFreeze
+        | DestroyTrigger::ForcedClose => (Failures::About(destroyed.failed), QUEUED_AGAIN),
+    };
+    let logged = Logged {
+        message: FORCED.to_owned(),
         client: name(instance),
         wire_at: signal.at,
         from: destroyed.from,
-        until: destroyed.until,
-        failed: destroyed.failed,
-        basis: QUEUED_AGAIN.to_owned(),
+        until: Some(destroyed.until),
+        failed,
+        basis: basis.to_owned(),
         hanging: destroyed.hanging,
         hanging_commands: destroyed.hanging_commands.clone(),
         trigger: destroyed.trigger.label().to_owned(),
-    })
+    };
+    Some((destroyed.trigger, logged))
 }
 
 /// A client that was closed by force, or may have been.
-fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> Option<Logged> {
+fn forced(
+    signal: &Signal,
+    incident: &Incident,
+    case: &Case,
+    pools: &Pools,
+) -> Option<(DestroyTrigger, Logged)> {
     let SignalKind::ClientClosed {
         group,
         is_after_trouble: false,
@@ -88,22 +177,29 @@ fn forced(signal: &Signal, incident: &Incident, case: &Case, pools: &Pools) -> O
     if has_own_cause || !is_possible || group.has_said_goodbye {
         return None;
     }
-    // What was written hangs, and a pool of full size writes at once whatever it is handed. Only a pool that was still
-    // growing, or one that had nothing under way, had operations in its queue.
-    let had_queue = group.requests_lost == 0 || group.in_handshake > 0;
+    // What was written hangs, and a pool of full size writes in the next turn of the event loop whatever it is handed.
+    // A pool that was still growing had operations in its queue; one that had nothing under way may have been closed
+    // within the turn in which it was handed something, or while nobody used it.
+    let (failed, basis) = if group.in_handshake > 0 {
+        (Failures::AtLeast(1), QUEUED_BEHIND)
+    } else {
+        (Failures::AtLeast(0), PERHAPS_QUEUED)
+    };
+    let trigger = DestroyTrigger::ForcedClose;
     // A relayed connection ends when the server has noticed, too: the close may lie before it.
-    Some(Logged {
-        message: MESSAGE.to_owned(),
+    let logged = Logged {
+        message: FORCED.to_owned(),
         client: name(instance),
         wire_at: signal.at,
         from: signal.at - AT_ONCE * 2,
-        until: signal.at + group.span + AT_ONCE,
-        failed: u64::from(had_queue),
-        basis: QUEUED_BEHIND.to_owned(),
+        until: Some(signal.at + group.span + AT_ONCE),
+        failed,
+        basis: basis.to_owned(),
         hanging: group.requests_lost,
         hanging_commands: group.commands_lost.clone(),
-        trigger: DestroyTrigger::ForcedClose.label().to_owned(),
-    })
+        trigger: trigger.label().to_owned(),
+    };
+    Some((trigger, logged))
 }
 
 fn name(instance: &Instance) -> ClientName {

@@ -25,7 +25,8 @@ pub use book::Book;
 pub use case::Case;
 pub use cause::{Cause, Severity};
 pub use incident::{
-    Advice, ClientName, Evidence, Incident, IncidentId, Logged, Moment, News, Place, RankedCause,
+    Advice, ClientName, Evidence, Failures, Incident, IncidentId, Logged, Moment, News, Place,
+    RankedCause,
 };
 pub use rules::Opinion;
 

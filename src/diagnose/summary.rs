@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::kinship::is_lasting;
 use super::words::{client, clock, counted, listed};
-use super::{Cause, ClientName, Incident, Logged};
+use super::{Cause, ClientName, Failures, Incident, Logged};
 use crate::pools::Pools;
 
 /// Clients, or applications, named in a sentence.
@@ -112,30 +112,41 @@ fn sentence(cause: Cause, who: &Who, server: &str) -> String {
 
 /// What to look for in whose log.
 fn logged(all: &[Logged]) -> String {
-    let Some(first) = all.first() else {
+    let mut messages: Vec<&str> = Vec::new();
+    for one in all {
+        if !messages.contains(&&*one.message) {
+            messages.push(&one.message);
+        }
+    }
+    let expected: Vec<String> = messages
+        .into_iter()
+        .filter_map(|message| expected(message, all))
+        .collect();
+    if expected.is_empty() {
         return String::new();
-    };
-    let (from, until, failed) = all.iter().filter(|one| one.message == first.message).fold(
-        (first.from, first.until, 0),
-        |(from, until, failed), one| {
-            (
-                from.min(one.from),
-                until.max(one.until),
-                failed + one.failed,
-            )
-        },
-    );
-    let mut names: Vec<ClientName> = all.iter().map(|one| one.client.clone()).collect();
+    }
+    format!("; expect {}", expected.join(", then "))
+}
+
+/// One message, of all instances that log it.
+fn expected(message: &str, all: &[Logged]) -> Option<String> {
+    let same = || all.iter().filter(|one| one.message == message);
+    let failed = same().map(|one| one.failed).reduce(Failures::and)?;
+    let from = same().map(|one| one.from).min()?;
+    // Where one of them has no end there is none.
+    let until = same()
+        .map(|one| one.until)
+        .reduce(|one, other| Some(one?.max(other?)))?;
+    let until = until.map_or_else(|| " on".to_owned(), |until| format!(" to {}", clock(until)));
+    let mut names: Vec<ClientName> = same().map(|one| one.client.clone()).collect();
     names.sort();
     names.dedup();
-    format!(
-        "; expect \"{}\" in the log of {}, about {}, from {} to {}",
-        first.message,
+    Some(format!(
+        "\"{message}\" in the log of {}, {}, from {}{until}",
         Who::of(&names).names,
-        counted(failed, "time"),
+        failed.words(),
         clock(from),
-        clock(until),
-    )
+    ))
 }
 
 /// The clients of a sentence.
@@ -204,6 +215,8 @@ fn few(mut names: Vec<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Timestamp;
+    use crate::timeline::Commands;
 
     fn clients(all: &[(&str, &str)]) -> Vec<ClientName> {
         all.iter()
@@ -232,6 +245,40 @@ mod tests {
             "2 instances of orders, 1 unnamed client, 1 instance of billing and 1 more"
         );
         assert_eq!(Who::of(&[]).names, "clients");
+    }
+
+    #[test]
+    fn each_message_is_told_once_with_what_is_known_of_its_number() {
+        let at = Timestamp::from_nanos;
+        let forced = Logged {
+            message: "Pool was force destroyed".to_owned(),
+            client: clients(&[("orders", "10.0.0.1")]).remove(0),
+            wire_at: at(0),
+            from: at(1_000_000_000),
+            until: Some(at(2_000_000_000)),
+            failed: Failures::AtLeast(1),
+            basis: String::new(),
+            hanging: 0,
+            hanging_commands: Commands::default(),
+            trigger: String::new(),
+        };
+        let again = Logged {
+            until: Some(at(3_000_000_000)),
+            ..forced.clone()
+        };
+        let destroyed = Logged {
+            message: "pool destroyed".to_owned(),
+            until: None,
+            failed: Failures::Unknown,
+            ..forced.clone()
+        };
+        assert_eq!(
+            logged(&[forced, destroyed, again]),
+            "; expect \"Pool was force destroyed\" in the log of orders@10.0.0.1, at least 2 times, from 00:00:01.000 to \
+             00:00:03.000, then \"pool destroyed\" in the log of orders@10.0.0.1, as often as the destroyed pool is used, \
+             from 00:00:01.000 on"
+        );
+        assert_eq!(logged(&[]), "");
     }
 
     #[test]

@@ -132,11 +132,13 @@ pub struct Logged {
     pub wire_at: String,
     /// From when the log will have it.
     pub from: String,
-    /// Until when.
-    pub until: String,
-    /// About how many operations fail with it.
+    /// Until when; `null` for as long as the application uses what was destroyed.
+    pub until: Option<String>,
+    /// How many operations fail with it, as far as the wire tells; 0 where it is unknown.
     pub failed: u64,
-    /// What that number was taken from.
+    /// What `failed` is: `estimate`, `up_to_about`, `at_least`, `unknown`.
+    pub failed_is: String,
+    /// What that was taken from.
     pub basis: String,
     /// How many were written and will never call back.
     pub hanging: u64,

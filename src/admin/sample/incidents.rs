@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::AT;
 use crate::diagnose::{
-    Advice, Cause, ClientName, Evidence, Incident, IncidentId, Logged, Moment, Place, RankedCause,
-    Severity,
+    Advice, Cause, ClientName, Evidence, Failures, Incident, IncidentId, Logged, Moment, Place,
+    RankedCause, Severity,
 };
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
 use crate::pools::{Basis, Clear, ClearSign, CloseBasis, Inferred, Joined, MongoClientId, Pool};
@@ -134,8 +134,8 @@ pub(crate) fn crash() -> Incident {
             client: orders,
             wire_at: before(95_000),
             from: before(94_500),
-            until: before(85_000),
-            failed: 79,
+            until: Some(before(85_000)),
+            failed: Failures::About(79),
             basis: "requests unanswered when the connections were lost".to_owned(),
             hanging: 72,
             hanging_commands: {

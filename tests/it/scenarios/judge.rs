@@ -13,6 +13,10 @@ const DELAY_MAX: f64 = 2.0;
 const MOMENTS_APART: f64 = 0.5;
 /// A moment of the driver may lie so far outside of the window that was told, in seconds.
 const WINDOW_SLACK: f64 = 0.3;
+/// What the driver says of operations that a destroyed pool is given.
+const MESSAGE_OF_USE: &str = "pool destroyed";
+/// "About" so many is right to this part of it.
+const ABOUT: f64 = 0.25;
 
 /// What became of a case.
 #[derive(Clone, Debug)]
@@ -168,41 +172,89 @@ fn clients_amiss(truth: &Value, alarm: &Value) -> Option<String> {
     (told != affected).then(|| format!("clients {told:?} instead of {affected:?}"))
 }
 
-/// What the application's own log says must have been foretold: text, trigger and time.
+/// What the application's own log says must have been foretold, whether its pool was destroyed under operations that
+/// were queued, or is used although it is destroyed: text, trigger, time, and how often.
 fn message_amiss(words: &[&str], truth: &Value, alarms: &[&Value]) -> Option<String> {
     let events = truth["apps"][0]["events"].as_array().unwrap();
-    let failed = events.iter().find(|event| {
-        event["error"]
-            .as_str()
-            .is_some_and(|error| error.contains(MESSAGE))
-    });
-    let Some(failed) = failed else {
-        return Some("the application was never told".to_owned());
+    let said = |message: &str| -> Vec<f64> {
+        let events = events.iter().filter(|event| {
+            let error = event["error"].as_str();
+            error.is_some_and(|error| error.ends_with(message))
+        });
+        events.map(|event| event["at"].as_f64().unwrap()).collect()
     };
-    let at = failed["at"].as_f64().unwrap();
-    let logged: Vec<&Value> = alarms
-        .iter()
-        .filter_map(|alarm| alarm["logged"].as_array())
-        .flatten()
-        .filter(|logged| text(logged, "message").contains(MESSAGE))
-        .collect();
-    if logged.is_empty() {
-        return Some("its message was not foretold".to_owned());
+    let forced = said(MESSAGE);
+    if forced.is_empty() {
+        return Some("the application was never told".to_owned());
     }
+    let foretold = |message: &str| -> Vec<&Value> {
+        alarms
+            .iter()
+            .filter_map(|alarm| alarm["logged"].as_array())
+            .flatten()
+            .filter(|logged| text(logged, "message") == message)
+            .collect()
+    };
+    let logged = foretold(MESSAGE);
+    moment_amiss(words, MESSAGE, &forced, &logged)
+        .or_else(|| number_amiss(forced.len(), &logged))
+        .or_else(|| {
+            let used = said(MESSAGE_OF_USE);
+            moment_amiss(words, MESSAGE_OF_USE, &used, &foretold(MESSAGE_OF_USE))
+        })
+}
+
+/// The first time that the application was told must lie in a window that was foretold for it, with the right trigger.
+fn moment_amiss(
+    words: &[&str],
+    message: &str,
+    said: &[f64],
+    foretold: &[&Value],
+) -> Option<String> {
+    let at = *said.first()?;
+    let Some(first) = foretold.first() else {
+        return Some(format!("\"{message}\" was not foretold"));
+    };
+    // Without an end it goes on for as long as the application does.
+    let until = |logged: &Value| {
+        let has_end = !logged["until"].is_null();
+        has_end.then(|| moment(&logged["until"]))
+    };
     let is_right = |logged: &&Value| {
         let trigger = text(logged, "trigger").to_lowercase();
         let has_word = words.iter().any(|word| trigger.contains(word));
         let is_in_window = moment(&logged["from"]) - WINDOW_SLACK <= at
-            && at <= moment(&logged["until"]) + WINDOW_SLACK;
+            && until(logged).is_none_or(|until| at <= until + WINDOW_SLACK);
         has_word && is_in_window && logged["client"]["app"] == "orders"
     };
-    (!logged.iter().any(is_right)).then(|| {
-        let first = logged[0];
+    (!foretold.iter().any(is_right)).then(|| {
         format!(
-            "message at {at:.1} foretold for {:.1} to {:.1} by {}",
+            "\"{message}\" at {at:.1} foretold for {:.1} to {:.1?} by {}",
             moment(&first["from"]),
-            moment(&first["until"]),
+            until(first),
             first["trigger"],
+        )
+    })
+}
+
+/// How often the application was told must be what the number claims.
+#[expect(clippy::cast_precision_loss, reason = "operations are few")]
+fn number_amiss(said: usize, foretold: &[&Value]) -> Option<String> {
+    let is_right = |logged: &&Value| {
+        let (said, told) = (said as f64, logged["failed"].as_f64().unwrap());
+        let most = told * (1.0 + ABOUT);
+        match &*text(logged, "failed_is") {
+            "estimate" => told * (1.0 - ABOUT) <= said && said <= most,
+            "up_to_about" => said <= most,
+            "at_least" => told <= said,
+            _ => false,
+        }
+    };
+    let first = foretold.first()?;
+    (!foretold.iter().any(is_right)).then(|| {
+        format!(
+            "\"{MESSAGE}\" {said} times instead of {} ({})",
+            first["failed"], first["failed_is"]
         )
     })
 }
@@ -277,5 +329,44 @@ mod tests {
         check("server_freeze", 3, false);
         check("server_freeze", 4, true);
         check("slow_operations", 9, false);
+    }
+
+    /// What is amiss when an application was told `said` times, a second after what poolscope foretold as `logged`.
+    fn amiss(said: &[&str], logged: &Value) -> Option<String> {
+        let event = |error| json!({ "error": format!("MongoError: {error}"), "at": 1.0 });
+        let events: Vec<Value> = said.iter().map(event).collect();
+        let truth = json!({ "apps": [{ "events": events }] });
+        message_amiss(&["time-out"], &truth, &[&json!({ "logged": logged })])
+    }
+
+    fn row(message: &str, failed: u64, failed_is: &str) -> Value {
+        json!({
+            "message": message, "failed": failed, "failed_is": failed_is,
+            "trigger": "repeated socket time-outs", "client": { "app": "orders" },
+            "from": "1970-01-01T00:00:00.500Z",
+            "until": (message == MESSAGE).then_some("1970-01-01T00:00:01.500Z"),
+        })
+    }
+
+    #[test]
+    fn each_message_must_be_foretold_with_a_number_that_holds() {
+        let forced = |failed, failed_is| row(MESSAGE, failed, failed_is);
+        let used = row(MESSAGE_OF_USE, 0, "unknown");
+        let check = |said: &[&str], logged: &[&Value], is_right: bool| {
+            let amiss = amiss(said, &json!(logged));
+            assert_eq!(amiss.is_none(), is_right, "{said:?} {logged:?}: {amiss:?}");
+        };
+        check(&[MESSAGE; 3], &[&forced(3, "estimate")], true);
+        check(&[MESSAGE; 3], &[&forced(6, "estimate")], false);
+        check(&[MESSAGE; 3], &[&forced(6, "up_to_about")], true);
+        check(&[MESSAGE; 3], &[&forced(2, "up_to_about")], false);
+        check(&[MESSAGE; 3], &[&forced(1, "at_least")], true);
+        check(&[MESSAGE; 3], &[&forced(4, "at_least")], false);
+        check(&[MESSAGE; 3], &[&forced(3, "unknown")], false);
+        let both = [MESSAGE, MESSAGE_OF_USE];
+        check(&both, &[&forced(1, "estimate"), &used], true);
+        check(&both, &[&forced(1, "estimate")], false);
+        check(&[MESSAGE], &[&used], false);
+        check(&[MESSAGE_OF_USE], &[&used], false);
     }
 }
