@@ -1,11 +1,12 @@
 //! Recorded timelines and near misses: what the pure core says of each file of `tests/scenarios`, in milliseconds.
 //!
 //! `<cause>/<name>.jsonl` is a journal, `<cause>/<name>.expect.json` beside it has the alarms that are to be told, in
-//! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"foretold":true}]}`, where
-//! `severity`, `within_ms`, the time from the evidence to the alarm, and `foretold`, that it says what applications log,
-//! may be left out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may
-//! be; whoever expects no alarm says it. `near_miss_*` has what resembles the cause that it says it `"misses"`, which is
-//! neither told as an alarm nor as information.
+//! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"trigger":"primary crash",
+//! "messages":["Pool was force destroyed"],"how_often":["about 60 times"]}]}`, where `severity`, `within_ms`, the time from
+//! the evidence to the alarm, and `trigger`, `messages` and `how_often`, what it says applications log and why, may be left
+//! out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may be; whoever
+//! expects no alarm says it. `near_miss_*` has what resembles the cause that it says it `"misses"`, which is neither told
+//! as an alarm nor as information.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,12 +93,59 @@ fn detail_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
     {
         return Some(format!("severity {}", alarm.severity.label()));
     }
-    if expected["foretold"] == true && alarm.logged.is_empty() {
-        return Some("nothing foretold".to_owned());
+    if let Some(amiss) = foretold_amiss(alarm, expected) {
+        return Some(amiss);
     }
     let delay = alarm.detected_at.since(alarm.evident_at).as_millis();
     let within = expected["within_ms"].as_u64().unwrap_or(2000);
     (delay > u128::from(within)).then(|| format!("told {delay} ms after it was evident"))
+}
+
+/// Each message must be foretold, in this order, and with no trigger but the expected one.
+fn foretold_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
+    let told: Vec<&str> = alarm.logged.iter().map(|logged| &*logged.message).collect();
+    if let Some(wanted) = expected["messages"].as_array()
+        && told != *wanted
+    {
+        return Some(format!("{told:?} foretold instead of {wanted:?}"));
+    }
+    let often: Vec<String> = alarm
+        .logged
+        .iter()
+        .map(|logged| logged.failed.words())
+        .collect();
+    if let Some(wanted) = expected["how_often"].as_array()
+        && often != *wanted
+    {
+        return Some(format!("{often:?} foretold instead of {wanted:?}"));
+    }
+    let trigger = expected["trigger"].as_str()?;
+    if told.is_empty() {
+        return Some("nothing foretold".to_owned());
+    }
+    let other = alarm
+        .logged
+        .iter()
+        .find(|logged| logged.trigger != trigger)?;
+    Some(format!("{} instead of {trigger}", other.trigger))
+}
+
+#[test]
+fn every_trigger_of_the_message_has_a_timeline_that_tells_it_from_the_others() {
+    let mut missing = vec![
+        "forced close",
+        "primary crash",
+        "primary freeze",
+        "repeated socket time-outs",
+    ];
+    for timeline in timelines() {
+        let expected = fs::read_to_string(timeline.with_extension("expect.json")).unwrap();
+        let expected: Value = serde_json::from_str(&expected).unwrap();
+        for incident in expected["incidents"].as_array().unwrap() {
+            missing.retain(|trigger| incident["trigger"] != *trigger);
+        }
+    }
+    assert!(missing.is_empty(), "no timeline for {missing:?}");
 }
 
 #[test]

@@ -210,9 +210,11 @@ fn timeline(case: CaseId) -> Option<Timeline> {
     }
     let alarms = told.iter().rev().filter(|&incident| is_alarm(incident));
     let expected = alarms.map(|incident| {
-        let logged = incident["logged"].as_array();
-        if logged.is_some_and(|logged| !logged.is_empty()) {
-            json!({ "cause": incident["cause"], "foretold": true })
+        let logged = incident["logged"].as_array().unwrap();
+        let messages: Vec<&Value> = logged.iter().map(|logged| &logged["message"]).collect();
+        if let Some(first) = logged.first() {
+            let trigger = &first["trigger"];
+            json!({ "cause": incident["cause"], "trigger": trigger, "messages": messages })
         } else {
             json!({ "cause": incident["cause"] })
         }
