@@ -176,7 +176,7 @@ pub struct Logged {
     pub failed: Failures,
     /// What that was taken from.
     pub basis: String,
-    /// How many were written and will never call back.
+    /// How many at least were written and will never call back.
     pub hanging: u64,
     /// Those by command, as far as they were read.
     pub hanging_commands: Commands,

@@ -11,6 +11,8 @@ const major = parseInt(version, 10);
 const legacy = major === 3 && topology === 'legacy';
 // Failures that one `run` prints one by one; all of them are counted.
 const FAILURES_PRINTED = 300;
+// What has not called back for so long, in milliseconds, never will: no operation here takes as long.
+const HANGING = 2500;
 const HOLD = `poolscope-hold-${process.pid}`;
 
 const write = line => process.stdout.write(JSON.stringify(line) + '\n');
@@ -227,6 +229,7 @@ class Agent {
     this.clients = new Map();
     this.references = new Map();
     this.runs = new Map();
+    this.calls = new Set();
     this.cursors = new Map();
     this.held = new Map();
   }
@@ -273,6 +276,8 @@ class Agent {
       while (more()) {
         const number = ++started;
         if (between && number > concurrency) await pause(between);
+        const call = { began: Date.now() };
+        this.calls.add(call);
         try {
           answer.result = await perform(client, args, number);
           answer.done++;
@@ -282,8 +287,10 @@ class Agent {
           const message = `${error.name}: ${String(error.message).slice(0, 200)}`;
           bump(answer.errors, message);
           if (answer.failed <= FAILURES_PRINTED) write({ event: 'operation_failed', name, at: Date.now() / 1000, error: message });
+          this.calls.delete(call);
           await pause(0);
         }
+        this.calls.delete(call);
       }
     };
     await Promise.all(Array.from({ length: concurrency }, work));
@@ -405,7 +412,8 @@ class Agent {
     const clients = this.clients.get(name) || [];
     if (legacy) {
       const open = clients.map(legacySockets).reduce((sum, sockets) => sum + sockets, 0);
-      return { source: 'internal', clients: clients.length, open, checked_out: null };
+      const hanging = [...this.calls].filter(call => Date.now() - call.began > HANGING).length;
+      return { source: 'internal', clients: clients.length, open, checked_out: null, hanging };
     }
     const total = { source: 'cmap', clients: clients.length, created: 0, ready: 0, closed: {}, open: 0 };
     Object.assign(total, { checked_out: 0, checkout_failed: {}, cleared: 0 });

@@ -140,7 +140,7 @@ pub struct Logged {
     pub failed_is: String,
     /// What that was taken from.
     pub basis: String,
-    /// How many were written and will never call back.
+    /// How many at least were written and will never call back.
     pub hanging: u64,
     /// Those by command, as far as they were read; zero counts are left out.
     pub hanging_by_command: Vec<CommandCount>,

@@ -199,6 +199,11 @@ fn message_amiss(words: &[&str], truth: &Value, alarms: &[&Value]) -> Option<Str
     moment_amiss(words, MESSAGE, &forced, &logged)
         .or_else(|| number_amiss(forced.len(), &logged))
         .or_else(|| {
+            // What was recorded before applications counted it is silent about it.
+            let hanging = truth["apps"][0]["stats"]["hanging"].as_u64()?;
+            hanging_amiss(hanging, forced.len(), &logged)
+        })
+        .or_else(|| {
             let used = said(MESSAGE_OF_USE);
             moment_amiss(words, MESSAGE_OF_USE, &used, &foretold(MESSAGE_OF_USE))
         })
@@ -257,6 +262,21 @@ fn number_amiss(said: usize, foretold: &[&Value]) -> Option<String> {
             first["failed"], first["failed_is"]
         )
     })
+}
+
+/// The operations that never called back must be as many as was told, and no more than those of which it was left open
+/// whether they failed.
+#[expect(clippy::cast_precision_loss, reason = "operations are few")]
+fn hanging_amiss(hanging: u64, said: usize, foretold: &[&Value]) -> Option<String> {
+    let is_right = |logged: &&Value| {
+        let failed = logged["failed"].as_f64().unwrap();
+        let open = (failed * (1.0 + ABOUT) - said as f64).max(0.0);
+        let told = logged["hanging"].as_f64().unwrap();
+        (told..=told + open).contains(&(hanging as f64))
+    };
+    let first = foretold.first()?;
+    (!foretold.iter().any(is_right))
+        .then(|| format!("{hanging} operations hang instead of {}", first["hanging"]))
 }
 
 /// A printed moment in seconds since the epoch.
@@ -335,13 +355,13 @@ mod tests {
     fn amiss(said: &[&str], logged: &Value) -> Option<String> {
         let event = |error| json!({ "error": format!("MongoError: {error}"), "at": 1.0 });
         let events: Vec<Value> = said.iter().map(event).collect();
-        let truth = json!({ "apps": [{ "events": events }] });
+        let truth = json!({ "apps": [{ "events": events, "stats": { "hanging": 17 } }] });
         message_amiss(&["time-out"], &truth, &[&json!({ "logged": logged })])
     }
 
     fn row(message: &str, failed: u64, failed_is: &str) -> Value {
         json!({
-            "message": message, "failed": failed, "failed_is": failed_is,
+            "message": message, "failed": failed, "failed_is": failed_is, "hanging": 17,
             "trigger": "repeated socket time-outs", "client": { "app": "orders" },
             "from": "1970-01-01T00:00:00.500Z",
             "until": (message == MESSAGE).then_some("1970-01-01T00:00:01.500Z"),
@@ -368,5 +388,19 @@ mod tests {
         check(&both, &[&forced(1, "estimate")], false);
         check(&[MESSAGE], &[&used], false);
         check(&[MESSAGE_OF_USE], &[&used], false);
+    }
+
+    #[test]
+    fn what_hangs_is_as_many_as_told_or_was_left_open() {
+        let check = |hanging, said, failed, told, is_right: bool| {
+            let logged = json!({ "failed": failed, "hanging": told });
+            let amiss = hanging_amiss(hanging, said, &[&logged]);
+            assert_eq!(amiss.is_none(), is_right, "{amiss:?}");
+        };
+        check(17, 48, 48, 17, true);
+        check(16, 48, 48, 17, false);
+        check(17, 48, 65, 0, true);
+        check(17, 60, 60, 0, false);
+        check(1, 60, 0, 0, false);
     }
 }
