@@ -18,8 +18,14 @@ use crate::timeline::Entry;
 
 /// Finds one kind of trouble (or of healthy change that looks like it).
 pub trait Detector: std::fmt::Debug + Send {
-    /// A fact was taken in.
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>);
+    /// A fact about a connection was taken in.
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    );
 
     /// Time passed; ticks come on the grid of [`crate::observer`].
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>);
@@ -44,8 +50,11 @@ impl Detectors {
 
     /// A fact was taken in by `pools`.
     pub fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+        let Some(connection) = pools.connection(entry.connection) else {
+            return;
+        };
         for detector in &mut self.all {
-            detector.record(entry, pools, signals);
+            detector.record(entry, connection, pools, signals);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
-use crate::pools::{InstanceId, Numbering, Pools};
+use crate::pools::{Connection, InstanceId, Numbering, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact};
 
@@ -27,11 +27,14 @@ struct Known {
 }
 
 impl Detector for Arrivals {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         let Fact::Introduced { request_id, .. } = &entry.fact else {
-            return;
-        };
-        let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
         let Some(own) = connection.instance.and_then(|id| pools.instance(id)) else {

@@ -69,13 +69,16 @@ struct Episode {
 }
 
 impl Detector for Churn {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        _: &mut Vec<Signal>,
+    ) {
         if !matches!(entry.fact, Fact::Introduced { .. }) {
             return;
         }
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
         let instance = connection.instance.and_then(|id| pools.instance(id));
         let lacks_monitors = connection.has_legacy_pool || instance.is_some_and(Instance::is_php);
         if lacks_monitors && is_of_a_client(connection) && self.fresh.len() < FRESH_MAX {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Detector, Signal, SignalKind, Subject};
-use crate::pools::{Clear, ClearSign, MongoClientId, Pools};
+use crate::pools::{Clear, ClearSign, Connection, MongoClientId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, UpstreamId};
 
@@ -30,7 +30,7 @@ struct Told {
 }
 
 impl Detector for Clears {
-    fn record(&mut self, _: &Entry, _: &Pools, _: &mut Vec<Signal>) {}
+    fn record(&mut self, _: &Entry, _: &Connection, _: &Pools, _: &mut Vec<Signal>) {}
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         self.told

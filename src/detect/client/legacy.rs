@@ -97,16 +97,19 @@ fn step_below(age: Duration) -> Duration {
 }
 
 impl Detector for Legacy {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         if !matches!(
             entry.fact,
             Fact::Introduced { .. } | Fact::HelloAnswered(_) | Fact::Ended(_)
         ) {
             return;
         }
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
         let Some(own) = connection.instance.and_then(|id| pools.instance(id)) else {
             return;
         };

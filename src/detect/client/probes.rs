@@ -36,13 +36,16 @@ struct Source {
 }
 
 impl Detector for Probes {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
-        let Fact::Ended(_) = &entry.fact else {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
+        if !matches!(entry.fact, Fact::Ended(_)) || !is_bare(connection) {
             return;
-        };
-        let Some(connection) = pools.connection(entry.connection).filter(|c| is_bare(c)) else {
-            return;
-        };
+        }
         let key = (connection.peer.ip().to_canonical(), connection.upstream);
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&key) {
             self.sources.pop_first();

@@ -56,12 +56,9 @@ struct Habit {
 }
 
 impl Detector for Recycling {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _: &mut Vec<Signal>) {
-        let (Fact::Ended(_), Some(connection)) = (&entry.fact, pools.connection(entry.connection))
-        else {
-            return;
-        };
-        if let Some(instance) = connection.instance
+    fn record(&mut self, entry: &Entry, connection: &Connection, _: &Pools, _: &mut Vec<Signal>) {
+        if let Fact::Ended(_) = &entry.fact
+            && let Some(instance) = connection.instance
             && is_idle_close(connection)
             && self.waiting.len() < WAITING_MAX
         {

@@ -76,11 +76,14 @@ struct Storm {
 }
 
 impl Detector for Storms {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
         let Fact::Ended(_) = &entry.fact else {
-            return;
-        };
-        let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
         let key = (connection.peer.ip().to_canonical(), connection.upstream);
@@ -323,7 +326,8 @@ mod tests {
                     fact,
                 };
                 pools.record(&entry);
-                storms.record(&entry, &pools, &mut signals);
+                let own = pools.connection(entry.connection).unwrap();
+                storms.record(&entry, own, &pools, &mut signals);
             }
             pools.tick(at(tick));
             storms.tick(at(tick), &pools, &mut signals);

@@ -82,10 +82,13 @@ struct Episode {
 }
 
 impl Detector for Ages {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
         self.heard.record(entry, connection);
         if let Fact::Ended(_) = &entry.fact {
             let was_hung = self.hung.remove(&connection.id);

@@ -27,11 +27,14 @@ struct Burst {
 }
 
 impl Detector for Closes {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         let Fact::Ended(ended) = &entry.fact else {
-            return;
-        };
-        let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
         let ending = ended.ending;

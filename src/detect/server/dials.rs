@@ -8,7 +8,7 @@ use super::super::Detector;
 use super::thresholds::{DIALS_GAP, HANDSHAKE_LATE, TURNED_AWAY_MIN, TURNED_AWAY_WINDOW};
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Ending, Initiator, Manner, Phase};
-use crate::pools::{InstanceId, Pools};
+use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{DialFailure, Entry, Fact, UpstreamId};
 
@@ -51,10 +51,13 @@ struct Failing {
 }
 
 impl Detector for Dials {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         let state = self.upstreams.entry(connection.upstream).or_default();
         if let Fact::Dialled(_) = &entry.fact {
             if let Some(failing) = &mut state.failing {

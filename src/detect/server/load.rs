@@ -86,22 +86,23 @@ struct Activity {
 }
 
 impl Detector for Load {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
-        if let Some(connection) = pools.connection(entry.connection) {
-            self.heard.record(entry, connection);
-            if let Fact::HelloAnswered(took) = &entry.fact {
-                let hellos = self.hellos.entry(connection.upstream).or_default();
-                hellos.took(entry.at, *took);
-            }
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
+        self.heard.record(entry, connection);
+        if let Fact::HelloAnswered(took) = &entry.fact {
+            let hellos = self.hellos.entry(connection.upstream).or_default();
+            hellos.took(entry.at, *took);
         }
         let (sample, is_end) = if let Fact::Sampled(sample) = &entry.fact {
             (*sample, false)
         } else if let Fact::Ended(ended) = &entry.fact {
             (ended.last, true)
         } else {
-            return;
-        };
-        let Some(connection) = pools.connection(entry.connection) else {
             return;
         };
         let done = sample

@@ -63,10 +63,13 @@ struct RoundTrips {
 }
 
 impl Detector for Network {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
         // A dial is the network's alone, but too quick to compare a hello with.
         if let Fact::HelloAnswered(took) = &entry.fact {
             if *took < ROUND_TRIP_MAX {

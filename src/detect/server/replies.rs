@@ -59,10 +59,13 @@ struct Refused {
 }
 
 impl Detector for Replies {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         if let Fact::Failed(error) = &entry.fact {
             let is_heard = if is_of_a_client(connection) {
                 !MEANINGLESS.contains(&error.code) && error.code != AUTHENTICATION_FAILED

@@ -62,10 +62,13 @@ struct Episode {
 }
 
 impl Detector for Silences {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
         if let Fact::Sampled(_) = &entry.fact {
             self.sampled_at = self.sampled_at.max(entry.at);
         }

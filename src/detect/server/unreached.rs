@@ -50,10 +50,13 @@ struct Episode {
 }
 
 impl Detector for Unreached {
-    fn record(&mut self, entry: &Entry, pools: &Pools, _signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        _pools: &Pools,
+        _signals: &mut Vec<Signal>,
+    ) {
         if let Fact::Sampled(sample) = &entry.fact {
             self.sampled(entry.at, connection, sample);
         } else if let Fact::Ended(_) = &entry.fact {

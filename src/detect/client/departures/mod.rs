@@ -63,13 +63,16 @@ struct Watch {
 }
 
 impl Detector for Departures {
-    fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
+    fn record(
+        &mut self,
+        entry: &Entry,
+        connection: &Connection,
+        pools: &Pools,
+        signals: &mut Vec<Signal>,
+    ) {
         if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
             return;
         }
-        let Some(connection) = pools.connection(entry.connection) else {
-            return;
-        };
         let Some(instance) = connection.instance else {
             return;
         };
