@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::{Case, Cause, ClientName, Failures, Incident, Logged};
 use crate::detect::{DestroyTrigger, Signal, SignalKind};
 use crate::pools::{Instance, Pools};
+use crate::time::Timestamp;
 use crate::timeline::Commands;
 
 /// What was in the queue of a pool that is destroyed fails with.
@@ -55,7 +56,10 @@ pub(super) fn logged(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Log
             all.extend(given_up(signal, incident, pools));
             continue;
         };
-        let used = stays_in_use(trigger).then(|| destroyed(&forced));
+        let used = stays_in_use(trigger).then(|| {
+            let client = forced.client.clone();
+            destroyed(client, forced.wire_at, forced.from, &forced.trigger)
+        });
         all.push(forced);
         all.extend(used);
     }
@@ -71,17 +75,20 @@ const fn stays_in_use(trigger: DestroyTrigger) -> bool {
     }
 }
 
-/// What comes after the message about the queue, where the pool is used again.
-fn destroyed(forced: &Logged) -> Logged {
+/// What a pool is given after it was destroyed.
+fn destroyed(client: ClientName, wire_at: Timestamp, from: Timestamp, trigger: &str) -> Logged {
     Logged {
         message: DESTROYED.to_owned(),
+        client,
+        wire_at,
+        from,
         until: None,
         failed: Failures::Unknown,
         basis: NEVER_SENT.to_owned(),
-        // Those are told once.
+        // Those are told with what destroyed it.
         hanging: 0,
         hanging_commands: Commands::default(),
-        ..forced.clone()
+        trigger: trigger.to_owned(),
     }
 }
 
@@ -96,18 +103,7 @@ fn given_up(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logge
     if !is_wedged || !is_single || !instance.has_legacy_pool() {
         return None;
     }
-    Some(Logged {
-        message: DESTROYED.to_owned(),
-        client: name(instance),
-        wire_at: signal.at,
-        from: signal.at,
-        until: None,
-        failed: Failures::Unknown,
-        basis: NEVER_SENT.to_owned(),
-        hanging: 0,
-        hanging_commands: Commands::default(),
-        trigger: GAVE_UP.to_owned(),
-    })
+    Some(destroyed(name(instance), signal.at, signal.at, GAVE_UP))
 }
 
 /// A pool that destroyed itself.

@@ -336,5 +336,10 @@ impl Pools {
     }
 }
 
+/// The lower of two, as far as there are two: what is not known is not lower.
+fn lower<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    one.into_iter().chain(other).min()
+}
+
 #[cfg(test)]
 mod tests;

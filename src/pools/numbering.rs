@@ -123,11 +123,6 @@ impl Introduction {
     }
 }
 
-/// The lower of two ids, as far as there are two.
-pub(super) fn lower(one: Option<i32>, other: Option<i32>) -> Option<i32> {
-    one.into_iter().chain(other).min()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

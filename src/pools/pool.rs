@@ -11,7 +11,7 @@ use super::idle_times::IdleTimes;
 use super::rates::{self, Rates};
 use super::reasons::{CloseBasis, CloseReason, CloseReasons};
 use super::sizes::Sizes;
-use super::{Clear, Connection, Inferred};
+use super::{Clear, Connection, Inferred, lower};
 use crate::connection::Role;
 use crate::time::Timestamp;
 use crate::timeline::ConnectionId;
@@ -119,10 +119,7 @@ impl Pool {
 
     /// The server answered its mongo client, where it did.
     pub(super) fn answered(&mut self, at: Option<Timestamp>) {
-        self.ready_at = match (self.ready_at, at) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
+        self.ready_at = lower(self.ready_at, at);
     }
 
     /// A connection turned out to be another's.

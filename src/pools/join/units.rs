@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{JITTER, SETTLING};
-use crate::pools::numbering::lower;
 use crate::pools::sessions::CircleId;
-use crate::pools::{Connection, MongoClient, MongoClientId};
+use crate::pools::{Connection, MongoClient, MongoClientId, lower};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
 

@@ -129,7 +129,7 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
             let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
             let anonymous = anonymous.entry(key.0.clone()).or_default();
             // The journal of a case may end a moment before the driver was asked.
-            let told = told_reasons(&apps, seconds(inferred.until.as_nanos()));
+            let told = told_reasons(&apps, seconds_of(inferred.until.as_nanos()));
             scores.score_reasons(&name, apps[0], told, reasons, anonymous);
         }
     }
@@ -182,7 +182,7 @@ impl Pooled {
         let open = connections.into_iter().flat_map(BTreeMap::values);
         let open = open.filter(|is_open| **is_open).count() as u64;
         Self {
-            at: live.at.min(seconds(inferred.until.as_nanos())),
+            at: live.at.min(seconds_of(inferred.until.as_nanos())),
             opened,
             closed: opened - open,
             open,
@@ -237,8 +237,12 @@ impl Scores {
             .flatten()
             .map(|[begin, end]| {
                 (
-                    seconds(*begin),
-                    if *end == 0 { f64::MAX } else { seconds(*end) },
+                    seconds_of(*begin),
+                    if *end == 0 {
+                        f64::MAX
+                    } else {
+                        seconds_of(*end)
+                    },
                 )
             })
             .collect();
@@ -482,7 +486,7 @@ fn is_of_reasons(amiss: &str) -> bool {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
-fn seconds(nanos: u64) -> f64 {
+pub(super) fn seconds_of(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::scores::seconds_of;
+
 /// Cut or lost connections that agree (`EQUAL_AGES_MIN`).
 const CUTS: usize = 2;
 
@@ -136,11 +138,6 @@ fn is_chance([sent, resent, duplicates]: [u64; 3]) -> bool {
     let expected = sent as f64 * LOSS_BY_CHANCE;
     let chance: f64 = (1..=lost).map(|count| expected / count as f64).product();
     lost as f64 <= expected || chance >= LOSS_CHANCE
-}
-
-#[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
-fn seconds_of(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
 }
 
 #[cfg(test)]
