@@ -331,6 +331,7 @@ impl Connection {
             at: self.introduced_at?,
             opened_at: self.opened_at,
             request_id,
+            is_counted_apart: self.numbering == Numbering::CountedApart,
         })
     }
 

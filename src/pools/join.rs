@@ -144,7 +144,10 @@ impl Joiner<'_> {
                 continue;
             }
             let is_empty = client.monitors.is_empty();
-            is_open_question |= is_empty || client.said_goodbye_at.is_some();
+            // What measures round trips may turn out to be another's.
+            let may_be_empty =
+                client.watched().is_empty() && self.at.since(ended_at) <= 2 * SETTLING;
+            is_open_question |= is_empty || may_be_empty || client.said_goodbye_at.is_some();
             let tried_at = self.tried_at.unwrap_or_default().max(ended_at);
             // A check that succeeds after all was lost is its own, although the connection is not placed yet.
             let is_coming_back = |pool: &Pool| pool.is_cleared() || pool.is_ready_again(ended_at);

@@ -101,6 +101,8 @@ pub(super) struct Introduction {
     /// dial is read only then, be it seconds later.
     pub(super) opened_at: Timestamp,
     pub(super) request_id: i32,
+    /// Handshakes have a count of their own: each of a process's has the number after that of the one before.
+    pub(super) is_counted_apart: bool,
 }
 
 impl Introduction {
@@ -133,6 +135,7 @@ mod tests {
             at: Timestamp::default() + Duration::from_millis(read_ms),
             opened_at: Timestamp::default() + Duration::from_millis(opened_ms),
             request_id,
+            is_counted_apart: false,
         };
         let early = told(1_000, 1_001, 7);
         assert!(early.may_be_counted_with(&told(2_000, 2_001, 8)));

@@ -18,7 +18,8 @@ pub(super) const PROCESSES_MAX: usize = 64;
 const COMPARED_MAX: usize = 16;
 
 /// A process whose client is growing opens one connection after the other within this time, and counts no further than
-/// [`STEP_MAX`] meanwhile. How far another has counted is known a second late.
+/// [`STEP_MAX`] meanwhile. How far another has counted is known a second late, unless handshakes have a count of their
+/// own.
 const GROWING: Duration = Duration::from_millis(100);
 const STEP_MAX: u32 = 16;
 
@@ -60,8 +61,9 @@ impl Processes {
             .filter(|process| process.may_have_counted(introduction))
             .min_by_key(|process| {
                 let distance = process.count.abs_diff(introduction.request_id);
-                let is_at_rest = at.since(process.counted_at) > GROWING || distance > STEP_MAX;
-                (is_at_rest, distance, Reverse(process.counted_at))
+                let is_growing = at.since(process.counted_at) <= GROWING && distance <= STEP_MAX;
+                let is_less_likely = !is_growing && !introduction.is_counted_apart;
+                (is_less_likely, distance, Reverse(process.counted_at))
             });
         if let Some(process) = likely {
             if process.introductions.len() >= COMPARED_MAX {
@@ -127,6 +129,7 @@ mod tests {
             at: at + Duration::from_millis(2),
             opened_at: at,
             request_id,
+            is_counted_apart: false,
         }
     }
 
@@ -156,6 +159,24 @@ mod tests {
         let new = new.map(|(millis, request_id)| introduced(millis, request_id));
         assert!(old.iter().all(|one| *one == old[0]));
         assert!(new.iter().all(|one| *one == new[0] && *one != old[0]));
+    }
+
+    #[test]
+    fn of_handshakes_with_a_count_of_their_own_the_next_number_tells_the_process() {
+        let mut processes = Processes::default();
+        let mut introduced = |millis, request_id| {
+            processes.introduced(Introduction {
+                is_counted_apart: true,
+                ..told(millis, request_id)
+            })
+        };
+        let old = [(1_000, 1), (1_010, 2), (1_020, 3), (1_030, 4)];
+        let old = old.map(|(millis, request_id)| introduced(millis, request_id));
+        let new = [(1_500, 1), (1_550, 2)].map(|(millis, id)| introduced(millis, id));
+        assert_ne!(new[0], old[0]);
+        // It opens one more while the other one grows.
+        assert_eq!(introduced(1_560, 5), old[0]);
+        assert_eq!(introduced(1_570, 3), new[0]);
     }
 
     #[test]

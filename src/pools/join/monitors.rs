@@ -99,6 +99,33 @@ impl Joiner<'_> {
         }
     }
 
+    /// A mongo client that closed all else was not the one whose round trips are measured still, if another lacks that.
+    fn correct_left_behind(&mut self) {
+        let left_behind: Vec<ConnectionId> = self
+            .open_clients()
+            .filter(|client| has_left(client))
+            .filter(|client| {
+                let (ended_at, was_own_will) = client.last_end.unwrap_or_default();
+                was_own_will && self.at.since(ended_at) >= SETTLING
+            })
+            .flat_map(|client| client.watches.values())
+            .filter_map(|watch| self.connections.get(&watch.round_trip?))
+            .filter(|one| {
+                self.open_clients()
+                    .any(|client| lacks_round_trip(client, one))
+            })
+            .map(|one| one.id)
+            .collect();
+        for id in left_behind {
+            if let Some(connection) = self.connections.get_mut(&id)
+                && let Some(client) = connection.mongo_client
+                && let Some(client) = self.clients.get_mut(&client)
+            {
+                client.yield_up(connection);
+            }
+        }
+    }
+
     /// The mongo client that lacks just this monitor, one of the same process if there is any.
     fn lacking_monitor(&self, monitor: &Connection) -> Option<MongoClientId> {
         let of_process = self.lacking_monitor_among(monitor, |client| !client.is_foreign(monitor));
@@ -162,6 +189,7 @@ impl Joiner<'_> {
     }
 
     pub(super) fn place_round_trips(&mut self) {
+        self.correct_left_behind();
         let mut homeless: Vec<(Timestamp, ConnectionId)> = self
             .unsettled()
             .filter(|one| one.found == Role::RoundTripMonitor && one.mongo_client.is_none())
@@ -175,15 +203,15 @@ impl Joiner<'_> {
             let clients = self.household.clients.iter();
             let owner = clients
                 .filter_map(|id| self.clients.get(id))
+                .filter(|client| may_measure_for(client, connection))
                 .filter_map(|client| Some((client.watches.get(&connection.upstream)?, client)))
-                .filter(|(watch, _)| watch.round_trip.is_none())
-                .filter(|(watch, _)| watch.since <= connection.opened_at + SETTLING)
-                // What a process opens first is no round-trip monitor of another's.
-                .filter(|(_, client)| {
-                    !(client.is_foreign(connection) && connection.begins_process())
-                })
                 .min_by_key(|(watch, client)| {
-                    (client.is_foreign(connection), watch.since, client.id)
+                    (
+                        has_left(client),
+                        client.is_foreign(connection),
+                        watch.since,
+                        client.id,
+                    )
                 })
                 .map(|(_, client)| client.id);
             if let Some(owner) = owner {
@@ -191,4 +219,25 @@ impl Joiner<'_> {
             }
         }
     }
+}
+
+/// Nothing of it is open, but what may measure round trips.
+fn has_left(client: &MongoClient) -> bool {
+    client.pooled_open() == 0 && client.watched().is_empty()
+}
+
+/// The connection may measure round trips for `client`, as far as that has nothing that does.
+fn may_measure_for(client: &MongoClient, connection: &Connection) -> bool {
+    // What a process opens first is no round-trip monitor of another's.
+    let is_others = client.is_foreign(connection) && connection.begins_process();
+    let watch = client.watches.get(&connection.upstream);
+    !is_others
+        && watch.is_some_and(|watch| {
+            watch.round_trip.is_none() && watch.since <= connection.opened_at + SETTLING
+        })
+}
+
+/// It watches the server of the connection, which may measure round trips for it, and has nothing else that does.
+fn lacks_round_trip(client: &MongoClient, connection: &Connection) -> bool {
+    client.is_watching(connection.upstream) && may_measure_for(client, connection)
 }

@@ -1,7 +1,7 @@
 //! Mongo clients are told apart.
 
 use super::stage::*;
-use crate::connection::{Initiator, Manner, Phase};
+use crate::connection::{Initiator, Manner, Phase, Role};
 use crate::pools::*;
 
 #[test]
@@ -115,7 +115,7 @@ fn a_pool_may_be_filled_before_its_monitor_is_there() {
     stage.at(600).stream(monitor);
     stage.at(12_500);
     for id in [early, late] {
-        stage.tell(id, Fact::RoleFound(crate::connection::Role::Application));
+        stage.tell(id, Fact::RoleFound(Role::Application));
     }
     stage.at(13_000);
     assert_eq!(stage.clients(), [(2, 1)]);
@@ -127,7 +127,7 @@ fn a_pool_may_be_filled_before_its_monitor_is_there() {
     stage.monitor(JAVA, 0, 5);
     stage.pooled(JAVA, 0, 6, 2);
     stage.at(12_500);
-    stage.tell(early, Fact::RoleFound(crate::connection::Role::Application));
+    stage.tell(early, Fact::RoleFound(Role::Application));
     stage.at(13_000);
     assert_eq!(stage.clients(), [(1, 1), (1, 0)]);
 }
@@ -337,7 +337,7 @@ fn workers_that_keep_to_their_sessions_make_no_client() {
                 workers.push((stage.pooled(LEGACY, 0, request_id, *session), *session));
             } else {
                 let id = stage.open(LEGACY, 0, request_id);
-                stage.tell(id, Fact::RoleFound(crate::connection::Role::Application));
+                stage.tell(id, Fact::RoleFound(Role::Application));
             }
         }
         stage.at(10_000);
@@ -434,6 +434,30 @@ fn a_monitor_that_seemed_to_measure_round_trips_is_its_own_clients() {
         assert_eq!(stage.owner(other), stage.owner(monitor), "{driver:?}");
         assert_ne!(stage.owner(other), stage.owner(own), "{driver:?}");
     }
+}
+
+#[test]
+fn what_measures_round_trips_after_its_client_died_is_that_of_another() {
+    let mut stage = Stage::new(1);
+    stage.monitor(NODE, 0, 1);
+    let own = stage.pooled(NODE, 0, 2, 1);
+    stage.at(2_000);
+    let others = [stage.monitor(NODE, 0, 1), stage.pooled(NODE, 0, 2, 2)];
+    // Just then the first process begins to measure, as if it were the one that grows.
+    stage.at(2_030);
+    let round_trip = stage.open(NODE, 0, 5);
+    stage.tell(round_trip, Fact::RoleFound(Role::RoundTripMonitor));
+    stage.at(2_500);
+    let other_round_trip = stage.open(NODE, 0, 4);
+    stage.tell(other_round_trip, Fact::RoleFound(Role::RoundTripMonitor));
+    stage.at(5_000);
+    assert_eq!(stage.owner(round_trip), stage.owner(others[0]));
+    for one in others.into_iter().chain([other_round_trip]) {
+        stage.close(one);
+    }
+    stage.at(10_000);
+    assert_eq!(stage.clients(), [(1, 2)]);
+    assert_eq!(stage.owner(round_trip), stage.owner(own));
 }
 
 #[test]
