@@ -75,6 +75,8 @@ pub struct Connection {
     pub opaque: Option<OpaqueReason>,
     /// Its counters, as told last.
     pub last: Sample,
+    /// It did no operation after that, as far as that was told.
+    pub(super) worked_at: Timestamp,
     /// Requests of the application that its end left unanswered, as far as they were read.
     pub unanswered: Commands,
     /// How it ended.
@@ -184,6 +186,7 @@ impl Connection {
                 from_server_at: at,
                 ..Sample::default()
             },
+            worked_at: at,
             unanswered: Commands::default(),
             ended: None,
             before: Before::default(),
@@ -243,6 +246,9 @@ impl Connection {
             }
             Fact::TurnedOpaque(reason) => self.opaque = Some(*reason),
             Fact::Sampled(sample) => {
+                if sample.operations > self.last.operations {
+                    self.worked_at = sample.from_server_at;
+                }
                 self.before = Before::from(&self.last);
                 self.last = *sample;
             }

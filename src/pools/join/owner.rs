@@ -20,6 +20,9 @@ const SEPARATE_OPERATIONS_IN_BURST: u64 = 300;
 /// A pool that grows opens its connections at shorter distances.
 const BURST: Duration = Duration::from_millis(300);
 
+/// What connections had done at a moment is told within this.
+const KNOWN_AFTER: Duration = Duration::from_millis(1200);
+
 /// How much sooner than its monitor a pool that does not wait for one may be opened, by a process that is starting.
 const HEAD_START: Duration = Duration::from_secs(1);
 
@@ -238,7 +241,7 @@ impl Joiner<'_> {
         // Sessions went round within each, and not from one to the other.
         let are_round = unit.members.len() > 1 && register.is_round(home) && !has_grown;
         let is_in_burst = has_grown || gap.is_some_and(|gap| gap <= BURST);
-        let enough = if is_in_burst && !are_round {
+        let enough = if is_in_burst && !are_round && !self.lay_idle(unit, client, home) {
             SEPARATE_OPERATIONS_IN_BURST
         } else {
             SEPARATE_OPERATIONS
@@ -261,6 +264,28 @@ impl Joiner<'_> {
             after |= unit.first < opened_at && opened_at < unit.first + BURST;
         }
         before && after
+    }
+
+    /// What others did when the first of these was opened has been told.
+    pub(super) fn is_known(&self, unit: &Unit) -> bool {
+        self.at.since(unit.first) >= KNOWN_AFTER
+    }
+
+    /// A connection that is certainly of `home`'s mongo client has done nothing since the first of these was opened. The
+    /// legacy pool grows only when all it has are at work, and uses them in turn.
+    fn lay_idle(&self, unit: &Unit, client: &MongoClient, home: CircleId) -> bool {
+        if !unit.is_of_legacy_pool || !self.is_known(unit) {
+            return false;
+        }
+        let mut pooled = client.pools.values().flat_map(|pool| &pool.open);
+        pooled.any(|id| {
+            self.connections.get(id).is_some_and(|one| {
+                let circle = one
+                    .circle
+                    .map(|circle| self.household.sessions.root(circle));
+                circle == Some(home) && one.last.in_flight == 0 && one.worked_at < unit.first
+            })
+        })
     }
 
     /// It was opened long after `holder` grew, and while another mongo client did.

@@ -53,6 +53,9 @@ impl Joiner<'_> {
             }
         }
         self.household.circles = register.circles;
+        is_waiting |= units
+            .iter()
+            .any(|unit| unit.is_of_legacy_pool && !self.is_known(unit));
         is_waiting
     }
 
@@ -129,6 +132,7 @@ impl Joiner<'_> {
                 operations: 0,
                 has_said_goodbye: false,
                 lacks_monitors: connection.traits.lacks_monitors(),
+                is_of_legacy_pool: connection.has_legacy_pool,
                 has_single_socket: connection.has_single_socket,
                 held_by: None,
             };

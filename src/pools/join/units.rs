@@ -23,6 +23,7 @@ pub(super) struct Unit {
     /// All ended, after `endSessions`.
     pub(super) has_said_goodbye: bool,
     pub(super) lacks_monitors: bool,
+    pub(super) is_of_legacy_pool: bool,
     pub(super) has_single_socket: bool,
     /// Whose it was found to be before.
     pub(super) held_by: Option<MongoClientId>,

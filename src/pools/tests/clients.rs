@@ -382,6 +382,26 @@ fn workers_that_keep_to_their_sessions_make_no_client() {
 }
 
 #[test]
+fn a_legacy_pool_that_lies_idle_does_not_grow() {
+    let mut stage = Stage::new(1);
+    let first = stage.pooled(LEGACY, 0, 1, 1);
+    stage.work(first, 1, 99);
+    // The second client's workers keep to their sessions; each circle alone is too little to tell.
+    stage.at(2_000);
+    let [one, two, three] = [2, 3, 4].map(|id| stage.open(LEGACY, 0, id));
+    stage.work(one, 2, 9);
+    stage.work(two, 3, 83);
+    stage.work(three, 2, 8);
+    stage.at(2_100);
+    stage.hear(first);
+    stage.at(2_900);
+    assert_eq!(stage.clients(), [(4, 0)]);
+    stage.at(4_000);
+    assert_eq!(stage.clients(), [(3, 0), (1, 0)]);
+    assert_ne!(stage.owner(two), stage.owner(first));
+}
+
+#[test]
 fn two_processes_have_no_client_in_common() {
     let mut stage = Stage::new(1);
     let one = stage.pooled(LEGACY, 0, 1, 1);
