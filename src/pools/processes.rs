@@ -23,6 +23,9 @@ const COMPARED_MAX: usize = 16;
 const GROWING: Duration = Duration::from_millis(100);
 const STEP_MAX: u32 = 16;
 
+/// Handshakes that are read in any order may leave so many out for a moment.
+const OUT_OF_ORDER_MAX: u32 = 8;
+
 /// A process's number among those of its instance, rising in order of first sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ProcessId(u64);
@@ -48,6 +51,8 @@ struct Process {
     introductions: VecDeque<Introduction>,
     /// How far it has counted.
     count: i32,
+    /// Numbers since its first introduction that were none of its introductions.
+    unseen: u32,
     counted_at: Timestamp,
 }
 
@@ -55,21 +60,25 @@ impl Processes {
     /// A connection was introduced. Says by which process.
     pub(super) fn introduced(&mut self, introduction: Introduction) -> ProcessId {
         let at = introduction.at;
+        // Of what a server at its limit turned away, nothing was read.
+        let mut growing = self.known.iter().filter(|process| process.is_growing(at));
+        let is_each_seen = introduction.is_counted_apart
+            && growing.all(|process| process.unseen <= OUT_OF_ORDER_MAX);
         let likely = self
             .known
             .iter_mut()
             .filter(|process| process.may_have_counted(introduction))
             .min_by_key(|process| {
                 let distance = process.count.abs_diff(introduction.request_id);
-                let is_growing = at.since(process.counted_at) <= GROWING && distance <= STEP_MAX;
-                let is_less_likely = !is_growing && !introduction.is_counted_apart;
-                (is_less_likely, distance, Reverse(process.counted_at))
+                let is_likelier = is_each_seen || (process.is_growing(at) && distance <= STEP_MAX);
+                (!is_likelier, distance, Reverse(process.counted_at))
             });
         if let Some(process) = likely {
             if process.introductions.len() >= COMPARED_MAX {
                 process.introductions.pop_front();
             }
             process.introductions.push_back(introduction);
+            process.unseen = process.unseen_after(introduction.request_id);
             process.has_begun |= introduction.begins_process();
             process.counted(introduction.request_id, at);
             return process.id;
@@ -81,6 +90,7 @@ impl Processes {
             has_begun: introduction.begins_process(),
             introductions: VecDeque::from([introduction]),
             count: introduction.request_id,
+            unseen: 0,
             counted_at: at,
         };
         if self.known.len() < PROCESSES_MAX {
@@ -111,6 +121,20 @@ impl Process {
         // The newest first: one of thousands of processes that come and go is told apart by it.
         let mut own = self.introductions.iter().rev();
         own.all(|own| own.may_be_counted_with(&introduction))
+    }
+
+    /// It counted a moment ago.
+    fn is_growing(&self, at: Timestamp) -> bool {
+        at.since(self.counted_at) <= GROWING
+    }
+
+    fn unseen_after(&self, request_id: i32) -> u32 {
+        let distance = self.count.abs_diff(request_id);
+        if request_id > self.count {
+            self.unseen.saturating_add(distance.saturating_sub(1))
+        } else {
+            self.unseen.saturating_sub(1)
+        }
     }
 
     fn counted(&mut self, request_id: i32, at: Timestamp) {
@@ -177,6 +201,11 @@ mod tests {
         // It opens one more while the other one grows.
         assert_eq!(introduced(1_560, 5), old[0]);
         assert_eq!(introduced(1_570, 3), new[0]);
+        // A server at its limit turned away what was in between: now the one that grows is as likely.
+        assert_eq!(introduced(2_000, 6), old[0]);
+        assert_eq!(introduced(2_100, 23), old[0], "as far as one can tell");
+        assert_eq!(introduced(2_110, 4), new[0]);
+        assert_eq!(introduced(2_120, 5), new[0]);
     }
 
     #[test]

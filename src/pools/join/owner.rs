@@ -20,6 +20,9 @@ const SEPARATE_OPERATIONS_IN_BURST: u64 = 300;
 /// A pool that grows opens its connections at shorter distances.
 const BURST: Duration = Duration::from_millis(300);
 
+/// The legacy pool opens one after the other, which takes a busy machine longer. It is told apart by what lies idle.
+const LEGACY_BURST: Duration = Duration::from_millis(800);
+
 /// What connections had done at a moment is told within this.
 const KNOWN_AFTER: Duration = Duration::from_millis(1200);
 
@@ -240,7 +243,12 @@ impl Joiner<'_> {
         let has_grown = self.grew_among(unit, client, home);
         // Sessions went round within each, and not from one to the other.
         let are_round = unit.members.len() > 1 && register.is_round(home) && !has_grown;
-        let is_in_burst = has_grown || gap.is_some_and(|gap| gap <= BURST);
+        let burst = if unit.is_of_legacy_pool {
+            LEGACY_BURST
+        } else {
+            BURST
+        };
+        let is_in_burst = has_grown || gap.is_some_and(|gap| gap <= burst);
         let enough = if is_in_burst && !are_round && !self.lay_idle(unit, client, home) {
             SEPARATE_OPERATIONS_IN_BURST
         } else {

@@ -382,6 +382,19 @@ fn workers_that_keep_to_their_sessions_make_no_client() {
 }
 
 #[test]
+fn a_legacy_pool_that_is_at_work_grows_at_the_pace_of_its_machine() {
+    let mut stage = Stage::new(1);
+    let first = stage.pooled(LEGACY, 0, 1, 1);
+    stage.at(400);
+    let second = stage.pooled(LEGACY, 0, 2, 2);
+    stage.at(900);
+    stage.work(first, 1, 49);
+    stage.work(second, 2, 49);
+    stage.at(5_000);
+    assert_eq!(stage.clients(), [(2, 0)]);
+}
+
+#[test]
 fn a_legacy_pool_that_lies_idle_does_not_grow() {
     let mut stage = Stage::new(1);
     let first = stage.pooled(LEGACY, 0, 1, 1);
