@@ -140,7 +140,10 @@ impl Joiner<'_> {
             let Some((ended_at, was_own_will)) = client.last_end else {
                 continue;
             };
+            let goodbye = client.said_goodbye_at;
             if client.pooled_open() > 0 {
+                // What is left may turn out to be another's.
+                is_open_question |= goodbye.is_some_and(|at| self.at.since(at) <= 2 * SETTLING);
                 continue;
             }
             let is_empty = client.monitors.is_empty();

@@ -46,10 +46,16 @@ impl Joiner<'_> {
         let held_by = unit.held_by.or(known.copied());
         let held_by = held_by.and_then(|id| self.clients.get(&id));
         if let Some(holder) = held_by
+            && let Some(other) = self.grew_instead(unit, holder)
+        {
+            return Some(other);
+        }
+        if let Some(holder) = held_by
             && holder.is_open()
             && !self.is_separate(unit, holder, register)
             && !(unit.lacks_monitors && self.is_of_other_burst(unit, holder, register))
             && !self.was_held_too_early(unit, holder)
+            && !self.has_outlived(unit, holder)
         {
             return Some(holder.id);
         }
@@ -62,6 +68,7 @@ impl Joiner<'_> {
                 .filter(|client| client.created_at <= unit.first + JITTER)
                 .filter(|client| self.is_near(unit, client))
                 .filter(|client| !self.is_separate(unit, client, register))
+                .filter(|client| !self.has_outlived(unit, client))
         };
         let may_be_one = |client: &&MongoClient| self.may_be_one(client, &unit.members);
         let likeliest = self.likeliest(candidates().filter(may_be_one), unit, register);
@@ -274,15 +281,10 @@ impl Joiner<'_> {
         before && after
     }
 
-    /// What others did when the first of these was opened has been told.
-    pub(super) fn is_known(&self, unit: &Unit) -> bool {
-        self.at.since(unit.first) >= KNOWN_AFTER
-    }
-
     /// A connection that is certainly of `home`'s mongo client has done nothing since the first of these was opened. The
     /// legacy pool grows only when all it has are at work, and uses them in turn.
     fn lay_idle(&self, unit: &Unit, client: &MongoClient, home: CircleId) -> bool {
-        if !unit.is_of_legacy_pool || !self.is_known(unit) {
+        if !unit.is_of_legacy_pool || self.at.since(unit.first) < KNOWN_AFTER {
             return false;
         }
         let mut pooled = client.pools.values().flat_map(|pool| &pool.open);
@@ -294,6 +296,31 @@ impl Joiner<'_> {
                 circle == Some(home) && one.last.in_flight == 0 && one.worked_at < unit.first
             })
         })
+    }
+
+    /// The mongo client of the same process that began when the first of these was opened, while `holder` lay idle.
+    fn grew_instead(&self, unit: &Unit, holder: &MongoClient) -> Option<MongoClientId> {
+        let home = self.household.sessions.root(holder.home?);
+        if unit.circle == Some(home) || !self.lay_idle(unit, holder, home) {
+            return None;
+        }
+        self.open_clients()
+            .filter(|client| client.id != holder.id && self.is_near(unit, client))
+            .filter(|client| self.may_be_one(client, &unit.members))
+            .map(|client| (client.created_at.distance(unit.first), client.id))
+            .filter(|(distance, _)| *distance < LEGACY_BURST)
+            .min()
+            .map(|(_, id)| id)
+    }
+
+    /// Some of these are open, although `client` was closed long before. Monitors tell that better.
+    fn has_outlived(&self, unit: &Unit, client: &MongoClient) -> bool {
+        let members = unit.members.iter();
+        let mut members = members.filter_map(|id| self.connections.get(id));
+        let goodbye = client.said_goodbye_at;
+        unit.lacks_monitors
+            && goodbye.is_some_and(|at| self.at.since(at) >= SETTLING)
+            && members.any(|member| member.is_open())
     }
 
     /// It was opened long after `holder` grew, and while another mongo client did.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Joiner;
 use super::units::{Register, Unit};
+use super::{Joiner, SETTLING};
 use crate::pools::MongoClientId;
 use crate::pools::sessions::CircleId;
 use crate::time::Timestamp;
@@ -55,7 +55,7 @@ impl Joiner<'_> {
         self.household.circles = register.circles;
         is_waiting |= units
             .iter()
-            .any(|unit| unit.is_of_legacy_pool && !self.is_known(unit));
+            .any(|unit| unit.is_of_legacy_pool && self.at.since(unit.first) < 2 * SETTLING);
         is_waiting
     }
 

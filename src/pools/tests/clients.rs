@@ -415,6 +415,45 @@ fn a_legacy_pool_that_lies_idle_does_not_grow() {
 }
 
 #[test]
+fn what_a_busy_machine_opened_one_by_one_leaves_the_pool_that_lay_idle() {
+    let mut stage = Stage::new(1);
+    let first = stage.pooled(LEGACY, 0, 1, 1);
+    stage.work(first, 1, 99);
+    // The workers of the second client keep to their sessions, and one circle carries enough to tell.
+    stage.at(4_000);
+    let early = stage.pooled(LEGACY, 0, 2, 2);
+    stage.at(4_120);
+    let telling = stage.pooled(LEGACY, 0, 3, 3);
+    stage.at(4_300);
+    let late = stage.pooled(LEGACY, 0, 4, 4);
+    for (id, session, operations) in [(early, 2, 20), (telling, 3, 40), (late, 4, 20)] {
+        stage.work(id, session, operations);
+    }
+    stage.at(7_000);
+    assert_eq!(stage.clients(), [(1, 0), (3, 0)]);
+    assert!([early, late].map(|id| stage.owner(id)) == [stage.owner(telling); 2]);
+}
+
+#[test]
+fn what_outlives_a_goodbye_is_of_another_client() {
+    let mut stage = Stage::new(1);
+    let closed = stage.pooled(LEGACY, 0, 1, 1);
+    stage.at(400);
+    let open = stage.pooled(LEGACY, 0, 2, 2);
+    stage.at(1_000);
+    stage.work(closed, 1, 20);
+    stage.work(open, 2, 20);
+    stage.at(3_000);
+    assert_eq!(stage.clients(), [(2, 0)], "nothing tells");
+    stage.goodbye(closed, &[1]);
+    stage.close(closed);
+    stage.at(6_000);
+    assert_eq!(stage.clients(), [(1, 0)]);
+    let client = stage.owner(open);
+    assert!(client.is_some() && client != stage.owner(closed));
+}
+
+#[test]
 fn two_processes_have_no_client_in_common() {
     let mut stage = Stage::new(1);
     let one = stage.pooled(LEGACY, 0, 1, 1);
