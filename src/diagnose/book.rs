@@ -255,7 +255,9 @@ impl Entry {
             return;
         }
         let mut incident = telling::incident(known.id, &self.case, verdict, pools, at);
-        incident.opened_at = incident.opened_at.min(known.opened_at);
+        if incident.cause() == known.cause() {
+            incident.opened_at = incident.opened_at.min(known.opened_at);
+        }
         incident.evident_at = known.evident_at;
         incident.detected_at = known.detected_at;
         let incident = Arc::new(incident);

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::pools::Pools;
 use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
 
 /// What rules made of a case: opinions, the best first.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(super) fn incident(
     at: Timestamp,
 ) -> Incident {
     let best = verdict.causes.first().cloned();
+    let (opened_at, upstream) = origin(case, best.as_ref());
     let severity = best
         .as_ref()
         .map_or(Severity::Warning, |best| best.cause.severity());
@@ -39,12 +41,12 @@ pub(super) fn incident(
     let mut incident = Incident {
         id,
         severity,
-        opened_at: case.began_at(),
+        opened_at,
         evident_at: verdict.evident_at.min(at),
         detected_at: at,
         closed_at: None,
         merged_into: None,
-        upstream: case.upstream(),
+        upstream,
         clients: case.clients(),
         causes,
         aggravations: verdict
@@ -61,6 +63,20 @@ pub(super) fn incident(
     incident.advice = advice::advice(&incident, case, pools);
     incident.summary = summary::summary(&incident, pools);
     incident
+}
+
+/// When and where it began, by what speaks for its cause first. What else the case holds may be older, as what was idle
+/// before is, and about another member of the set.
+fn origin(case: &Case, best: Option<&Opinion>) -> (Timestamp, UpstreamId) {
+    let evidence = best.into_iter().flat_map(|best| &best.evidence);
+    let Some(at) = evidence.filter_map(|one| one.at).min() else {
+        return (case.began_at(), case.upstream());
+    };
+    let signals = case.signals();
+    let told = signals.iter().find(|signal| signal.at == at);
+    let told = told.or_else(|| signals.iter().rfind(|signal| signal.at <= at));
+    let upstream = told.map_or(case.upstream(), |signal| signal.subject.upstream);
+    (at, upstream)
 }
 
 fn ranked(opinion: Opinion, best: Option<&Opinion>) -> RankedCause {
