@@ -2,9 +2,9 @@
 //!
 //! `<cause>/<name>.jsonl` is a journal, `<cause>/<name>.expect.json` beside it has the alarms that are to be told, in
 //! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"trigger":"primary crash",
-//! "messages":["Pool was force destroyed"],"how_often":["about 60 times"]}]}`, where `severity`, `within_ms`, the time from
-//! the evidence to the alarm, and `trigger`, `messages` and `how_often`, what it says applications log and why, may be left
-//! out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may be; whoever
+//! "messages":["Pool was force destroyed"],"how_often":["about 60 times"],"began":["127.0.0.1:27017",1795959973143]}]}`,
+//! where `severity`, `within_ms`, the time from the evidence to the alarm, `trigger`, `messages` and `how_often`, what it
+//! says applications log and why, and `began`, at which server and at which millisecond since the epoch, may be left out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may be; whoever
 //! expects no alarm says it. `near_miss_*` has what resembles the cause that it says it `"misses"`, which is neither told
 //! as an alarm nor as information.
 
@@ -56,26 +56,29 @@ fn told_amiss(replayed: &Replayed, expected: &Value) -> Option<String> {
         ));
     }
     let expected = expected["incidents"].as_array().unwrap();
-    let mut alarms: Vec<&Incident> = replayed
+    let mut alarms: Vec<(&Incident, &str)> = replayed
         .incidents
         .iter()
-        .map(|(incident, _)| &**incident)
-        .filter(|incident| incident.severity > Severity::Info)
+        .map(|(incident, upstream)| (&**incident, upstream.as_str()))
+        .filter(|(incident, _)| incident.severity > Severity::Info)
         .collect();
-    alarms.sort_by_key(|alarm| alarm.id);
-    let causes: Vec<&str> = alarms.iter().map(|alarm| alarm.cause().label()).collect();
+    alarms.sort_by_key(|(alarm, _)| alarm.id);
+    let causes: Vec<&str> = alarms
+        .iter()
+        .map(|(alarm, _)| alarm.cause().label())
+        .collect();
     let wanted: Vec<&str> = expected
         .iter()
         .map(|incident| incident["cause"].as_str().unwrap())
         .collect();
     if causes != wanted {
-        let summaries: Vec<&str> = alarms.iter().map(|alarm| &*alarm.summary).collect();
+        let summaries: Vec<&str> = alarms.iter().map(|(alarm, _)| &*alarm.summary).collect();
         return Some(format!("{causes:?} instead of {wanted:?}: {summaries:?}"));
     }
     alarms
         .iter()
         .zip(expected)
-        .find_map(|(alarm, expected)| detail_amiss(alarm, expected))
+        .find_map(|((alarm, upstream), expected)| detail_amiss(alarm, upstream, expected))
 }
 
 /// Causes that are told as information, once each.
@@ -87,7 +90,7 @@ fn informs(replayed: &Replayed) -> BTreeSet<&'static str> {
         .collect()
 }
 
-fn detail_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
+fn detail_amiss(alarm: &Incident, upstream: &str, expected: &Value) -> Option<String> {
     if let Some(severity) = expected["severity"].as_str()
         && alarm.severity.label() != severity
     {
@@ -95,6 +98,10 @@ fn detail_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
     }
     if let Some(amiss) = foretold_amiss(alarm, expected) {
         return Some(amiss);
+    }
+    let began = json!([upstream, alarm.opened_at.as_millis()]);
+    if expected["began"].is_array() && expected["began"] != began {
+        return Some(format!("began {began} instead of {}", expected["began"]));
     }
     let delay = alarm.detected_at.since(alarm.evident_at).as_millis();
     let within = expected["within_ms"].as_u64().unwrap_or(2000);
