@@ -102,6 +102,11 @@ impl Book {
         }
     }
 
+    /// Some incident is open.
+    pub fn has_open(&self) -> bool {
+        self.cases.iter().any(|entry| entry.incident.is_some())
+    }
+
     /// Incidents, the newest first: open ones and those that closed lately.
     pub fn incidents(&self) -> impl Iterator<Item = &Arc<Incident>> {
         let mut open: Vec<&Arc<Incident>> = self

@@ -266,7 +266,8 @@ impl Reasoning {
     }
 
     fn publish(&self, observer: &Observer, news: Vec<News>) {
-        if news.is_empty() {
+        // How long something has lasted is no news, and whoever asks is to read it nevertheless.
+        if news.is_empty() && !observer.has_open_incidents() {
             return;
         }
         *self

@@ -94,4 +94,9 @@ impl Observer {
     pub fn incidents(&self) -> Vec<Arc<Incident>> {
         self.book.incidents().map(Arc::clone).collect()
     }
+
+    /// Some incident is not closed.
+    pub fn has_open_incidents(&self) -> bool {
+        self.book.has_open()
+    }
 }
