@@ -31,6 +31,7 @@ use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
+use crate::wire::is_about_the_server;
 
 /// Instances a detector watches; of more, the ones seen first are left out.
 const INSTANCES_MAX: usize = 4096;
@@ -117,11 +118,31 @@ fn was_troubled(pools: &Pools, instance: InstanceId, at: Timestamp) -> bool {
             })
 }
 
+/// `MaxTimeMSExpired`: as often as not the limit is too short for what was asked.
+const TOO_LONG: i32 = 50;
+
+/// `AuthenticationFailed`.
+const REFUSED: i32 = 18;
+
 /// Error codes after which drivers clear pools or look for another server: shutdown, step-down, network errors
 /// of members, refused credentials.
 const fn tells_of_trouble(code: i32) -> bool {
-    matches!(
-        code,
-        6 | 7 | 18 | 89 | 91 | 189 | 462 | 9001 | 10107 | 10058 | 11600 | 11602 | 13435 | 13436
-    )
+    code == REFUSED || (code != TOO_LONG && is_about_the_server(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_is_what_a_server_says_of_itself_and_of_credentials() {
+        for code in [
+            6, 7, 18, 89, 91, 189, 202, 262, 462, 9001, 10107, 11600, 11602, 13435,
+        ] {
+            assert!(tells_of_trouble(code), "{code}");
+        }
+        for code in [0, 11, 50, 112, 11000] {
+            assert!(!tells_of_trouble(code), "{code}");
+        }
+    }
 }
