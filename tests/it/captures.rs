@@ -15,24 +15,29 @@ const LIMIT: Duration = Duration::from_secs(40);
 const QUIET_POLLS: u32 = 5;
 const POLL: Duration = Duration::from_millis(500);
 
-/// A running capture of the loopback.
+/// A running capture.
 pub(crate) struct Capture {
     tcpdump: Process,
     file: PathBuf,
 }
 
 impl Capture {
+    /// `None` where this user must not capture, which is said; the committed captures are analysed everywhere.
+    pub(crate) fn start(directory: &Path, port: u16) -> Option<Self> {
+        Self::start_on("lo", directory, port)
+    }
+
     #[expect(
         clippy::print_stderr,
         reason = "whoever reads the output of a test should know what it left out"
     )]
-    /// `None` where this user must not capture, which is said; the committed captures are analysed everywhere.
-    pub(crate) fn start(directory: &Path, port: u16) -> Option<Self> {
-        let file = directory.join("loopback.pcap");
+    /// The same of an interface of this host.
+    pub(crate) fn start_on(interface: &str, directory: &Path, port: u16) -> Option<Self> {
+        let file = directory.join(format!("{interface}.pcap"));
         let mut command = Command::new(tool("tcpdump/tcpdump"));
         command
             // Without its immediate mode, in which each packet takes 64 KiB of these 16 MiB.
-            .args(["-i", "lo", "-s", "0", "-U", "-B", "16384", "-w"])
+            .args(["-i", interface, "-s", "0", "-U", "-B", "16384", "-w"])
             .arg(&file)
             .arg(format!("tcp port {port}"));
         if rustix::process::getuid().is_root() {

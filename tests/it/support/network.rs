@@ -20,10 +20,15 @@ pub(crate) struct Network {
     near: Ipv4Addr,
     far: Ipv4Addr,
     /// Reserves the name of the interface and its addresses.
-    _number: Port,
+    number: Port,
 }
 
 impl Network {
+    /// The end of the wire in this namespace.
+    pub(crate) fn interface(&self) -> String {
+        interface(&self.number)
+    }
+
     /// Whether this process may make one.
     pub(crate) fn is_possible() -> bool {
         rustix::process::geteuid().is_root() && std::path::Path::new("/dev/net/tun").exists()
@@ -41,7 +46,7 @@ impl Network {
         let mut command = Command::new("python3");
         command
             .arg(root().join("tests/network/wire.py"))
-            .arg(format!("wire{}", number.number()))
+            .arg(interface(&number))
             .args([near.to_string(), far.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
@@ -59,7 +64,7 @@ impl Network {
             namespace: ready["pid"].as_u64().unwrap(),
             near,
             far,
-            _number: number,
+            number,
         }
     }
 
@@ -87,4 +92,8 @@ impl Network {
             .arg(program);
         command
     }
+}
+
+fn interface(number: &Port) -> String {
+    format!("wire{}", number.number())
 }
