@@ -20,10 +20,7 @@ fn one_client_has_its_monitors_and_all_its_connections() {
     stage.at(10_500);
     let round_trip = stage.open(NODE, 0, 90);
     stage.at(20_500);
-    stage.tell(
-        round_trip,
-        Fact::RoleFound(crate::connection::Role::RoundTripMonitor),
-    );
+    stage.tell(round_trip, Fact::RoleFound(Role::RoundTripMonitor));
     stage.at(21_000);
     assert_eq!(stage.clients(), [(4, 2)]);
     stage.goodbye(pool[0], &[1, 2, 3, 4]);
@@ -722,10 +719,7 @@ fn polling_monitors_split_what_was_held_to_be_one() {
     assert_eq!(stage.clients().len(), 1, "nothing tells yet");
     stage.at(10_000);
     for monitor in [one, other] {
-        stage.tell(
-            monitor,
-            Fact::RoleFound(crate::connection::Role::RoundTripMonitor),
-        );
+        stage.tell(monitor, Fact::RoleFound(Role::RoundTripMonitor));
     }
     stage.at(11_000);
     assert_eq!(stage.clients(), [(1, 1), (1, 1)]);
