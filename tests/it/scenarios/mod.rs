@@ -358,3 +358,71 @@ fn killed_processes_are_told_from_those_that_are_stopped() {
 fn wrong_passwords_are_told() {
     check("auth_failures", Driver::PyMongo3);
 }
+
+/// The legacy pool destroys itself for four reasons; a close by force is told in `incidents`.
+#[test]
+fn a_legacy_pool_destroyed_by_a_crash_says_so() {
+    check("force_destroyed_by_crash", Driver::Node36Legacy);
+}
+
+#[test]
+fn a_legacy_pool_destroyed_by_a_freeze_says_so() {
+    check("force_destroyed_by_freeze", Driver::Node36Legacy);
+}
+
+#[test]
+fn a_legacy_pool_destroyed_by_timeouts_says_so() {
+    check("force_destroyed_by_timeouts", Driver::Node36Legacy);
+}
+
+#[test]
+fn a_legacy_pool_that_never_comes_back_is_wedged() {
+    check("wedged_client", Driver::Node36Legacy);
+}
+
+#[test]
+fn pools_beyond_what_a_server_accepts_are_told() {
+    check("pool_capacity", Driver::Node7);
+}
+
+#[test]
+fn a_path_that_swallows_everything_is_told_from_a_freeze() {
+    if Network::is_possible() {
+        check("network_blackhole", Driver::PyMongo3);
+    }
+}
+
+#[test]
+fn clients_made_for_a_request_each_are_told() {
+    check("client_leak", Driver::Mongoc123);
+}
+
+#[test]
+fn a_client_that_nobody_waits_for_when_it_closes_is_told() {
+    check("unhandled_async_cleanup", Driver::Node7);
+}
+
+#[test]
+fn a_time_out_of_the_application_is_told_from_a_slow_server() {
+    check("socket_timeout", Driver::Java36);
+}
+
+#[test]
+fn a_close_in_good_order_alarms_nobody() {
+    check("graceful_close", Driver::Node4);
+}
+
+#[test]
+fn probes_alarm_nobody() {
+    check("health_checks", Driver::Rust);
+}
+
+#[test]
+fn pools_that_replace_what_was_idle_alarm_nobody() {
+    check("idle_recycling", Driver::Go18);
+}
+
+#[test]
+fn more_instances_alarm_nobody() {
+    check("scale_out", Driver::PyMongo4);
+}
