@@ -4,6 +4,11 @@
 //! order is held until what is missing comes, or until it is plain that it was not captured: the receiver
 //! acknowledged it, or too much is held.
 //!
+//! Files and headers are read by libraries (`pcap-parser`, `etherparse`). None was found that puts streams together and
+//! fits: what is asked of it is the moment of each byte, holes given out as holes, and one bound for all streams; the
+//! crates that there are have had one release (`parse-tcp`), bring parsers of other protocols and their own tasks
+//! (`protolens`), or a C++ library (`tcp-stream-capture`).
+//!
 //! **Invariant:** at most [`SEGMENTS_MAX`] segments are held by a stream, and at most [`ROOM`] bytes by all.
 
 use std::collections::BTreeMap;
