@@ -16,7 +16,7 @@ mod count;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use count::{Count, Made, RIPE};
+use count::{Count, Made};
 
 use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
@@ -37,6 +37,12 @@ const OVER_AFTER: Duration = Duration::from_secs(15);
 
 /// A connection of which nothing was heard for so long lies idle, and a pool would have used it.
 const IDLE: Duration = Duration::from_millis(50);
+
+/// The same where a process of its own may have been started for it, which takes its time.
+const IDLE_OF_PROCESSES: Duration = Duration::from_millis(500);
+
+/// So many needless connections show that those which came with them were not needed either.
+const NEEDLESS_TELLING: usize = 4;
 
 /// Counters are told once a second: what connections did at a moment is known after this.
 const KNOWN_AFTER: Duration = Duration::from_millis(1200);
@@ -233,9 +239,11 @@ impl Churn {
             .instance(client.instance)
             .is_some_and(Instance::is_php);
         let needless = self.needless.get(&client.instance);
+        let is_telling = needless.is_some_and(|needless| needless.len() >= NEEDLESS_TELLING);
         let mut connections = client.pools.values().flat_map(|pool| &pool.open);
         is_php
             && client.closed_at.is_none()
+            && !is_telling
             && !connections.any(|id| needless.is_some_and(|needless| needless.contains(id)))
     }
 
@@ -252,8 +260,7 @@ fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> 
     let is_php = pools.instance(instance).is_some_and(Instance::is_php);
     let is_counted = connection.has_legacy_pool && connection.numbering.is_counted();
     let since = connection.opened_at;
-    // A process takes its time to start.
-    let idle = if is_php { RIPE } else { IDLE };
+    let idle = if is_php { IDLE_OF_PROCESSES } else { IDLE };
     let mut has_idle = false;
     for other in pools.connections() {
         let is_before = other.opened_at < since && other.id != connection.id;
