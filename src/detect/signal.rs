@@ -227,6 +227,40 @@ pub enum SignalKind {
         /// Operations each carried, on the average.
         operations_each: f64,
     },
+    /// Mongo clients of one process are made one after the other and left open, slowly.
+    ClientLeak {
+        /// Open mongo clients when it began.
+        from: u64,
+        /// Open mongo clients now.
+        to: u64,
+        /// Those of them that were used when they were new, and not since.
+        left: u64,
+        /// Mongo clients that were closed meanwhile.
+        closed: u64,
+        /// Connections that those left behind hold.
+        connections: u64,
+        /// Monitors among these.
+        monitors: u64,
+        /// For how long each of those left behind has rested at least.
+        rested: Duration,
+        /// From the first that was left behind to the newest.
+        lasted: Duration,
+        /// When it could be known.
+        evident_at: Timestamp,
+    },
+    /// Connections are opened for an operation each, although others are at hand.
+    NoReuse {
+        /// Pooled connections opened in the window.
+        opened: u64,
+        /// Those closed again since.
+        closed: u64,
+        /// Operations that they carried, all together.
+        operations: u64,
+        /// Those opened while another one had done its work, or after it was closed.
+        needless: u64,
+        /// From the first to the last.
+        window: Duration,
+    },
     /// Bare connections that never speak the protocol.
     Probes {
         /// How many.

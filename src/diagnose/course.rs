@@ -14,6 +14,9 @@ const MOMENTS_MAX: usize = 48;
 /// Cleared pools that are told, besides.
 const CLEARS_MAX: usize = 16;
 
+/// Other things that went with it and are told, besides.
+const OTHERS_MAX: usize = 8;
+
 /// The course of events, oldest first.
 pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
     let mut all: Vec<Moment> = case
@@ -29,13 +32,19 @@ pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
     all
 }
 
-/// What went with it: of many cleared pools the first, and that there were more.
+/// What went with it.
 fn asides(case: &Case, pools: &Pools) -> Vec<Moment> {
-    let mut all: Vec<Moment> = case
-        .asides()
-        .iter()
-        .flat_map(|signal| moments(signal, pools))
-        .collect();
+    let is_clear = |signal: &&Signal| matches!(signal.kind, SignalKind::PoolCleared { .. });
+    let others = case.asides().iter().filter(|signal| !is_clear(signal));
+    let others = others.flat_map(|signal| moments(signal, pools));
+    let clears = case.asides().iter().filter(is_clear);
+    let mut all = clears_of(clears.flat_map(|signal| moments(signal, pools)).collect());
+    all.extend(others.take(OTHERS_MAX));
+    all
+}
+
+/// Of many cleared pools the first, and that there were more.
+fn clears_of(mut all: Vec<Moment>) -> Vec<Moment> {
     all.dedup();
     if let Some(next) = all.get(CLEARS_MAX) {
         let more = Moment {
@@ -252,6 +261,8 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
         SignalKind::ClientClosed { .. }
         | SignalKind::ReconnectBurst { .. }
         | SignalKind::ClientChurn { .. }
+        | SignalKind::ClientLeak { .. }
+        | SignalKind::NoReuse { .. }
         | SignalKind::Probes { .. }
         | SignalKind::SlowOperations { .. }
         | SignalKind::PoolGrew { .. }
@@ -277,6 +288,7 @@ const fn goodbye(has_said_goodbye: bool) -> &'static str {
 }
 
 /// What a client does, or what happens to its pool.
+#[expect(clippy::too_many_lines, reason = "one entry for each kind of signal")]
 fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
     let (client, server) = (scene.actor(), scene.server);
     match kind {
@@ -306,6 +318,23 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
         } => format!(
             "{client} begins to make mongo clients: {created} within {}",
             length(*window)
+        ),
+        SignalKind::ClientLeak {
+            left, to, lasted, ..
+        } => format!(
+            "{client} begins to leave mongo clients behind: {left} of {to} lie idle, made within {}",
+            length(*lasted)
+        ),
+        SignalKind::NoReuse {
+            opened,
+            operations,
+            window,
+            ..
+        } => format!(
+            "{client} does not use connections again: {} within {} for {}",
+            counted(*opened, "connection"),
+            length(*window),
+            counted(*operations, "operation")
         ),
         SignalKind::Probes { count, .. } => {
             format!(

@@ -34,7 +34,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
     match kind {
         SignalKind::Probes { .. } => Tone::Probing,
         SignalKind::IdleRecycling { .. } => Tone::Recycling,
-        SignalKind::PoolCleared { .. } => Tone::Aside,
+        SignalKind::PoolCleared { .. } | SignalKind::NoReuse { .. } => Tone::Aside,
         SignalKind::InstanceAppeared { .. }
         | SignalKind::InstanceGone {
             has_said_goodbye: true,
@@ -55,6 +55,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         | SignalKind::HandshakesUnanswered { .. }
         | SignalKind::ReconnectBurst { .. }
         | SignalKind::ClientChurn { .. }
+        | SignalKind::ClientLeak { .. }
         | SignalKind::ErrorReplies { .. }
         | SignalKind::AuthenticationFails { .. }
         | SignalKind::RoleChanged { .. }

@@ -91,7 +91,7 @@ fn sentence(cause: Cause, who: &Who, server: &str) -> String {
             "{names} closed a client while operations nobody waited for were under way at {server}"
         ),
         Cause::AppCrash => format!("A process of {names} died without closing its connections"),
-        Cause::ClientPerRequest => format!("{names} make{s} a mongo client for each request"),
+        Cause::ClientPerRequest => format!("{names} make{s} one mongo client after the other"),
         Cause::ReconnectStorm => format!("{names} dial{s} {server} without pause"),
         Cause::PoolCapacity => {
             format!("{server} turns connections of {names} away, for it has too many")

@@ -3,10 +3,11 @@
 //! `<cause>/<name>.jsonl` is a journal, `<cause>/<name>.expect.json` beside it has the alarms that are to be told, in
 //! order: `{"incidents":[{"cause":"server_crash","severity":"critical","within_ms":2000,"trigger":"primary crash",
 //! "messages":["Pool was force destroyed"],"how_often":["about 60 times"],"began":["127.0.0.1:27017",1795959973143]}]}`,
-//! where `severity`, `within_ms`, the time from the evidence to the alarm, `trigger`, `messages` and `how_often`, what it
-//! says applications log and why, and `began`, at which server and at which millisecond since the epoch, may be left out. `"informs":["deploy"]` beside it names every cause that is told as information, and nothing else may be; whoever
-//! expects no alarm says it. `near_miss_*` has what resembles the cause that it says it `"misses"`, which is neither told
-//! as an alarm nor as information.
+//! where `severity`, `within_ms`, the time from the evidence to the alarm, `evidence`, what facts for the cause begin with,
+//! `trigger`, `messages` and `how_often`, what it says applications log and why, and `began`, at which server and at which
+//! millisecond since the epoch, may be left out. `"informs":["deploy"]` beside it names every cause that is told as
+//! information, and nothing else may be; whoever expects no alarm says it. `near_miss_*` has what resembles the cause that
+//! it says it `"misses"`, which is neither told as an alarm nor as information.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -95,6 +96,22 @@ fn detail_amiss(alarm: &Incident, upstream: &str, expected: &Value) -> Option<St
         && alarm.severity.label() != severity
     {
         return Some(format!("severity {}", alarm.severity.label()));
+    }
+    let facts = || {
+        alarm
+            .causes
+            .first()
+            .into_iter()
+            .flat_map(|first| &first.evidence)
+    };
+    let mut wanted = expected["evidence"].as_array().into_iter().flatten();
+    let missing = wanted.find(|wanted| {
+        let begin = wanted.as_str().unwrap();
+        !facts().any(|evidence| evidence.fact.starts_with(begin))
+    });
+    if let Some(missing) = missing {
+        let facts: Vec<&str> = facts().map(|evidence| &*evidence.fact).collect();
+        return Some(format!("{missing} is not among {facts:?}"));
     }
     if let Some(amiss) = foretold_amiss(alarm, expected) {
         return Some(amiss);

@@ -5,6 +5,8 @@
 //! | [`departures`] | connections that a client ends together: orderly, by force, or with its process |
 //! | [`arrivals`] | processes that appear |
 //! | [`churn`] | mongo clients made again and again |
+//! | [`leak`] | mongo clients left open one after the other, slowly |
+//! | [`reuse`] | connections that are used once |
 //! | [`storm`] | dials without pause |
 //! | [`recycling`] | idle connections that are replaced |
 //! | [`clears`] | pools that were wiped |
@@ -17,10 +19,12 @@ mod arrivals;
 mod churn;
 mod clears;
 mod departures;
+mod leak;
 mod legacy;
 mod lives;
 mod probes;
 mod recycling;
+mod reuse;
 mod storm;
 
 use std::collections::BTreeMap;
@@ -44,6 +48,8 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<departures::Departures>::default(),
         Box::<arrivals::Arrivals>::default(),
         Box::<churn::Churn>::default(),
+        Box::<leak::Leak>::default(),
+        Box::<reuse::Reuse>::default(),
         Box::<storm::Storms>::default(),
         Box::<recycling::Recycling>::default(),
         Box::<clears::Clears>::default(),

@@ -1,6 +1,8 @@
 //! Cleared pools: a part of the course of trouble, and no ground for anything.
 
-use super::stage::{Stage, again, appeared, at, cleared, credentials, cut, of, refused, wide};
+use super::stage::{
+    Stage, again, appeared, at, cleared, credentials, cut, no_reuse, of, refused, storm, wide,
+};
 use crate::diagnose::book::{ASIDES_MAX, QUIET};
 use crate::diagnose::{Cause, Incident, News};
 
@@ -105,5 +107,27 @@ fn of_many_cleared_pools_the_first_are_told() {
     assert_eq!(
         told[16],
         "more pools are cleared from here on: 48 at the least"
+    );
+}
+
+#[test]
+fn connections_that_are_not_used_again_stand_in_the_course_however_many_pools_are_cleared() {
+    let mut stage = Stage::new(1);
+    let orders = stage.instance("orders", 1, 0);
+    // Alone it is nothing to tell of.
+    assert_eq!(stage.consider(300, [of(10, 0, orders, no_reuse())]), []);
+    stage.consider(500, [of(0, 0, orders, storm())]);
+    let clears: Vec<_> = (0..30)
+        .map(|number| of(100 + number, 0, orders, cleared(1)))
+        .collect();
+    stage.consider(800, clears);
+    let incident = &stage.open()[0];
+    assert_eq!(incident.cause(), Cause::ReconnectStorm);
+    let mut told = incident.timeline.iter();
+    let told = told.find(|moment| moment.what.contains("again:")).unwrap();
+    assert_eq!(told.at, at(10));
+    assert_eq!(
+        told.what,
+        "orders@10.1.0.1 does not use connections again: 12 connections within 1.4 s for 12 operations"
     );
 }

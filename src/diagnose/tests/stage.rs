@@ -221,6 +221,17 @@ pub(super) const fn cleared(closed: u64) -> SignalKind {
     }
 }
 
+/// Connections are opened for an operation each.
+pub(super) const fn no_reuse() -> SignalKind {
+    SignalKind::NoReuse {
+        opened: 12,
+        closed: 3,
+        operations: 12,
+        needless: 11,
+        window: Duration::from_millis(1400),
+    }
+}
+
 /// Replies with an error.
 pub(super) const fn replies(code: i32, count: u64) -> SignalKind {
     SignalKind::ErrorReplies {

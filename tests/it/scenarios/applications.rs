@@ -63,15 +63,39 @@ pub(super) fn wrong_password(stage: &mut Stage) {
 
 /// A client for each request, never closed.
 pub(super) fn client_leak(stage: &mut Stage) {
-    per_request(stage, false);
+    per_request(stage, &FAST, false);
+}
+
+/// The same at a pace at which nothing but what the clients do afterwards shows it.
+pub(super) fn client_leak_slow(stage: &mut Stage) {
+    per_request(stage, &SLOW, false);
 }
 
 /// A client for each request, closed after it.
 pub(super) fn client_churn(stage: &mut Stage) {
-    per_request(stage, true);
+    per_request(stage, &FAST, true);
 }
 
-fn per_request(stage: &mut Stage, closes: bool) {
+/// How many requests come, and how often.
+struct Requests {
+    count: u64,
+    pause_ms: u64,
+    /// The alarm is waited for so long.
+    alarm: Duration,
+}
+
+const FAST: Requests = Requests {
+    count: 40,
+    pause_ms: 100,
+    alarm: Duration::from_secs(15),
+};
+const SLOW: Requests = Requests {
+    count: 14,
+    pause_ms: 4000,
+    alarm: Duration::from_mins(1),
+};
+
+fn per_request(stage: &mut Stage, requests: &Requests, closes: bool) {
     let app = stage.start("orders", stage.driver, None);
     stage.neighbour();
     stage.steady(BEFORE);
@@ -86,14 +110,14 @@ fn per_request(stage: &mut Stage, closes: bool) {
     );
     let mut request = stage.open_request(app, "");
     request["do"] = "per_request".into();
-    request["count"] = 40.into();
-    request["pause"] = 100.into();
+    request["count"] = requests.count.into();
+    request["pause"] = requests.pause_ms.into();
     request["close"] = closes.into();
     let run = stage.apps[app].agent.submit(request);
-    stage.await_alarm(Duration::from_secs(15));
+    stage.await_alarm(requests.alarm);
     stage.apps[app]
         .agent
-        .answer_within(run, Duration::from_secs(30));
+        .answer_within(run, requests.alarm + Duration::from_secs(15));
     stage.await_alarm(Duration::from_secs(4));
     stage.steady(AFTER);
 }

@@ -15,9 +15,15 @@ use super::scores::seconds_of;
 /// Cut or lost connections that agree (`EQUAL_AGES_MIN`).
 const CUTS: usize = 2;
 
-/// Mongo clients that are no start of an application (`CREATED_MIN` of the detector of churn), made ten a second.
+/// Mongo clients that are no start of an application (`CREATED_MIN` of the detector of churn).
 const CLIENTS: usize = 8;
-const CLIENT_EVERY: f64 = 0.1;
+
+/// Clients left behind that are no habit of a start, for how long each has to rest, after how long there is a leak
+/// (`LEFT_MIN`, `RESTS_MIN`, `RESTS_GAPS` and `LASTED_MIN` of the detector of leaks), in seconds.
+const LEFT: usize = 8;
+const RESTS: f64 = 10.0;
+const RESTS_GAPS: f64 = 3.0;
+const LASTED: f64 = 30.0;
 
 /// Seconds in which segments were lost (`LOSS_SECONDS_MIN`), the share that a path loses anyway (`LOSS_BY_CHANCE`), and
 /// what is no accident (`LOSS_CHANCE`).
@@ -40,6 +46,8 @@ pub(super) enum Suffices {
     CutsAtUse,
     /// As many mongo clients were made as no start needs.
     Clients,
+    /// As many mongo clients rest as no start leaves behind.
+    ClientsAtRest,
     /// The kernel sent so much again as no chance explains.
     Resent,
 }
@@ -54,7 +62,8 @@ impl Suffices {
             Self::After(time) => Some(fault_at + time.as_secs_f64()),
             Self::Cuts => cuts(truth),
             Self::CutsAtUse => Some(cuts(truth)?.max(truth["injected_at"].as_f64()?)),
-            Self::Clients => Some(clients(truth).unwrap_or_else(|| clients_at_pace(fault_at))),
+            Self::Clients => made(truth, journal, fault_at).get(CLIENTS - 1).copied(),
+            Self::ClientsAtRest => at_rest(&made(truth, journal, fault_at)),
             Self::Resent => resent(journal, fault_at),
         }
     }
@@ -70,27 +79,56 @@ fn cuts(truth: &Value) -> Option<f64> {
         .as_f64()
 }
 
-/// When the driver under test told of enough pools that were created.
-fn clients(truth: &Value) -> Option<f64> {
-    let fault_at = truth["fault_at"].as_f64()?;
-    let apps = truth["apps"].as_array()?.iter();
+/// When clients were made: by what the driver under test told of pools that it created, or, where drivers tell of none,
+/// by the connections that their clients dialled for their operations.
+fn made(truth: &Value, journal: &str, fault_at: f64) -> Vec<f64> {
+    let apps = truth["apps"].as_array().into_iter().flatten();
     let events = apps
         .filter(|app| app["name"] == "orders")
         .filter_map(|app| app["events"].as_array())
         .flatten();
-    let mut created: Vec<f64> = events
+    let mut made: Vec<f64> = events
         .filter(|event| event["event"] == "pool_created")
         .filter_map(|event| event["at"].as_f64())
-        .filter(|at| *at >= fault_at)
         .collect();
-    created.sort_by(f64::total_cmp);
-    created.get(CLIENTS - 1).copied()
+    if made.is_empty() {
+        made = dialled(journal);
+    }
+    made.retain(|at| *at >= fault_at);
+    made.sort_by(f64::total_cmp);
+    made
 }
 
-/// Some drivers tell of no pools.
+/// When the connections were accepted on which the application under test sent operations.
+fn dialled(journal: &str) -> Vec<f64> {
+    let mut opened: BTreeMap<u64, f64> = BTreeMap::new();
+    let (mut own, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for line in journal.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_default();
+        let (Some(connection), Some(at)) = (line["conn"].as_u64(), line["at"].as_u64()) else {
+            continue;
+        };
+        if line["opened"].is_object() {
+            opened.insert(connection, seconds_of(at));
+        } else if line["introduced"]["client"]["application"] == "orders" {
+            own.insert(connection);
+        } else if line["role_found"] == "application" {
+            used.insert(connection);
+        }
+    }
+    let of_clients = own.intersection(&used);
+    let moments = of_clients.filter_map(|connection| opened.get(connection));
+    moments.copied().collect()
+}
+
+/// When enough of them had rested for as long as it takes, while others were made.
 #[expect(clippy::cast_precision_loss, reason = "a small count")]
-fn clients_at_pace(fault_at: f64) -> f64 {
-    fault_at + (CLIENTS - 1) as f64 * CLIENT_EVERY
+fn at_rest(made: &[f64]) -> Option<f64> {
+    let (first, enough) = (*made.first()?, *made.get(LEFT - 1)?);
+    let pace = (enough - first) / (LEFT - 1) as f64;
+    let rested = enough + RESTS.max(RESTS_GAPS * pace);
+    let lasted = made.iter().find(|at| **at - first >= LASTED)?;
+    Some(rested.max(*lasted))
 }
 
 /// What the kernel counts of a socket: segments sent, those sent again, and those of them that were there already.
@@ -185,10 +223,45 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_tells_of_no_pools_makes_clients_at_their_pace() {
+    fn a_driver_that_tells_of_no_pools_is_known_by_what_it_dials() {
         let mut truth = truth();
         truth["apps"] = json!([]);
-        assert_eq!(Suffices::Clients.moment(&truth, ""), Some(FAULT + 0.7));
+        assert_eq!(Suffices::Clients.moment(&truth, ""), None);
+        let line = |at: f64, connection: u64, fact: &str, value: &Value| {
+            let at = Duration::from_secs_f64(at).as_nanos();
+            format!("{{\"at\":{at},\"conn\":{connection},\"{fact}\":{value}}}\n")
+        };
+        // Two a client, of which one carries operations; one every half second.
+        let dials = (0..9_u64).flat_map(|number| {
+            #[expect(clippy::cast_precision_loss, reason = "a small count")]
+            let at = FAULT + number as f64 / 2.0;
+            let client = json!({ "client": { "application": "orders" } });
+            [2 * number, 2 * number + 1].map(|connection| {
+                let role = if connection % 2 == 0 {
+                    "monitor"
+                } else {
+                    "application"
+                };
+                line(at, connection, "opened", &json!({}))
+                    + &line(at, connection, "introduced", &client)
+                    + &line(at, connection, "role_found", &json!(role))
+            })
+        });
+        let journal: String = dials.collect();
+        assert_eq!(
+            Suffices::Clients.moment(&truth, &journal),
+            Some(FAULT + 3.5)
+        );
+    }
+
+    #[test]
+    fn clients_are_at_rest_when_the_eighth_is_and_others_were_made_since() {
+        let every = |pace: f64, many: u32| -> Vec<f64> {
+            (0..many).map(|number| pace * f64::from(number)).collect()
+        };
+        assert_eq!(at_rest(&every(4.0, 11)), Some(40.0));
+        assert_eq!(at_rest(&every(2.0, 20)), Some(30.0));
+        assert_eq!(at_rest(&every(2.0, 14)), None);
     }
 
     #[test]

@@ -97,6 +97,8 @@ const SOME: &[Driver] = &[
 const SOME_TELLING: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust, Go18, Java36];
 /// Those that number requests by the client: nothing tells a process from one client more.
 const NOT_TELLING: &[Driver] = &[Mongoc123, Php115];
+/// It takes most of a minute: one of each way of telling processes apart.
+const LEAKING_SLOWLY: &[Driver] = &[PyMongo4, Node7, Rust];
 const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,
@@ -465,8 +467,15 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         applications::client_leak,
     )
-    .evident(Suffices::Clients)
-    .measured_only(),
+    .evident(Suffices::Clients),
+    alarm(
+        "client_leak_slow",
+        &["client_per_request"],
+        LEAKING_SLOWLY,
+        Stage::alone,
+        applications::client_leak_slow,
+    )
+    .evident(Suffices::ClientsAtRest),
     alarm(
         "client_churn",
         &["client_per_request"],
@@ -474,8 +483,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         applications::client_churn,
     )
-    .evident(Suffices::Clients)
-    .measured_only(),
+    .evident(Suffices::Clients),
     alarm(
         "reconnect_storm",
         &["reconnect_storm"],

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
+use super::many_clients::no_reuse;
 use super::{fact, note};
 use crate::detect::SignalKind;
 use crate::pools::Pools;
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 /// What goes on for so long goes on without pause: a pool that fills, or comes back, is done sooner.
 const WITHOUT_PAUSE: Duration = Duration::from_secs(3);
 
-const fn opinion(
+pub(super) const fn opinion(
     cause: Cause,
     confidence: f64,
     evident_at: Timestamp,
@@ -26,46 +27,6 @@ const fn opinion(
         evidence,
         against: Vec::new(),
     }
-}
-
-/// A client for each request.
-pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
-    let signal = case
-        .signals()
-        .iter()
-        .find(|signal| matches!(signal.kind, SignalKind::ClientChurn { .. }))?;
-    let SignalKind::ClientChurn {
-        created,
-        closed,
-        evident_at,
-        window,
-        operations_each,
-    } = signal.kind
-    else {
-        return None;
-    };
-    let fate = match closed {
-        0 => "none of them was closed again".to_owned(),
-        1 => "only one of them was closed again".to_owned(),
-        _ if closed * 2 >= created => format!("{closed} of them were closed again"),
-        _ => format!("only {closed} of them were closed again"),
-    };
-    let evidence = vec![
-        fact(
-            signal.at,
-            created,
-            format!(
-                "{created} mongo clients were made within {}",
-                length(window)
-            ),
-        ),
-        fact(signal.at, closed, fate),
-        note(
-            signal.at,
-            format!("each carried {operations_each:.1} operations on the average"),
-        ),
-    ];
-    Some(opinion(Cause::ClientPerRequest, 0.9, evident_at, evidence))
 }
 
 /// Dials without pause.
@@ -88,7 +49,7 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
         opened as f64 / lasted.as_secs_f64().max(1.0),
         opened as f64 / lost.max(1) as f64,
     );
-    let evidence = vec![
+    let mut evidence = vec![
         fact(
             signal.at,
             opened,
@@ -114,6 +75,7 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             },
         ),
     ];
+    evidence.extend(no_reuse(case));
     let evident_at = signal.seen_at.min(signal.at + WITHOUT_PAUSE);
     Some(opinion(Cause::ReconnectStorm, 0.85, evident_at, evidence))
 }

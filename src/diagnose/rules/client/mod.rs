@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`ends`] | `app_crash`, `driver_pool_destroyed`, `unhandled_async_cleanup` |
 //! | [`rollouts`] | `deploy`, `scale_out` |
-//! | [`habits`] | `client_per_request`, `reconnect_storm`, `idle_recycling`, `health_checks`, `wedged_client` |
+//! | [`many_clients`] | `client_per_request` |
+//! | [`habits`] | `reconnect_storm`, `idle_recycling`, `health_checks`, `wedged_client` |
 
 mod ends;
 mod habits;
+mod many_clients;
 mod rollouts;
 
 use super::super::Evidence;
@@ -20,7 +22,7 @@ pub(super) const RULES: &[Rule] = &[
     ends::app_crash,
     ends::pool_destroyed,
     ends::cleanup,
-    habits::client_per_request,
+    many_clients::client_per_request,
     habits::reconnect_storm,
     habits::idle_recycling,
     habits::health_checks,

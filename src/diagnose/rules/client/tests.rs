@@ -280,3 +280,81 @@ fn a_client_that_stays_away_is_surer_when_others_came_back() {
     assert!(silent(0) >= 0.5);
     assert!(silent(2) > silent(0));
 }
+
+/// Of eleven clients that one process made within 41 s, eight lie idle.
+fn leak() -> SignalKind {
+    SignalKind::ClientLeak {
+        from: 1,
+        to: 11,
+        left: 8,
+        closed: 0,
+        connections: 24,
+        monitors: 16,
+        rested: Duration::from_secs(12),
+        lasted: Duration::from_secs(41),
+        evident_at: AT,
+    }
+}
+
+fn no_reuse() -> SignalKind {
+    SignalKind::NoReuse {
+        opened: 12,
+        closed: 3,
+        operations: 12,
+        needless: 11,
+        window: Duration::from_millis(1400),
+    }
+}
+
+/// The evidence for the first cause.
+fn evidence(kinds: Vec<SignalKind>, aside: Option<SignalKind>) -> Vec<String> {
+    let mut case = Case::default();
+    for kind in kinds {
+        case.add(signal(kind));
+    }
+    if let Some(aside) = aside {
+        case.accompany(&signal(aside));
+    }
+    let pools = Pools::new(Vec::new());
+    let mut opinions = RULES.iter().filter_map(|rule| rule(&case, &pools, AT));
+    let evidence = opinions.next().map(|opinion| opinion.evidence);
+    let facts = evidence.into_iter().flatten().map(|one| one.fact);
+    facts.collect()
+}
+
+#[test]
+fn clients_left_behind_slowly_are_a_client_for_each_request() {
+    assert_eq!(best(vec![leak()]), Some(Cause::ClientPerRequest));
+    assert_eq!(
+        evidence(vec![leak()], None),
+        [
+            "open mongo clients of one process grew from 1 to 11 within 41.0 s",
+            "8 of them were used when they were new and never since: they lie idle for 12.0 s at the least",
+            "none was closed meanwhile",
+            "the idle ones hold 24 connections, of which 16 watch servers",
+        ]
+    );
+}
+
+#[test]
+fn connections_that_are_not_used_again_are_evidence_and_no_ground() {
+    assert_eq!(evidence(Vec::new(), Some(no_reuse())), [""; 0]);
+    let told = "connections are not used again: 12 opened within 1.4 s carried 12 operations, 1.0 each; 11 of them came when another was at hand or had been closed, and 3 were closed again";
+    let churn = SignalKind::ClientChurn {
+        created: 12,
+        closed: 12,
+        evident_at: AT,
+        window: Duration::from_millis(1400),
+        operations_each: 1.0,
+    };
+    let storm = SignalKind::ReconnectBurst {
+        opened: 400,
+        lost: 5,
+        lasted: Duration::from_secs(4),
+        baseline: 0.1,
+    };
+    for kind in [leak(), churn, storm] {
+        let facts = evidence(vec![kind], Some(no_reuse()));
+        assert_eq!(facts.last().map(String::as_str), Some(told));
+    }
+}
