@@ -411,6 +411,17 @@ pub enum SignalKind {
     },
     /// A Node 3.x legacy pool destroyed itself; its log has the message.
     PoolDestroyed(PoolDestroyed),
+    /// A client that was at work before trouble has neither dialled nor sent anything since the server is back.
+    StaysAway {
+        /// For how long.
+        silent: Duration,
+        /// Connections at work that it lost.
+        lost: u64,
+        /// Its monitors that are open: its process is there. None tells nothing.
+        monitors: u64,
+        /// Others that came back meanwhile.
+        others_back: u64,
+    },
     /// A client that had connections before the trouble has opened none since it ended.
     SilentAfterTrouble {
         /// For how long.

@@ -271,7 +271,8 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
         | SignalKind::InstanceAppeared { .. }
         | SignalKind::InstanceGone { .. }
         | SignalKind::PoolDestroyed(_)
-        | SignalKind::SilentAfterTrouble { .. } => of_a_client(kind, scene),
+        | SignalKind::SilentAfterTrouble { .. }
+        | SignalKind::StaysAway { .. } => of_a_client(kind, scene),
     }
 }
 
@@ -387,6 +388,18 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
             "{client} has not dialled {server} for {} although it can be reached",
             length((*silent).max(Duration::from_secs(1)))
         ),
+        SignalKind::StaysAway {
+            silent, monitors, ..
+        } => {
+            let alive = match monitors {
+                0 => "whether its process is there, nothing tells",
+                _ => "its process is there",
+            };
+            format!(
+                "{server} is back, and {client}, which was at work, has sent nothing for {}; {alive}",
+                length(*silent)
+            )
+        }
         SignalKind::ServerClosed { .. }
         | SignalKind::EqualIdleAge { .. }
         | SignalKind::DialsFail { .. }

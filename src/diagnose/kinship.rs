@@ -34,7 +34,9 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
     match kind {
         SignalKind::Probes { .. } => Tone::Probing,
         SignalKind::IdleRecycling { .. } => Tone::Recycling,
-        SignalKind::PoolCleared { .. } | SignalKind::NoReuse { .. } => Tone::Aside,
+        SignalKind::PoolCleared { .. }
+        | SignalKind::NoReuse { .. }
+        | SignalKind::StaysAway { .. } => Tone::Aside,
         SignalKind::InstanceAppeared { .. }
         | SignalKind::InstanceGone {
             has_said_goodbye: true,

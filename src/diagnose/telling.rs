@@ -1,13 +1,17 @@
 //! A case and its verdict, told as an incident.
 
-use super::words::clock;
+use super::words::{client, clock, counted, length};
 use super::{
     Case, Evidence, Incident, IncidentId, Opinion, RankedCause, Severity, advice, course, message,
     summary,
 };
+use crate::detect::{Signal, SignalKind};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
+
+/// Clients that did not come back and are told: the first.
+const ABSENT_MAX: usize = 8;
 
 /// What rules made of a case: opinions, the best first.
 #[derive(Debug)]
@@ -33,11 +37,14 @@ pub(super) fn incident(
     let severity = best
         .as_ref()
         .map_or(Severity::Warning, |best| best.cause.severity());
-    let causes: Vec<RankedCause> = verdict
+    let mut causes: Vec<RankedCause> = verdict
         .causes
         .into_iter()
         .map(|opinion| ranked(opinion, best.as_ref()))
         .collect();
+    if let Some(first) = causes.first_mut() {
+        first.evidence.extend(absent(case, pools));
+    }
     let mut incident = Incident {
         id,
         severity,
@@ -77,6 +84,42 @@ fn origin(case: &Case, best: Option<&Opinion>) -> (Timestamp, UpstreamId) {
     let told = told.or_else(|| signals.iter().rfind(|signal| signal.at <= at));
     let upstream = told.map_or(case.upstream(), |signal| signal.subject.upstream);
     (at, upstream)
+}
+
+/// Clients that did not come back from it.
+fn absent(case: &Case, pools: &Pools) -> Vec<Evidence> {
+    let of_client = |signal: &Signal| {
+        let SignalKind::StaysAway {
+            silent,
+            lost,
+            monitors,
+            others_back,
+        } = signal.kind
+        else {
+            return None;
+        };
+        let instance = pools.instance(signal.subject.instance?)?;
+        let name = client(&instance.app, &instance.address.to_string());
+        let process = match monitors {
+            0 => "whether its process is there, nothing tells".to_owned(),
+            _ => format!(
+                "its process is there: {} open",
+                counted(monitors, "monitor")
+            ),
+        };
+        Some(Evidence {
+            at: Some(signal.at),
+            fact: format!(
+                "{name} lost {} at work and has neither dialled nor sent anything in the {} since the server is back, while {} came back; {process}",
+                counted(lost, "connection"),
+                length(silent),
+                counted(others_back, "other client"),
+            ),
+            count: Some(lost),
+        })
+    };
+    let asides = case.asides().iter();
+    asides.filter_map(of_client).take(ABSENT_MAX).collect()
 }
 
 fn ranked(opinion: Opinion, best: Option<&Opinion>) -> RankedCause {

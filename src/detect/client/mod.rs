@@ -11,10 +11,12 @@
 //! | [`recycling`] | idle connections that are replaced |
 //! | [`clears`] | pools that were wiped |
 //! | [`probes`] | bare connections |
+//! | [`absent`] | clients that were at work before trouble and stay away after it |
 //! | [`legacy`] | Node 3.x pools that destroy themselves, and clients that stay silent after it |
 //!
 //! **Invariant:** a detector watches at most [`INSTANCES_MAX`] instances.
 
+mod absent;
 mod arrivals;
 mod churn;
 mod clears;
@@ -55,6 +57,7 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<clears::Clears>::default(),
         Box::<probes::Probes>::default(),
         Box::<legacy::Legacy>::default(),
+        Box::<absent::Absent>::default(),
     ]
 }
 
