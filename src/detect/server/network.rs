@@ -93,7 +93,7 @@ impl Detector for Network {
         let mut quick = BTreeSet::new();
         let mut clients: BTreeMap<UpstreamId, SlowClients> = BTreeMap::new();
         for ((upstream, measure), trips) in &mut self.round_trips {
-            let slow = trips.look(at);
+            let slow = trips.look(at, *measure != Measure::Hello);
             match measure {
                 Measure::Server => {
                     if trips.recent.len() >= ROUND_TRIPS_MIN && trips.episode.is_none() {
@@ -178,8 +178,8 @@ impl RoundTrips {
         }
     }
 
-    /// How slow it is, where that is to be told.
-    fn look(&mut self, at: Timestamp) -> Option<Slow> {
+    /// How slow it is, where that is to be told. `is_average`: each measurement is one of several before it.
+    fn look(&mut self, at: Timestamp, is_average: bool) -> Option<Slow> {
         while self
             .recent
             .front()
@@ -193,37 +193,25 @@ impl RoundTrips {
             }
             return None;
         }
-        let mut times: Vec<Duration> = self.recent.iter().map(|(_, took)| *took).collect();
-        times.sort_unstable();
-        // Three of four take at least so long.
-        let now = times[times.len() / 4];
+        // Three of four take at least `usual`.
+        let (usual, median) = quantiles(self.recent.iter().map(|(_, took)| *took));
         let Some(before) = self.baseline else {
-            self.baseline = Some(times[times.len() / 2]);
+            self.baseline = Some(median);
             return None;
         };
         let limit = slow_from(before);
-        let slow = self.recent.iter().filter(|(_, took)| *took >= limit);
-        let (mut first, mut last) = (None, Timestamp::default());
-        for (then, _) in slow {
-            first.get_or_insert(*then);
-            last = *then;
-        }
-        let newest = self.recent.back().map_or(at, |(then, _)| *then);
-        let is_slow = now >= limit
-            && last == newest
-            && first.is_some_and(|first| last.since(first) >= ROUND_TRIP_SPREAD);
-        if !is_slow {
-            if now < limit {
+        let lately = || self.slow_lately(limit).filter(|_| is_average);
+        let slow = self.slow_all_along(usual, limit).or_else(lately);
+        let Some((began_at, now)) = slow else {
+            if usual < limit {
                 self.episode = None;
                 // Follows slowly what is usual, and not what is on its way to be slow.
-                let median = times[times.len() / 2];
                 if median < limit {
                     self.baseline = Some((before * 63 + median) / 64);
                 }
             }
             return None;
-        }
-        let began_at = first.unwrap_or(at);
+        };
         let (began_at, told_at) = self.episode.get_or_insert((began_at, Timestamp::default()));
         if at.since(*told_at) < TOLD_EVERY {
             return None;
@@ -234,5 +222,85 @@ impl RoundTrips {
             now,
             before,
         })
+    }
+
+    /// Where most of the window takes at least `limit`: from when on, and `usual` of it.
+    fn slow_all_along(&self, usual: Duration, limit: Duration) -> Option<(Timestamp, Duration)> {
+        let mut slow = self.recent.iter().filter(|(_, took)| *took >= limit);
+        let (first, _) = slow.next()?;
+        let (newest, _) = self.recent.back()?;
+        let (last, _) = slow.next_back()?;
+        let is_slow = usual >= limit && last == newest && last.since(*first) >= ROUND_TRIP_SPREAD;
+        is_slow.then_some((*first, usual))
+    }
+
+    /// The same of the newest measurements alone, as far apart as those of one event are not: what came before them
+    /// says how it was, not how it is. The kernel tells an average. One late acknowledgement raises it for a while, in
+    /// which it falls; where the path is slow it does not.
+    fn slow_lately(&self, limit: Duration) -> Option<(Timestamp, Duration)> {
+        let (newest, _) = *self.recent.back()?;
+        let enough = self.recent.len().checked_sub(ROUND_TRIPS_MIN)?;
+        let mut oldest = self.recent.range(..=enough).rev();
+        let (from, _) = *oldest
+            .find(|(then, took)| *took >= limit && newest.since(*then) >= ROUND_TRIP_SPREAD)?;
+        let lately = self.recent.iter().filter(|(then, _)| *then >= from);
+        let (first, last): (Vec<_>, Vec<_>) =
+            lately.partition(|(then, _)| newest.since(*then) > then.since(from));
+        let (usual, _) = quantiles(first.iter().chain(&last).map(|(_, took)| *took));
+        let [before, now] =
+            [first, last].map(|half| quantiles(half.iter().map(|(_, took)| *took)).1);
+        let has_not_fallen = self.episode.is_some() || now >= before;
+        (usual >= limit && has_not_fallen).then_some((from, usual))
+    }
+}
+
+/// What three of four take at least, and the median; zero where there are none.
+fn quantiles(times: impl Iterator<Item = Duration>) -> (Duration, Duration) {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    let at = |place: usize| times.get(place).copied().unwrap_or_default();
+    (at(times.len() / 4), at(times.len() / 2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it is told that a path is slow which takes 20 ms and then, second by second, what follows: on each of
+    /// three connections, of which one has nothing to carry.
+    #[track_caller]
+    fn check(millis: &[u64], is_average: bool, is_told: bool) {
+        let start = Timestamp::default() + Duration::from_hours(500_000);
+        let mut trips = RoundTrips::default();
+        let all = [20; 6].iter().chain(millis);
+        let told = (0..).zip(all).any(|(second, millis)| {
+            let at = start + Duration::from_secs(second);
+            for _ in 0..2 {
+                trips.measured(at, Duration::from_millis(*millis));
+            }
+            trips
+                .look(at + Duration::from_millis(250), is_average)
+                .is_some()
+        });
+        assert_eq!(told, is_told, "{millis:?}");
+    }
+
+    #[test]
+    fn a_path_is_slow_when_it_takes_longer_in_two_seconds_in_a_row() {
+        check(&[120, 180], true, true);
+        check(&[300, 300], true, true);
+        check(&[120], true, false);
+        check(&[120, 20, 120, 20], true, false);
+    }
+
+    #[test]
+    fn one_late_acknowledgement_is_no_slow_path_while_the_average_of_it_falls() {
+        check(&[120, 105, 60], true, false);
+    }
+
+    #[test]
+    fn what_is_measured_one_by_one_takes_most_of_the_window() {
+        check(&[300, 300], false, false);
+        check(&[300, 300, 300, 300], false, true);
     }
 }
