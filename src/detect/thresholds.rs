@@ -115,6 +115,9 @@ pub(super) const ROUND_TRIPS_MIN: usize = 3;
 /// Operations within this are looked at.
 pub(super) const LOAD_WINDOW: Duration = Duration::from_secs(3);
 
+/// The newest of them: counters are told once a second, and what every connection did in it is told at once.
+pub(super) const LOAD_NEWEST: Duration = Duration::from_secs(1);
+
 /// Operations are slow when they take so many times what they took.
 pub(super) const SLOW_FACTOR: u32 = 5;
 

@@ -1,14 +1,17 @@
 //! Operations that take longer than they did, and pools that grow because of it.
 
+mod pace;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use self::pace::{Done, Pace, Work};
 use super::super::Detector;
 use super::heard::Heard;
 use super::network::slow_from;
 use super::thresholds::{
-    BASELINE_OPERATIONS, GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, OCCUPIED_MIN,
-    ROUND_TRIPS_MIN, SLOW_ANYWAY, SLOW_FACTOR, SLOW_MIN, TOLD_EVERY, USUAL_FACTOR,
+    GROWTH_FACTOR, GROWTH_MIN, GROWTH_SETTLED, LOAD_WINDOW, ROUND_TRIPS_MIN, SLOW_ANYWAY,
+    TOLD_EVERY, USUAL_FACTOR,
 };
 use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::Role;
@@ -22,15 +25,12 @@ const SIZES_KEPT: Duration = Duration::from_secs(15);
 /// Hellos that are compared with.
 const HELLOS_KEPT: usize = 15;
 
-/// Parts of a window that are kept of one instance.
-const KEPT_MAX: usize = 4096;
-
 type Key = (UpstreamId, InstanceId);
 
 #[derive(Debug, Default)]
 pub(super) struct Load {
     /// What each connection had done when it was looked at last.
-    connections: BTreeMap<ConnectionId, (u64, Duration)>,
+    connections: BTreeMap<ConnectionId, Work>,
     instances: BTreeMap<Key, State>,
     slow: BTreeMap<UpstreamId, Slow>,
     hellos: BTreeMap<UpstreamId, Hellos>,
@@ -48,20 +48,11 @@ struct Hellos {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Operations done and the time they took, oldest first.
-    done: VecDeque<(Timestamp, u64, Duration)>,
-    usual: Usual,
+    pace: Pace,
     /// Sizes of the pool, oldest first, one a second.
     sizes: VecDeque<(Timestamp, u64)>,
     /// Since when it grows, from which size, when that was told last.
     growth: Option<(Timestamp, u64, Timestamp)>,
-}
-
-/// Operations of calm times.
-#[derive(Debug, Default)]
-struct Usual {
-    operations: u64,
-    busy: Duration,
 }
 
 #[derive(Debug)]
@@ -108,27 +99,19 @@ impl Detector for Load {
         let done = sample
             .operations
             .saturating_sub(u64::from(sample.in_flight));
-        let (done_before, busy_before) = if is_end {
+        let now = Work::new(done, sample.busy);
+        let before = if is_end {
             self.connections.remove(&entry.connection)
         } else {
-            self.connections
-                .insert(entry.connection, (done, sample.busy))
+            self.connections.insert(entry.connection, now)
         }
         .unwrap_or_default();
         let Some(instance) = connection.instance.filter(|_| is_of_a_client(connection)) else {
             return;
         };
-        let more = done.saturating_sub(done_before);
-        let busy = sample.busy.saturating_sub(busy_before);
-        if more > 0 {
-            let state = self
-                .instances
-                .entry((connection.upstream, instance))
-                .or_default();
-            state.done.push_back((entry.at, more, busy));
-            if state.done.len() > KEPT_MAX {
-                state.done.pop_front();
-            }
+        let key = (connection.upstream, instance);
+        if let Some(done) = Done::between(before, now, entry.at, is_end) {
+            self.instances.entry(key).or_default().pace.add(done);
         }
     }
 
@@ -154,7 +137,7 @@ impl Detector for Load {
         for ((upstream, instance), activity) in &activity {
             *connected.entry(*upstream).or_default() += 1;
             let state = self.instances.entry((*upstream, *instance)).or_default();
-            if let Some((now, before)) = state.slowness(activity, at) {
+            if let Some((now, before)) = state.pace.slowness(activity.running(), at) {
                 let all = slow.entry(*upstream).or_default();
                 all.push((*instance, now, before, activity.in_flight));
             }
@@ -240,46 +223,14 @@ impl Activity {
             self.oldest = self.oldest.max(age);
         }
     }
+
+    /// How long operations run that are under way, where several do.
+    fn running(&self) -> Option<Duration> {
+        (self.running >= 2).then_some(self.oldest)
+    }
 }
 
 impl State {
-    /// How long operations take, and took before, when they are slow.
-    fn slowness(&mut self, activity: &Activity, at: Timestamp) -> Option<(Duration, Duration)> {
-        let mut settled = Vec::new();
-        while let Some(&(then, operations, busy)) = self.done.front() {
-            if at.since(then) <= LOAD_WINDOW {
-                break;
-            }
-            settled.push((operations, busy));
-            self.done.pop_front();
-        }
-        let operations: u64 = self.done.iter().map(|(_, count, _)| count).sum();
-        let busy: Duration = self.done.iter().map(|(.., busy)| *busy).sum();
-        let mean = (operations > 0).then(|| busy / u32::try_from(operations).unwrap_or(u32::MAX));
-        let before = self.usual.mean();
-        let limit = before.map_or(SLOW_ANYWAY, |before| (before * SLOW_FACTOR).max(SLOW_MIN));
-        let is_slow_by_mean = mean.is_some_and(|mean| mean >= limit)
-            && operations >= 2
-            && busy >= LOAD_WINDOW.mul_f64(OCCUPIED_MIN);
-        let is_slow_by_age = activity.running >= 2 && activity.oldest >= limit;
-        if !is_slow_by_mean {
-            for (operations, busy) in settled {
-                self.usual.add(operations, busy);
-            }
-        }
-        (is_slow_by_mean || is_slow_by_age).then(|| {
-            let age = if is_slow_by_age {
-                activity.oldest
-            } else {
-                Duration::ZERO
-            };
-            (
-                mean.unwrap_or_default().max(age),
-                before.unwrap_or_default(),
-            )
-        })
-    }
-
     /// The pool has become much larger while it is in use.
     fn growth(
         &mut self,
@@ -331,23 +282,6 @@ impl State {
                 is_saturated: activity.active == to,
             },
         })
-    }
-}
-
-impl Usual {
-    /// Older times count less.
-    fn add(&mut self, operations: u64, busy: Duration) {
-        self.operations += operations;
-        self.busy += busy;
-        if self.operations > 50 * BASELINE_OPERATIONS {
-            self.operations /= 2;
-            self.busy /= 2;
-        }
-    }
-
-    fn mean(&self) -> Option<Duration> {
-        (self.operations >= BASELINE_OPERATIONS)
-            .then(|| self.busy / u32::try_from(self.operations).unwrap_or(u32::MAX))
     }
 }
 
