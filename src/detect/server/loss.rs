@@ -10,14 +10,13 @@
 //! a load of thousands a second and a read now and then are judged alike. Segments sent again on a connection of which
 //! nothing came afterwards are no loss but silence, which is another detector's.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod path;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use self::path::{Episode, Path, Traffic};
 use super::super::Detector;
-use super::thresholds::{
-    LOSS_BY_CHANCE, LOSS_CHANCE, LOSS_OVER, LOSS_SECONDS_MIN, LOSS_SHARE_MIN, LOSS_WINDOW,
-    LOSS_WINDOW_LONG, RESENT_BY_CHANCE, RESENT_MIN, RESENT_SHARE_MIN,
-};
 use super::{Side, Signal, SignalKind, about_upstream, connected_to};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
@@ -25,12 +24,6 @@ use crate::timeline::{ConnectionId, Entry, Fact, Sample, TcpState, UpstreamId};
 
 /// A connection's first counters count from zero when it is so young: it was seen from its beginning.
 const YOUNG: Duration = Duration::from_secs(3);
-
-/// Where a path begins to lose, the share of what is lost rises by this at least.
-const DENSER: f64 = 1.5;
-
-/// Connections that are told apart in an episode.
-const CONNECTIONS_MAX: usize = 512;
 
 /// Lost segments on paths to servers and to clients.
 #[derive(Debug, Default)]
@@ -53,42 +46,6 @@ struct Counters {
     settled: (u32, u32),
     /// When retransmissions were seen after which nothing has arrived yet.
     pending_at: Option<Timestamp>,
-}
-
-/// What was sent to one side of an upstream.
-#[derive(Debug, Default)]
-struct Path {
-    /// The newest last; no more than the long window has.
-    seconds: VecDeque<Second>,
-    episode: Option<Episode>,
-    /// When something was found to be sent again last.
-    resent_at: Timestamp,
-    is_news: bool,
-}
-
-#[derive(Debug, Default)]
-struct Second {
-    number: u64,
-    /// When the first that was lost in it was noticed.
-    first_at: Option<Timestamp>,
-    traffic: Traffic,
-    connections: BTreeSet<ConnectionId>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Traffic {
-    sent: u64,
-    /// Sent again.
-    resent: u64,
-    /// Of those, what the other side did not have already.
-    lost: u64,
-}
-
-#[derive(Debug, Default)]
-struct Episode {
-    began_at: Timestamp,
-    traffic: Traffic,
-    connections: BTreeSet<ConnectionId>,
 }
 
 impl Detector for Loss {
@@ -230,53 +187,6 @@ impl Counters {
     }
 }
 
-impl Traffic {
-    fn add(&mut self, other: Self) {
-        self.sent += other.sent;
-        self.resent += other.resent;
-        self.lost += other.lost;
-    }
-
-    fn resent_share(self) -> f64 {
-        float(self.resent) / float(self.sent.max(1))
-    }
-
-    /// So much is lost, and chance does not explain it.
-    fn is_lossy(self) -> bool {
-        let is_lost = is_share(self.lost, self.sent, LOSS_SHARE_MIN)
-            && !self.is_chance(self.lost, LOSS_BY_CHANCE);
-        // Acknowledgements that are lost make the other side say that it had everything; so do hosts without processor
-        // time, but not so often.
-        let is_resent = self.resent >= RESENT_MIN
-            && is_share(self.resent, self.sent, RESENT_SHARE_MIN)
-            && !self.is_chance(self.resent, RESENT_BY_CHANCE);
-        is_lost || is_resent
-    }
-
-    /// Whether `count` of those sent may well be an accident where a share of `usual` is: the tail of a Poisson
-    /// distribution, λᵏ/k!, which bounds it where k is well above λ.
-    fn is_chance(self, count: u64, usual: f64) -> bool {
-        let expected = float(self.sent) * usual;
-        let mut chance = 1.0;
-        for position in 1..=count {
-            chance *= expected / float(position);
-            if chance < LOSS_CHANCE && float(position) > expected {
-                return false;
-            }
-        }
-        true
-    }
-}
-
-fn is_share(count: u64, of: u64, least: f64) -> bool {
-    count > 0 && float(count) >= float(of) * least
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of segments")]
-const fn float(count: u64) -> f64 {
-    count as f64
-}
-
 impl Episode {
     fn add(&mut self, other: &Self) {
         self.began_at = self.began_at.min(other.began_at);
@@ -293,111 +203,5 @@ impl Episode {
             is_client_side: side == Side::Client,
         };
         about_upstream(upstream, self.began_at, at, kind)
-    }
-}
-
-impl Path {
-    /// So much was sent, as a sample of `at` tells.
-    fn sent(&mut self, at: Timestamp, count: u64) {
-        let traffic = Traffic {
-            sent: count,
-            ..Traffic::default()
-        };
-        self.second(at).traffic.add(traffic);
-        if let Some(episode) = &mut self.episode {
-            episode.traffic.add(traffic);
-        }
-    }
-
-    /// So much was sent again, and went on.
-    fn resent(&mut self, at: Timestamp, noticed_at: Timestamp, traffic: Traffic, id: ConnectionId) {
-        let second = self.second(at);
-        second.traffic.add(traffic);
-        second.first_at.get_or_insert(noticed_at);
-        if second.connections.len() < CONNECTIONS_MAX {
-            second.connections.insert(id);
-        }
-        if let Some(episode) = &mut self.episode {
-            episode.traffic.add(traffic);
-            if episode.connections.len() < CONNECTIONS_MAX {
-                episode.connections.insert(id);
-            }
-        }
-        self.resent_at = at;
-        self.is_news = true;
-    }
-
-    fn second(&mut self, at: Timestamp) -> &mut Second {
-        let number = at.as_millis() / 1000;
-        let is_new = self.seconds.back().is_none_or(|last| last.number < number);
-        if is_new {
-            let oldest = number.saturating_sub(LOSS_WINDOW_LONG.as_secs());
-            self.seconds.retain(|second| second.number >= oldest);
-            self.seconds.push_back(Second {
-                number,
-                ..Second::default()
-            });
-        }
-        let newest = self.seconds.len() - 1;
-        &mut self.seconds[newest]
-    }
-
-    /// Looks whether it is lossy; returns whether something new is known of it.
-    fn look(&mut self, at: Timestamp) -> bool {
-        if self.episode.is_some() && at.since(self.resent_at) > LOSS_OVER {
-            // What it was made of must not begin another.
-            *self = Self::default();
-        }
-        let is_news = std::mem::take(&mut self.is_news);
-        if is_news && self.episode.is_none() {
-            self.episode = [LOSS_WINDOW, LOSS_WINDOW_LONG]
-                .into_iter()
-                .find_map(|window| self.lossy(window, at));
-        }
-        is_news && self.episode.is_some()
-    }
-
-    /// An episode, where enough was lost within a window that ends at `at`.
-    fn lossy(&self, window: Duration, at: Timestamp) -> Option<Episode> {
-        let oldest = (at.as_millis() / 1000).saturating_sub(window.as_secs());
-        let all: Vec<&Second> = self
-            .seconds
-            .iter()
-            .filter(|second| second.number >= oldest)
-            .collect();
-        let count = |seconds: &[&Second]| {
-            let lossy = seconds.iter().filter(|second| second.first_at.is_some());
-            lossy.count()
-        };
-        let traffic = |seconds: &[&Second]| {
-            let mut sum = Traffic::default();
-            for second in seconds {
-                sum.add(second.traffic);
-            }
-            sum
-        };
-        if count(&all) < LOSS_SECONDS_MIN || !traffic(&all).is_lossy() {
-            return None;
-        }
-        // What was lost long before is another story: it began where leaving out more would not make it denser.
-        let mut from = &all[..];
-        let mut whole = traffic(from).resent_share();
-        for (position, _) in all.iter().enumerate() {
-            let rest = &all[position..];
-            let is_lossy = rest.first().is_some_and(|first| first.first_at.is_some());
-            let share = traffic(rest).resent_share();
-            if is_lossy && count(rest) >= LOSS_SECONDS_MIN && share >= whole * DENSER {
-                (from, whole) = (rest, share);
-            }
-        }
-        Some(Episode {
-            began_at: from.iter().find_map(|second| second.first_at)?,
-            traffic: traffic(from),
-            connections: from
-                .iter()
-                .flat_map(|second| &second.connections)
-                .copied()
-                .collect(),
-        })
     }
 }
