@@ -131,37 +131,76 @@ fn at_rest(made: &[f64]) -> Option<f64> {
     Some(rested.max(*lasted))
 }
 
-/// What the kernel counts of a socket: segments sent, those sent again, and those of them that were there already.
-const COUNTS: [&str; 3] = ["segments", "retransmits", "duplicates"];
+/// What the kernel counted of a socket.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    segments: u64,
+    retransmits: u64,
+    duplicates: u64,
+}
 
-/// When the sockets of all connections together, as the kernel counted them, had sent so much again.
+/// A socket since the fault.
+#[derive(Clone, Copy, Default)]
+struct Socket {
+    /// When it was known last, and what was known then, before, and when the fault began.
+    at: u64,
+    now: Counts,
+    before: Counts,
+    began: Counts,
+}
+
+impl Socket {
+    /// Takes in what is known at `nanos`. Returns the second in which something was sent again that can be judged.
+    fn sampled(&mut self, nanos: u64, now: Counts, is_after: bool) -> Option<u64> {
+        let then = std::mem::replace(&mut self.at, nanos);
+        let last = std::mem::replace(&mut self.now, now);
+        if !is_after {
+            (self.before, self.began) = (now, now);
+            return None;
+        }
+        let judged = std::mem::replace(&mut self.before, last);
+        (last.retransmits > judged.retransmits).then_some(then / 1_000_000_000)
+    }
+
+    /// Segments that were sent, and the lost ones of them. A segment that was sent again is lost where the other side
+    /// does not say that it had it, for which it takes a round trip: of what one sample tells nothing is known before
+    /// the next. By then it is said of more than was sent again meanwhile where it is late.
+    fn sent_and_lost(&self) -> [u64; 2] {
+        let lost = |from: Counts, to: Counts| {
+            let resent = to.retransmits.saturating_sub(from.retransmits);
+            let duplicates = to.duplicates.saturating_sub(from.duplicates);
+            (
+                resent.saturating_sub(duplicates),
+                duplicates.saturating_sub(resent),
+            )
+        };
+        let (judged, _) = lost(self.began, self.before);
+        let (_, late) = lost(self.before, self.now);
+        let sent = self.now.segments.saturating_sub(self.began.segments);
+        [sent, judged.saturating_sub(late)]
+    }
+}
+
+/// When the sockets of all connections together, as the kernel counted them, had lost so much.
 fn resent(journal: &str, fault_at: f64) -> Option<f64> {
-    let mut before: BTreeMap<(u64, usize), [u64; 3]> = BTreeMap::new();
-    let mut sums = [[0_u64; 3]; 2];
+    let mut sockets: [BTreeMap<u64, Socket>; 2] = Default::default();
     let mut seconds: [BTreeSet<u64>; 2] = Default::default();
     for line in journal.lines().filter(|line| line.contains("\"sampled\"")) {
         let line: Value = serde_json::from_str(line).ok()?;
-        let nanos = line["at"].as_u64()?;
-        for (side, tcp) in line["sampled"]["tcp"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
-            let counts = COUNTS.map(|field| tcp[field].as_u64().unwrap_or(0));
-            let before = before.entry((line["conn"].as_u64()?, side)).or_default();
-            let more = [0, 1, 2].map(|place| counts[place].saturating_sub(before[place]));
-            *before = counts;
-            if seconds_of(nanos) < fault_at {
-                continue;
-            }
-            for (sum, more) in sums[side].iter_mut().zip(more) {
-                *sum += more;
-            }
-            if more[1] > 0 {
-                seconds[side].insert(nanos / 1_000_000_000);
-            }
-            if seconds[side].len() >= LOSS_SECONDS && !is_chance(sums[side]) {
+        let (nanos, connection) = (line["at"].as_u64()?, line["conn"].as_u64()?);
+        let sides = line["sampled"]["tcp"].as_array().into_iter().flatten();
+        for (side, tcp) in sides.enumerate() {
+            let count = |field: &str| tcp[field].as_u64().unwrap_or(0);
+            let counts = Counts {
+                segments: count("segments"),
+                retransmits: count("retransmits"),
+                duplicates: count("duplicates"),
+            };
+            let socket = sockets[side].entry(connection).or_default();
+            seconds[side].extend(socket.sampled(nanos, counts, seconds_of(nanos) >= fault_at));
+            let all = sockets[side].values().map(Socket::sent_and_lost);
+            let [sent, lost] = all.fold([0, 0], |sum, more| [sum[0] + more[0], sum[1] + more[1]]);
+            if seconds[side].len() >= LOSS_SECONDS && !is_chance(sent, lost) {
                 return Some(seconds_of(nanos));
             }
         }
@@ -171,8 +210,7 @@ fn resent(journal: &str, fault_at: f64) -> Option<f64> {
 
 /// Whether so many of those sent may be lost by chance: the tail of a Poisson distribution.
 #[expect(clippy::cast_precision_loss, reason = "small counts")]
-fn is_chance([sent, resent, duplicates]: [u64; 3]) -> bool {
-    let lost = resent.saturating_sub(duplicates);
+fn is_chance(sent: u64, lost: u64) -> bool {
     let expected = sent as f64 * LOSS_BY_CHANCE;
     let chance: f64 = (1..=lost).map(|count| expected / count as f64).product();
     lost as f64 <= expected || chance >= LOSS_CHANCE
@@ -264,22 +302,30 @@ mod tests {
         assert_eq!(at_rest(&every(2.0, 14)), None);
     }
 
+    /// From when on what was sent again by each second suffices, counted from the fault on. It begins two seconds
+    /// before it, and a hundred segments are sent a second; of so many the other side says in each that it had them.
+    #[track_caller]
+    fn check_resent(resent: [u64; 7], duplicates: [u64; 7], expected: Option<f64>) {
+        let counts = resent.into_iter().zip(duplicates);
+        let journal: String = (998..)
+            .zip(counts)
+            .map(|(at, (resent, duplicates))| sample(at, 100 * (at - 997), resent, duplicates))
+            .collect();
+        let moment = Suffices::Resent.moment(&truth(), &journal);
+        let after = moment.map(|moment| moment - FAULT);
+        assert_eq!(after, expected, "{resent:?} {duplicates:?}");
+    }
+
     #[test]
-    fn lost_segments_suffice_in_the_third_second_and_not_by_chance() {
-        // From two seconds before the fault on, a hundred segments a second.
-        let moment = |resent: [u64; 6], duplicates: u64| {
-            let samples = (998..).zip(resent);
-            let journal: String = samples
-                .map(|(at, count)| sample(at, 100 * (at - 997), count, count * duplicates))
-                .collect();
-            Suffices::Resent.moment(&truth(), &journal)
-        };
-        assert_eq!(moment([0, 0, 4, 8, 12, 16], 0), Some(FAULT + 2.0));
-        // It was there already.
-        assert_eq!(moment([0, 0, 4, 8, 12, 16], 1), None);
+    fn lost_segments_suffice_when_three_seconds_can_be_judged_and_not_by_chance() {
+        check_resent([0, 0, 4, 8, 12, 16, 20], [0; 7], Some(3.0));
+        // It was there already, which is said later than it is sent again.
+        let all = [0, 0, 4, 8, 12, 16, 20];
+        check_resent(all, all, None);
+        check_resent(all, [0, 0, 0, 4, 8, 12, 16], None);
         // Before the fault, by chance, or in one burst.
-        assert_eq!(moment([10, 20, 20, 20, 20, 20], 0), None);
-        assert_eq!(moment([0, 0, 1, 2, 3, 3], 0), None);
-        assert_eq!(moment([0, 0, 20, 20, 20, 20], 0), None);
+        check_resent([10, 20, 20, 20, 20, 20, 20], [0; 7], None);
+        check_resent([0, 0, 1, 2, 3, 3, 3], [0; 7], None);
+        check_resent([0, 0, 20, 20, 20, 20, 20], [0; 7], None);
     }
 }
