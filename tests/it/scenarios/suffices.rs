@@ -25,6 +25,9 @@ const RESTS: f64 = 10.0;
 const RESTS_GAPS: f64 = 3.0;
 const LASTED: f64 = 30.0;
 
+/// Connections turned away that are no accident (`TURNED_AWAY_MIN`).
+const TURNED_AWAY: usize = 3;
+
 /// Seconds in which segments were lost (`LOSS_SECONDS_MIN`), the share that a path loses anyway (`LOSS_BY_CHANCE`), and
 /// what is no accident (`LOSS_CHANCE`).
 const LOSS_SECONDS: usize = 3;
@@ -50,6 +53,9 @@ pub(super) enum Suffices {
     ClientsAtRest,
     /// The kernel sent so much again as no chance explains.
     Resent,
+    /// The server turned as many connections away as are no accident: an application that starts with the fault fills
+    /// the server first, and a virtual machine takes a second or two to begin with that.
+    TurnedAway,
 }
 
 impl Suffices {
@@ -65,6 +71,7 @@ impl Suffices {
             Self::Clients => made(truth, journal, fault_at).get(CLIENTS - 1).copied(),
             Self::ClientsAtRest => at_rest(&made(truth, journal, fault_at)),
             Self::Resent => resent(journal, fault_at),
+            Self::TurnedAway => turned_away(journal, fault_at),
         }
     }
 }
@@ -129,6 +136,30 @@ fn at_rest(made: &[f64]) -> Option<f64> {
     let rested = enough + RESTS.max(RESTS_GAPS * pace);
     let lasted = made.iter().find(|at| **at - first >= LASTED)?;
     Some(rested.max(*lasted))
+}
+
+/// When the server had ended so many connections whose first hello it had not answered.
+fn turned_away(journal: &str, fault_at: f64) -> Option<f64> {
+    let mut answered = BTreeSet::new();
+    let mut count = 0;
+    for line in journal.lines() {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let connection = line["conn"].as_u64();
+        if line["hello_answered"] != Value::Null {
+            answered.insert(connection);
+        }
+        let Some(nanos) = line["at"].as_u64() else {
+            continue;
+        };
+        let is_by_server = line["ended"]["initiator"] == "server";
+        if is_by_server && seconds_of(nanos) >= fault_at && !answered.contains(&connection) {
+            count += 1;
+        }
+        if count == TURNED_AWAY {
+            return Some(seconds_of(nanos));
+        }
+    }
+    None
 }
 
 /// What the kernel counted of a socket.
@@ -327,5 +358,32 @@ mod tests {
         check_resent([10, 20, 20, 20, 20, 20, 20], [0; 7], None);
         check_resent([0, 0, 1, 2, 3, 3, 3], [0; 7], None);
         check_resent([0, 0, 20, 20, 20, 20, 20], [0; 7], None);
+    }
+
+    #[test]
+    fn connections_are_turned_away_that_the_server_ends_before_it_answers() {
+        let line = |seconds: u64, connection: u64, fact: &str, what: Value| {
+            format!(
+                "{}\n",
+                json!({ "at": seconds * 1_000_000_000, "conn": connection, fact: what })
+            )
+        };
+        let ended = |seconds, connection, initiator| {
+            let how = json!({ "initiator": initiator, "manner": "fin", "phase": "handshaking" });
+            line(seconds, connection, "ended", how)
+        };
+        let journal = [
+            // Before the fault, answered, and by the client.
+            ended(999, 1, "server"),
+            line(1001, 2, "hello_answered", json!(2_000_000)),
+            ended(1002, 2, "server"),
+            ended(1002, 3, "client"),
+            ended(1003, 4, "server"),
+            ended(1004, 5, "server"),
+        ];
+        let moment = |journal: &str| Suffices::TurnedAway.moment(&truth(), journal);
+        assert_eq!(moment(&journal.concat()), None);
+        let third = ended(1005, 6, "server");
+        assert_eq!(moment(&(journal.concat() + &third)), Some(FAULT + 5.0));
     }
 }

@@ -310,8 +310,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::slow_operations,
     )
-    .evident(FIRST_SLOW_REPLIES)
-    .measured_only(),
+    .evident(FIRST_SLOW_REPLIES),
     alarm(
         "pool_capacity",
         &["pool_capacity"],
@@ -319,8 +318,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         with_few_connections,
         servers::capacity,
     )
-    .evident(Suffices::AtOnce)
-    .measured_only(),
+    .evident(Suffices::TurnedAway),
     // The network.
     alarm(
         "network_reset",
@@ -367,8 +365,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::slight_loss,
     )
-    .evident(Suffices::Resent)
-    .measured_only(),
+    .evident(Suffices::Resent),
     alarm(
         "network_latency",
         &["network_latency"],
@@ -376,8 +373,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::behind_wire,
         network::latency,
     )
-    .evident(SLOW_ROUND_TRIPS)
-    .measured_only(),
+    .evident(SLOW_ROUND_TRIPS),
     alarm(
         "network_latency_behind_proxy",
         &["network_latency"],
@@ -401,8 +397,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::with_remote_application,
         network::remote_loss,
     )
-    .evident(Suffices::Resent)
-    .measured_only(),
+    .evident(Suffices::Resent),
     alarm(
         "network_latency_of_application",
         &["network_latency"],
@@ -410,8 +405,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::with_remote_application,
         network::remote_latency,
     )
-    .evident(SLOW_ROUND_TRIPS)
-    .measured_only(),
+    .evident(SLOW_ROUND_TRIPS),
     alarm(
         "idle_cutoff_fin",
         &["idle_cutoff"],
