@@ -63,6 +63,8 @@ pub struct Directory {
     expired: AtomicU64,
     opaque: [AtomicU64; OpaqueReason::ALL.len()],
     untracked: AtomicU64,
+    /// When counters are looked at next, in nanoseconds.
+    look_due: AtomicU64,
     /// Is told everything that changes what is known about connections.
     pub(super) witness: Option<Arc<dyn Witness>>,
 }
@@ -105,6 +107,7 @@ impl Directory {
             expired: AtomicU64::new(0),
             opaque: Default::default(),
             untracked: AtomicU64::new(0),
+            look_due: AtomicU64::new(0),
             witness,
         }
     }
@@ -194,6 +197,16 @@ impl Directory {
                 });
             }
         }
+    }
+
+    /// Counters will be looked at `at`: whoever knows more of connections when it asks for it had better ask before.
+    pub fn announce_look(&self, at: Timestamp) {
+        self.look_due.store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When counters are looked at next, or were to be: the beginning of time when nobody looks.
+    pub fn next_look(&self) -> Timestamp {
+        Timestamp::from_nanos(self.look_due.load(Ordering::Relaxed))
     }
 
     /// Every open connection, in no order. Whoever opens or ends one waits only until they are listed, not until each

@@ -210,6 +210,7 @@ impl Reasoning {
         let mut counted = Counted::default();
         let mut reconciler = Reconciler::default();
         let mut sampled_at = clock.now();
+        directory.announce_look(sampled_at + SAMPLE_EVERY);
         loop {
             std::thread::park_timeout(TURN);
             let now = clock.now();
@@ -223,6 +224,7 @@ impl Reasoning {
             if !is_stopping && now.since(sampled_at) >= SAMPLE_EVERY {
                 let at = told_at(sampled_at + SAMPLE_EVERY, now);
                 sampled_at = now;
+                directory.announce_look(sampled_at + SAMPLE_EVERY);
                 directory.sample(at, |entry| sequencer.push(entry));
                 let lost = self.findings.lost();
                 reconciler.look(lost, directory, observer.pools(), now, |entry| {

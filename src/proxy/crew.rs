@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::Shared;
 use super::connection::Accepted;
 use super::listener::Acceptor;
+use super::rhythm::Rhythm;
 use crate::clients::{ConnectionId, DialFailure};
 
 /// How many connections more than the least loaded worker one may have before it hands new ones over. Handing
@@ -38,7 +40,7 @@ pub(super) enum Order {
         connection: ConnectionId,
         addresses: Result<Vec<SocketAddr>, DialFailure>,
     },
-    /// A second has passed: ask the kernel about sockets.
+    /// Ask the kernel about sockets.
     Sample,
     /// Accept no more, and end every connection at its next moment of rest, spread over this time.
     Drain(Duration),
@@ -52,7 +54,7 @@ pub(super) enum Order {
 #[derive(Debug)]
 pub struct Crew {
     members: Vec<Member>,
-    /// Where names are resolved.
+    /// Where names are resolved, and sampling is timed.
     control: Handle,
 }
 
@@ -162,14 +164,22 @@ impl Crew {
         }
     }
 
-    /// Has the sockets of every worker's connections sampled once a second, for ever.
-    pub(super) async fn sample_forever(self: Arc<Self>) {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// Has the sockets of every worker's connections sampled for ever, about once a second.
+    pub(super) async fn sample_forever(self: Arc<Self>, shared: Arc<Shared>) {
+        let mut rhythm = Rhythm::default();
         loop {
-            second.tick().await;
-            self.order_all(|| Order::Sample);
+            let due = rhythm.due(shared.clock.now(), shared.directory.next_look());
+            if let Some(wait) = due {
+                tokio::time::sleep(wait).await;
+            } else {
+                self.order_all(|| Order::Sample);
+            }
         }
+    }
+
+    /// Where tasks of the process run.
+    pub(super) const fn control(&self) -> &Handle {
+        &self.control
     }
 
     /// Ends all threads.

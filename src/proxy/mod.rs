@@ -16,6 +16,7 @@ mod crew;
 mod listener;
 mod pipe;
 mod relay;
+mod rhythm;
 mod schedule;
 mod socket;
 mod tap;

@@ -23,7 +23,7 @@ pub struct Workers {
     crew: Arc<Crew>,
     polls: Vec<Poll>,
     threads: Vec<JoinHandle<()>>,
-    sampling: AbortHandle,
+    sampling: Option<AbortHandle>,
 }
 
 impl Workers {
@@ -37,15 +37,11 @@ impl Workers {
             .map(|poll| mio::Waker::new(poll.registry(), worker::WAKE))
             .collect::<io::Result<_>>()?;
         let control = Handle::current();
-        let crew = Arc::new(Crew::new(wakers, control.clone()));
-        let sampling = control
-            .spawn(Arc::clone(&crew).sample_forever())
-            .abort_handle();
         Ok(Self {
-            crew,
+            crew: Arc::new(Crew::new(wakers, control)),
             polls,
             threads: Vec::new(),
-            sampling,
+            sampling: None,
         })
     }
 
@@ -56,6 +52,9 @@ impl Workers {
 
     /// Starts the threads.
     pub fn start(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
+        let sampling = self.crew().sample_forever(Arc::clone(shared));
+        let sampling = self.crew.control().spawn(sampling);
+        self.sampling = Some(sampling.abort_handle());
         for (number, poll) in std::mem::take(&mut self.polls).into_iter().enumerate() {
             let worker = Worker::new(number, poll, Arc::clone(shared), self.crew());
             let thread = std::thread::Builder::new()
@@ -69,7 +68,9 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.sampling.abort();
+        if let Some(sampling) = &self.sampling {
+            sampling.abort();
+        }
         self.crew.stop();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
