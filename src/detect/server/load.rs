@@ -29,7 +29,7 @@ type Key = (UpstreamId, InstanceId);
 
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    /// What each connection had done when it was looked at last.
+    /// What each connection had done when it was found last to have done something.
     connections: BTreeMap<ConnectionId, Work>,
     instances: BTreeMap<Key, State>,
     slow: BTreeMap<UpstreamId, Slow>,
@@ -96,21 +96,19 @@ impl Detector for Load {
         } else {
             return;
         };
-        let done = sample
-            .operations
-            .saturating_sub(u64::from(sample.in_flight));
-        let now = Work::new(done, sample.busy);
-        let before = if is_end {
-            self.connections.remove(&entry.connection)
-        } else {
-            self.connections.insert(entry.connection, now)
+        let now = Work::told(&sample);
+        let before = self.connections.get(&entry.connection);
+        let done = Done::between(before.copied().unwrap_or_default(), now, entry.at, is_end);
+        if is_end {
+            self.connections.remove(&entry.connection);
+        } else if done.is_some() {
+            self.connections.insert(entry.connection, now);
         }
-        .unwrap_or_default();
         let Some(instance) = connection.instance.filter(|_| is_of_a_client(connection)) else {
             return;
         };
         let key = (connection.upstream, instance);
-        if let Some(done) = Done::between(before, now, entry.at, is_end) {
+        if let Some(done) = done {
             self.instances.entry(key).or_default().pace.add(done);
         }
     }

@@ -8,6 +8,7 @@ use super::super::thresholds::{
     SLOW_MIN, USUAL_FACTOR,
 };
 use crate::time::Timestamp;
+use crate::timeline::Sample;
 
 /// Parts of a window that are kept of one instance.
 const KEPT_MAX: usize = 4096;
@@ -44,8 +45,19 @@ pub(super) struct Pace {
 struct Usual(Work);
 
 impl Work {
-    pub(super) const fn new(operations: u64, busy: Duration) -> Self {
+    const fn new(operations: u64, busy: Duration) -> Self {
         Self { operations, busy }
+    }
+
+    /// What counters tell. Of the time for which something has been under way, that up to the last reply belongs to what
+    /// was answered: a connection on which a next request always waits, as drivers have them that send several at once,
+    /// is busy without an end.
+    pub(super) fn told(sample: &Sample) -> Self {
+        let done = sample
+            .operations
+            .saturating_sub(u64::from(sample.in_flight));
+        let since = sample.busy_since.unwrap_or(sample.from_server_at);
+        Self::new(done, sample.busy + sample.from_server_at.since(since))
     }
 
     fn of<'a>(done: impl Iterator<Item = &'a Done>) -> Self {
@@ -230,6 +242,32 @@ mod tests {
     #[test]
     fn what_ends_is_judged_with_the_others() {
         assert_eq!(told([(1, 1500); 8], true), None);
+    }
+
+    #[test]
+    fn what_is_answered_while_more_waits_took_its_time() {
+        let at = |millis: u64| {
+            Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
+        };
+        let told = |operations: u64, replied: u64| {
+            let sample = Sample {
+                operations,
+                in_flight: 2,
+                busy_since: Some(at(0)),
+                from_server_at: at(replied),
+                ..Sample::default()
+            };
+            Work::told(&sample)
+        };
+        // None is over at the first look, one at each of the others.
+        let [begun, first, second] = [told(2, 0), told(3, 1200), told(4, 2400)];
+        let mean = |before: Work, now: Work| {
+            let done = Done::between(before, now, at(2500), false);
+            done.and_then(|done| done.work.mean())
+        };
+        assert_eq!(mean(Work::default(), begun), None);
+        assert_eq!(mean(begun, first), Some(Duration::from_millis(1200)));
+        assert_eq!(mean(first, second), Some(Duration::from_millis(1200)));
     }
 
     #[test]
