@@ -3,76 +3,27 @@
 //! A pool that grows opens connections and uses them; a pool that was cleared opens as many as it lost. A storm opens
 //! many times that, and what it opens does not last.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
-use std::time::Duration;
+mod source;
 
-use super::{Detector, Signal, SignalKind, Subject};
-use crate::pools::{Connection, InstanceId, Pools};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use source::Source;
+
+use super::{Detector, Signal};
+use crate::connection::{Initiator, Role};
+use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact, UpstreamId};
 
-/// Connections opened within this are counted.
-const WINDOW: Duration = Duration::from_secs(5);
-
-/// What lasts for less has not been a connection worth the name.
-const BRIEF: Duration = Duration::from_secs(2);
-
-/// Brief connections in the window that are a storm.
-const OPENED_MIN: u64 = 25;
-
-/// Opened in the window for each that was lost. A driver whose server is gone looks for it twice a second, ten times in
-/// the window, and had a monitor and a pooled connection at least.
-const AMPLIFICATION_MIN: u64 = 6;
-
-/// Opened per second, compared with the time before.
-const OVER_BASELINE: f64 = 4.0;
-
-/// Seconds of the window in which connections were opened: it goes on without pause.
-const SECONDS_MIN: usize = 4;
-
-/// Time over which the baseline forgets.
-const BASELINE: Duration = Duration::from_mins(2);
-
-/// Told again while it goes on.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-
 /// Sources watched.
 const SOURCES_MAX: usize = 4096;
-
-/// Connections of one source in the window.
-const OPENS_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Storms {
     sources: BTreeMap<(IpAddr, UpstreamId), Source>,
     /// All sources of an upstream taken together: of many, none may stand out.
     together: BTreeMap<UpstreamId, Source>,
-}
-
-#[derive(Debug, Default)]
-struct Source {
-    instance: Option<InstanceId>,
-    /// When connections were opened that ended soon, the oldest first.
-    brief: VecDeque<Timestamp>,
-    /// When connections were lost that had lasted.
-    lost: VecDeque<Timestamp>,
-    /// When a dial failed last.
-    failed_at: Option<Timestamp>,
-    /// Brief connections a second, outside of storms.
-    baseline: f64,
-    looked_at: Timestamp,
-    storm: Option<Storm>,
-}
-
-#[derive(Debug)]
-struct Storm {
-    began_at: Timestamp,
-    told_at: Timestamp,
-    opened: u64,
-    lost: u64,
-    counted_until: Timestamp,
-    baseline: f64,
 }
 
 impl Detector for Storms {
@@ -94,7 +45,6 @@ impl Detector for Storms {
             self.sources.pop_first();
         }
         let source = self.sources.entry(key).or_default();
-        source.instance = connection.instance.or(source.instance);
         source.count(connection, entry.at);
         let together = self.together.entry(connection.upstream).or_default();
         together.count(connection, entry.at);
@@ -102,35 +52,27 @@ impl Detector for Storms {
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         for ((_, upstream), source) in &mut self.sources {
-            source.look(at, *upstream, pools, signals);
+            let told = source.look(at);
+            signals.extend(told.map(|told| told.of_one(*upstream, pools)));
         }
         for (upstream, source) in &mut self.together {
-            let mut all = Vec::new();
-            source.look(at, *upstream, pools, &mut all);
+            let told = source.look(at);
             let is_one_sources = self
                 .sources
                 .iter()
-                .any(|((_, of), source)| of == upstream && source.storm.is_some());
+                .any(|((_, of), source)| of == upstream && source.is_storming());
             if !is_one_sources {
-                signals.append(&mut all);
+                signals.extend(told.map(|told| told.of_many(*upstream, pools)));
             }
         }
-        self.sources.retain(|_, source| {
-            source.storm.is_some()
-                || !source.brief.is_empty()
-                || !source.lost.is_empty()
-                || source.baseline > 0.01
-        });
+        self.sources.retain(|_, source| source.is_worth_keeping());
     }
 }
 
 /// Neither a probe nor a client that says goodbye, as those do that are made for a request.
 fn counts(connection: &Connection) -> bool {
     let has_spoken = connection.introduced_at.is_some() || connection.dial_failure.is_some();
-    let is_foreign = matches!(
-        connection.role,
-        crate::connection::Role::Tool | crate::connection::Role::Member
-    );
+    let is_foreign = matches!(connection.role, Role::Tool | Role::Member);
     // A client that was made for a request has done some work.
     let has_worked = connection.last.operations > 0 && connection.dialled_at.is_some();
     has_spoken
@@ -140,126 +82,18 @@ fn counts(connection: &Connection) -> bool {
 }
 
 fn is_clean(connection: &Connection) -> bool {
-    connection.ended.is_some_and(|end| {
-        end.ending.initiator == crate::connection::Initiator::Client && !end.was_in_flight()
-    })
-}
-
-impl Source {
-    fn count(&mut self, connection: &Connection, ended_at: Timestamp) {
-        if connection.dial_failure.is_some() {
-            self.failed_at = Some(ended_at);
-        }
-        let is_brief = ended_at.since(connection.opened_at) < BRIEF;
-        let (queue, moment) = if is_brief {
-            (&mut self.brief, connection.opened_at)
-        } else {
-            (&mut self.lost, ended_at)
-        };
-        let place = queue.partition_point(|known| *known <= moment);
-        queue.insert(place, moment);
-        if queue.len() > OPENS_MAX {
-            queue.pop_front();
-        }
-    }
-
-    fn look(
-        &mut self,
-        at: Timestamp,
-        upstream: UpstreamId,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
-        while self
-            .brief
-            .front()
-            .is_some_and(|moment| at.since(*moment) > WINDOW)
-        {
-            self.brief.pop_front();
-        }
-        // For as long as dials fail, what was lost is still to be replaced.
-        let is_failing = self
-            .failed_at
-            .is_some_and(|failed| at.since(failed) <= WINDOW);
-        while !is_failing
-            && self
-                .lost
-                .front()
-                .is_some_and(|moment| at.since(*moment) > WINDOW * 3)
-        {
-            self.lost.pop_front();
-        }
-        let opened = self.brief.len() as u64;
-        let lost = self.lost.len() as u64;
-        #[expect(clippy::cast_precision_loss, reason = "counts of connections")]
-        let rate = opened as f64 / WINDOW.as_secs_f64();
-        let seconds: std::collections::BTreeSet<u64> = self
-            .brief
-            .iter()
-            .map(|moment| at.since(*moment).as_secs())
-            .collect();
-        let is_storm = opened >= OPENED_MIN
-            && opened >= lost.max(1) * AMPLIFICATION_MIN
-            && rate > self.baseline * OVER_BASELINE
-            && seconds.len() >= SECONDS_MIN;
-        if self.storm.is_none() {
-            if !is_storm {
-                let passed = at.since(self.looked_at).min(BASELINE);
-                let share = passed.as_secs_f64() / BASELINE.as_secs_f64();
-                self.baseline += (rate - self.baseline) * share.min(1.0);
-                self.looked_at = at;
-                return;
-            }
-            self.storm = Some(Storm {
-                began_at: self.brief.front().copied().unwrap_or(at),
-                told_at: Timestamp::default(),
-                opened: 0,
-                lost,
-                counted_until: Timestamp::default(),
-                baseline: self.baseline,
-            });
-        }
-        self.looked_at = at;
-        let Some(storm) = &mut self.storm else {
-            return;
-        };
-        if opened == 0 {
-            self.storm = None;
-            return;
-        }
-        let until = storm.counted_until;
-        let fresh = self.brief.iter().filter(|moment| **moment > until).count();
-        storm.opened += fresh as u64;
-        storm.counted_until = self.brief.back().copied().unwrap_or(until);
-        storm.lost = storm.lost.max(lost);
-        if fresh == 0 || at.since(storm.told_at) < TELL_EVERY {
-            return;
-        }
-        storm.told_at = at;
-        let instance = self.instance.filter(|id| pools.instance(*id).is_some());
-        signals.push(Signal {
-            at: storm.began_at,
-            seen_at: at,
-            subject: Subject {
-                upstream,
-                instance,
-                mongo_client: None,
-            },
-            among: Vec::new(),
-            kind: SignalKind::ReconnectBurst {
-                opened: storm.opened,
-                lost: storm.lost,
-                lasted: at.since(storm.began_at),
-                baseline: storm.baseline,
-            },
-        });
-    }
+    connection
+        .ended
+        .is_some_and(|end| end.ending.initiator == Initiator::Client && !end.was_in_flight())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::SignalKind;
     use super::*;
-    use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase};
+    use crate::connection::{ClientMetadata, Ending, Manner, Phase};
     use crate::timeline::lines::UpstreamName;
     use crate::timeline::{Commands, ConnectionId, Ended, Opened, Sample};
 
@@ -302,9 +136,8 @@ mod tests {
         }))
     }
 
-    /// The bursts of a minute: whose (`None` for all together), how many were opened, and lost; each as told
-    /// last.
-    fn bursts(lives: impl IntoIterator<Item = Life>) -> Vec<(Option<u64>, u64, u64)> {
+    /// What is told of a minute.
+    fn signals(lives: impl IntoIterator<Item = Life>) -> Vec<Signal> {
         let mut facts = Vec::new();
         for (connection, (opened, source, lasts)) in (1..).map(ConnectionId).zip(lives) {
             facts.extend(beginning(source).map(|fact| (opened, connection, fact)));
@@ -332,8 +165,14 @@ mod tests {
             pools.tick(at(tick));
             storms.tick(at(tick), &pools, &mut signals);
         }
+        signals
+    }
+
+    /// The bursts of a minute: whose (`None` for all together), how many were opened, and lost; each as told
+    /// last.
+    fn bursts(lives: impl IntoIterator<Item = Life>) -> Vec<(Option<u64>, u64, u64)> {
         let mut told = BTreeMap::new();
-        for signal in signals {
+        for signal in signals(lives) {
             let SignalKind::ReconnectBurst { opened, lost, .. } = signal.kind else {
                 panic!("{signal:?}");
             };
@@ -373,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_merely_connected_is_not_concerned_by_a_storm_of_others() {
+        let bystanders = (100..110).map(|source| (1000, source, 50_000));
+        let told = signals(bystanders.chain(dials(20, 10, 100)));
+        for signal in &told {
+            assert_eq!(signal.subject.instance, None);
+            // The bystanders were there first.
+            let numbers: Vec<u64> = signal.among.iter().map(|one| one.0).collect();
+            assert_eq!(numbers, (11..=30).collect::<Vec<u64>>());
+        }
+        assert!(!told.is_empty());
+    }
+
+    #[test]
     fn a_source_that_stands_out_is_told_alone() {
         let one = (0..100).map(|number| (20_000 + number * 100, 7, 50));
         let all: Vec<Life> = one.chain(dials(4, 10, 100)).collect();
@@ -380,6 +232,21 @@ mod tests {
         assert_eq!(told.len(), 1, "{told:?}");
         let (whose, opened, _) = told[0];
         assert!(whose.is_some() && (90..=100).contains(&opened), "{told:?}");
+    }
+
+    #[test]
+    fn a_storm_begins_after_the_last_pause() {
+        let early = (0..3).map(|number| (17_000 + number * 10, 7, 50));
+        let storm = (0..100).map(|number| (20_000 + number * 100, 7, 50));
+        let told = signals(early.chain(storm));
+        let first = told.first().unwrap();
+        assert_eq!(first.at, at(20_000));
+        let SignalKind::ReconnectBurst { opened, lasted, .. } = first.kind else {
+            panic!("{first:?}");
+        };
+        // Ten a second.
+        let expected = lasted.as_millis() / 100;
+        assert!(u128::from(opened).abs_diff(expected) <= 2, "{first:?}");
     }
 
     #[test]
