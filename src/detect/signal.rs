@@ -214,6 +214,17 @@ pub enum SignalKind {
         /// Opened a second, before it.
         baseline: f64,
     },
+    /// After trouble an instance opened many connections at once, far more often than before, and they last.
+    PoolReopened {
+        /// Opened in the burst.
+        opened: u64,
+        /// Lost before.
+        lost: u64,
+        /// From the first that was opened to the last.
+        lasted: Duration,
+        /// Opened a second, before it.
+        baseline: f64,
+    },
     /// Mongo clients are made again and again.
     ClientChurn {
         /// Mongo clients made in the window.

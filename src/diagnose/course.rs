@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::reopenings::reopenings;
 use super::words::{client, clock, counted, length, within};
 use super::{Case, Moment};
 use crate::connection::ServerRole;
@@ -35,11 +36,15 @@ pub(super) fn course(case: &Case, pools: &Pools) -> Vec<Moment> {
 /// What went with it.
 fn asides(case: &Case, pools: &Pools) -> Vec<Moment> {
     let is_clear = |signal: &&Signal| matches!(signal.kind, SignalKind::PoolCleared { .. });
-    let others = case.asides().iter().filter(|signal| !is_clear(signal));
+    let is_told_apart = |signal: &&Signal| {
+        is_clear(signal) || matches!(signal.kind, SignalKind::PoolReopened { .. })
+    };
+    let others = case.asides().iter().filter(|signal| !is_told_apart(signal));
     let others = others.flat_map(|signal| moments(signal, pools));
     let clears = case.asides().iter().filter(is_clear);
     let mut all = clears_of(clears.flat_map(|signal| moments(signal, pools)).collect());
     all.extend(others.take(OTHERS_MAX));
+    all.extend(reopenings(case, pools));
     all
 }
 
@@ -267,6 +272,7 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
         | SignalKind::SlowOperations { .. }
         | SignalKind::PoolGrew { .. }
         | SignalKind::PoolCleared { .. }
+        | SignalKind::PoolReopened { .. }
         | SignalKind::IdleRecycling { .. }
         | SignalKind::InstanceAppeared { .. }
         | SignalKind::InstanceGone { .. }
@@ -400,7 +406,9 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
                 length(*silent)
             )
         }
-        SignalKind::ServerClosed { .. }
+        // Told apart, by [`reopenings`].
+        SignalKind::PoolReopened { .. }
+        | SignalKind::ServerClosed { .. }
         | SignalKind::EqualIdleAge { .. }
         | SignalKind::DialsFail { .. }
         | SignalKind::TurnedAway { .. }

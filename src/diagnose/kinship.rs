@@ -35,6 +35,7 @@ pub(super) fn tone(kind: &SignalKind) -> Tone {
         SignalKind::Probes { .. } => Tone::Probing,
         SignalKind::IdleRecycling { .. } => Tone::Recycling,
         SignalKind::PoolCleared { .. }
+        | SignalKind::PoolReopened { .. }
         | SignalKind::NoReuse { .. }
         | SignalKind::StaysAway { .. } => Tone::Aside,
         SignalKind::InstanceAppeared { .. }

@@ -16,6 +16,7 @@ mod course;
 mod incident;
 mod kinship;
 mod message;
+mod reopenings;
 mod rules;
 mod summary;
 mod telling;

@@ -8,6 +8,7 @@
 //! | [`leak`] | mongo clients left open one after the other, slowly |
 //! | [`reuse`] | connections that are used once |
 //! | [`storm`] | dials without pause |
+//! | [`reopened`] | pools that open much at once after trouble |
 //! | [`recycling`] | idle connections that are replaced |
 //! | [`clears`] | pools that were wiped |
 //! | [`probes`] | bare connections |
@@ -26,6 +27,7 @@ mod legacy;
 mod lives;
 mod probes;
 mod recycling;
+mod reopened;
 mod reuse;
 mod storm;
 
@@ -53,6 +55,7 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<leak::Leak>::default(),
         Box::<reuse::Reuse>::default(),
         Box::<storm::Storms>::default(),
+        Box::<reopened::Reopenings>::default(),
         Box::<recycling::Recycling>::default(),
         Box::<clears::Clears>::default(),
         Box::<probes::Probes>::default(),

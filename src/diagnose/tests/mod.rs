@@ -6,5 +6,6 @@ mod causes;
 mod kinship;
 mod rank;
 mod refusals;
+mod reopenings;
 mod stage;
 mod unknown;

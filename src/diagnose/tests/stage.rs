@@ -232,6 +232,16 @@ pub(super) const fn no_reuse() -> SignalKind {
     }
 }
 
+/// As many connections were opened as were lost times `times`, in half a second.
+pub(super) const fn reopened(lost: u64, times: u64) -> SignalKind {
+    SignalKind::PoolReopened {
+        opened: lost * times,
+        lost,
+        lasted: Duration::from_millis(500),
+        baseline: 0.01,
+    }
+}
+
 /// Replies with an error.
 pub(super) const fn replies(code: i32, count: u64) -> SignalKind {
     SignalKind::ErrorReplies {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::super::reopenings::a_second;
 use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
@@ -56,11 +57,7 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             format!(
                 "{opened} connections that did not last were opened within {}, {rate:.0} a second; {} before",
                 length(lasted),
-                if baseline < 0.05 {
-                    "hardly any".to_owned()
-                } else {
-                    format!("{baseline:.1} a second")
-                }
+                a_second(baseline),
             ),
         ),
         fact(
