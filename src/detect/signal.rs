@@ -419,6 +419,8 @@ pub enum SignalKind {
         in_flight: u64,
         /// Instances of the same application still there.
         others: u64,
+        /// For how long it had been there.
+        age: Duration,
     },
     /// A Node 3.x legacy pool destroyed itself; its log has the message.
     PoolDestroyed(PoolDestroyed),

@@ -142,8 +142,9 @@ fn what_turns_out_to_be_one_incident_keeps_the_older_number() {
 fn healthy_change_neither_raises_an_alarm_nor_hides_one() {
     let mut stage = Stage::new(1);
     let orders = stage.instance("orders", 1, 0);
+    // By then it is clear that the new process stays.
     let news = stage.consider(
-        200,
+        2100,
         [
             wide(0, 0, probes()),
             wide(10, 0, cut()),

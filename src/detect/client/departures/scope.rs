@@ -291,6 +291,7 @@ impl Scope<'_> {
                 has_said_goodbye: true,
                 in_flight: 0,
                 others,
+                age: self.age(burst),
             },
         })
     }

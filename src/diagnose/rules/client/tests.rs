@@ -253,18 +253,13 @@ fn a_legacy_pool_that_grew_when_it_went_had_a_queue() {
 }
 
 #[test]
-fn processes_that_come_while_others_leave_are_a_deployment() {
-    let came = SignalKind::InstanceAppeared { others: 1 };
-    let left = SignalKind::InstanceGone {
-        has_said_goodbye: true,
-        in_flight: 0,
-        others: 1,
+fn the_first_process_of_an_application_is_nothing_to_tell_of() {
+    let came = |others| {
+        let came = SignalKind::InstanceAppeared { others };
+        opinions_at(AT + Duration::from_secs(2), vec![came])
     };
-    assert_eq!(best(vec![came.clone(), left.clone()]), Some(Cause::Deploy));
-    assert_eq!(best(vec![came]), Some(Cause::ScaleOut));
-    assert_eq!(best(vec![left]), None);
-    // The first process of an application is nothing to tell of.
-    assert_eq!(best(vec![SignalKind::InstanceAppeared { others: 0 }]), None);
+    assert_eq!(came(0), []);
+    assert_eq!(came(1)[0].0, Cause::ScaleOut);
 }
 
 #[test]
