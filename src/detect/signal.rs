@@ -441,6 +441,8 @@ pub enum SignalKind {
         silent: Duration,
         /// Others came back meanwhile.
         others_back: u64,
+        /// Its connections log in when they are opened.
+        logs_in: bool,
     },
 }
 

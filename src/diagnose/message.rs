@@ -94,8 +94,11 @@ fn destroyed(client: ClientName, wire_at: Timestamp, from: Timestamp, trigger: &
 
 /// A pool that was destroyed when the driver gave up: whatever it is given from then on fails.
 fn given_up(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged> {
-    let is_wedged = matches!(signal.kind, SignalKind::SilentAfterTrouble { .. })
-        && incident.cause() == Cause::WedgedClient;
+    // One that breaks while it logs in tells nobody: the pool waits for it for good, and what it is given with it.
+    let SignalKind::SilentAfterTrouble { logs_in: false, .. } = signal.kind else {
+        return None;
+    };
+    let is_wedged = incident.cause() == Cause::WedgedClient;
     let upstream = pools.upstream(signal.subject.upstream)?;
     let instance = pools.instance(signal.subject.instance?)?;
     // A member's pool is replaced.

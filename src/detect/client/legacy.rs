@@ -85,6 +85,8 @@ struct Loss {
     hanging_commands: Commands,
     closed: u64,
     is_told: bool,
+    /// Its connections log in when they are opened.
+    logs_in: bool,
     /// Somebody reached the server again.
     back_at: Option<Timestamp>,
     wedged_told_at: Option<Timestamp>,
@@ -205,6 +207,7 @@ impl Client {
             hanging_commands: Commands::default(),
             closed: 1,
             is_told: false,
+            logs_in: connection.authentication.is_some(),
             back_at: None,
             wedged_told_at: None,
         });
@@ -361,6 +364,7 @@ impl Client {
             SignalKind::SilentAfterTrouble {
                 silent,
                 others_back,
+                logs_in: loss.logs_in,
             },
         ));
     }

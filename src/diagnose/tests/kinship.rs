@@ -96,6 +96,7 @@ fn a_client_that_stays_away_is_an_incident_of_its_own() {
     let silent = SignalKind::SilentAfterTrouble {
         silent: Duration::from_secs(9),
         others_back: 1,
+        logs_in: false,
     };
     let trouble = [wide(0, 0, cut())];
     check(

@@ -126,6 +126,7 @@ pub(super) fn wedged_client(case: &Case, _pools: &Pools, _at: Timestamp) -> Opti
     let SignalKind::SilentAfterTrouble {
         silent,
         others_back,
+        ..
     } = signal.kind
     else {
         return None;

@@ -268,6 +268,7 @@ fn a_client_that_stays_away_is_surer_when_others_came_back() {
         let all = opinions(vec![SignalKind::SilentAfterTrouble {
             silent: Duration::from_secs(9),
             others_back,
+            logs_in: false,
         }]);
         assert_eq!(all[0].0, Cause::WedgedClient);
         all[0].1
