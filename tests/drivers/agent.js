@@ -240,17 +240,21 @@ class Agent {
     return clients[clients.length - 1];
   }
 
-  async open(request) {
-    const options = { monitorCommands: true, ...request.options };
+  make(name, uri, given, events) {
+    const options = { monitorCommands: true, ...given };
     if (major === 3) {
       options.useUnifiedTopology = !legacy;
       options.useNewUrlParser = true;
     }
-    const client = new mongodb.MongoClient(request.uri, options);
-    const reference = new Reference(client, request.name, request.events);
-    for (const [map, one] of [[this.clients, client], [this.references, reference]]) {
-      map.set(request.name, [...(map.get(request.name) || []), one]);
-    }
+    const client = new mongodb.MongoClient(uri, options);
+    const reference = new Reference(client, name, events);
+    this.references.set(name, [...(this.references.get(name) || []), reference]);
+    return client;
+  }
+
+  async open(request) {
+    const client = this.make(request.name, request.uri, request.options, request.events);
+    this.clients.set(request.name, [...(this.clients.get(request.name) || []), client]);
     try {
       await client.connect();
     } catch (error) {
@@ -399,6 +403,43 @@ class Agent {
     return { clients: (this.clients.get(request.name) || []).length };
   }
 
+  // Workers of which each makes a client, uses it until that fails, and makes another at once.
+  async hammer(request) {
+    const { id, name, concurrency = 1 } = request;
+    const run = { stopped: false };
+    this.runs.set(id, run);
+    const answer = { clients: 0, failed: 0 };
+    const work = async () => {
+      while (!run.stopped) {
+        answer.clients++;
+        try {
+          await this.useUntilItFails(request, run);
+        } catch (error) {
+          answer.failed++;
+          const message = `${error.name}: ${String(error.message).slice(0, 200)}`;
+          if (answer.failed <= FAILURES_PRINTED) write({ event: 'operation_failed', name, at: Date.now() / 1000, error: message });
+          await pause(0);
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: concurrency }, work));
+    this.runs.delete(id);
+    return answer;
+  }
+
+  async useUntilItFails({ name, uri, events, operation = 'find', args = {}, pause: between = 0 }, run) {
+    const client = this.make(name, uri, {}, events);
+    try {
+      await client.connect();
+      for (let number = 0; !run.stopped; number++) {
+        await operations[operation](client, args, number);
+        await pause(between);
+      }
+    } finally {
+      await client.close().catch(() => {});
+    }
+  }
+
   async close({ name, force = false, later = false }) {
     if (later) await null;
     const clients = this.clients.get(name) || [];
@@ -438,7 +479,7 @@ class Agent {
 }
 
 const agent = new Agent();
-const verbs = new Set(Object.getOwnPropertyNames(Agent.prototype).filter(verb => !['constructor', 'client'].includes(verb)));
+const verbs = new Set(Object.getOwnPropertyNames(Agent.prototype).filter(verb => !['constructor', 'client', 'make', 'useUntilItFails'].includes(verb)));
 
 async function serve(request) {
   try {

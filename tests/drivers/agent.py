@@ -387,6 +387,52 @@ class Run:
         return answer
 
 
+class Hammer:
+    """Workers of which each makes a client, uses it until that fails, and makes another at once."""
+
+    def __init__(self, agent, request):
+        self.agent = agent
+        self.request = request
+        self.stopped = False
+        self.lock = threading.Lock()
+        self.clients = self.failed = 0
+
+    def use(self):
+        request = self.request
+        reference = Reference(request["name"], request.get("events", False))
+        self.agent.references[request["name"]].append(reference)
+        operation, number = OPERATIONS[request.get("operation", "find")], 0
+        client = pymongo.MongoClient(request["uri"], event_listeners=[reference])
+        try:
+            while not self.stopped:
+                operation(client, request.get("args", {}), number)
+                number += 1
+                time.sleep(request.get("pause", 0) / 1000)
+        finally:
+            client.close()
+
+    def work(self):
+        while not self.stopped:
+            with self.lock:
+                self.clients += 1
+            try:
+                self.use()
+            except Exception as error:
+                with self.lock:
+                    self.failed += 1
+                    prints = self.failed <= FAILURES_PRINTED
+                if prints:
+                    failed(self.request["name"], "%s: %s" % (type(error).__name__, str(error)[:200]))
+
+    def answer(self):
+        workers = [threading.Thread(target=self.work, daemon=True) for _ in range(self.request.get("concurrency", 1))]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return {"clients": self.clients, "failed": self.failed}
+
+
 class Agent:
     def __init__(self):
         self.clients = collections.defaultdict(list)
@@ -495,6 +541,14 @@ class Agent:
                 self.do_close(request)
             time.sleep(request.get("pause", 0) / 1000)
         return {"clients": len(self.clients[request["name"]])}
+
+    def do_hammer(self, request):
+        hammer = Hammer(self, request)
+        self.runs[request["id"]] = hammer
+        try:
+            return hammer.answer()
+        finally:
+            del self.runs[request["id"]]
 
     def do_close(self, request):
         for client in self.clients.pop(request["name"]):

@@ -1,13 +1,11 @@
 //! What applications do to themselves.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::stage::{POOL, Stage, pool_option};
-use crate::support::{Driver, MongodOptions, epoch_seconds, now, raw};
+use crate::support::{Driver, MongodOptions, epoch_seconds, now};
 
 const BEFORE: Duration = Duration::from_secs(3);
 const ALARM: Duration = Duration::from_secs(8);
@@ -119,29 +117,6 @@ fn per_request(stage: &mut Stage, requests: &Requests, closes: bool) {
         .agent
         .answer_within(run, requests.alarm + Duration::from_secs(15));
     stage.await_alarm(Duration::from_secs(4));
-    stage.steady(AFTER);
-}
-
-/// Something dials in a loop, says hello, and leaves.
-pub(super) fn dial_loop(stage: &mut Stage) {
-    stage.busy("orders", stage.driver, "");
-    stage.steady(BEFORE);
-    stage.fault(
-        "a program dials 50 times a second without pause",
-        &["stormy"],
-    );
-    let hello = raw::op_query(1, &raw::hello("isMaster", b"stormy", b"homemade").bytes());
-    let begin = now();
-    while begin.elapsed() < Duration::from_secs(6) {
-        let mut stream = TcpStream::connect(stage.poolscope.addr()).unwrap();
-        stream.write_all(&hello).unwrap();
-        // Any part of the answer will do.
-        let count = stream.read(&mut [0; 1024]).unwrap();
-        assert!(count > 0, "no answer to hello");
-        drop(stream);
-        stage.await_alarm(Duration::from_millis(15));
-    }
-    stage.await_alarm(Duration::from_secs(3));
     stage.steady(AFTER);
 }
 

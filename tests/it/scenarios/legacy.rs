@@ -11,6 +11,8 @@ use crate::support::epoch_seconds;
 
 /// What the driver says of operations that were in the queue.
 pub(super) const MESSAGE: &str = "Pool was force destroyed";
+/// What it says of operations that a destroyed pool is given.
+pub(super) const MESSAGE_OF_USE: &str = "pool destroyed";
 
 const BEFORE: Duration = Duration::from_secs(3);
 const ALARM: Duration = Duration::from_secs(8);

@@ -17,6 +17,8 @@ use super::judge::{judge, moment};
 use super::scores::{Scores, score};
 use super::shape::Shape;
 use super::stage::is_alarm;
+use super::storms::REOPENED;
+use super::table::Reopening;
 use crate::support::root;
 
 /// Timelines of one scenario that are exported.
@@ -24,6 +26,9 @@ const EXPORTED: usize = 2;
 
 /// A timeline that is exported ends so long after its last alarm, in seconds.
 const AFTERMATH: f64 = 2.5;
+
+/// What was lost is opened again, or dialled in vain for long enough, within this, in seconds.
+const UNTIL_REOPENED: f64 = 8.0;
 
 /// The journal of a case up to the moment at which it was judged: what follows is its stage being cleared.
 pub(super) fn until(journal: &str, judged_at: f64) -> String {
@@ -198,8 +203,13 @@ fn timeline(case: CaseId) -> Option<Timeline> {
     let last = alarms
         .map(|incident| moment(&incident["detected_at"]))
         .fold(0.0, f64::max);
+    let reopening = case.scenario.reopening;
+    let aftermath = match reopening {
+        Reopening::Any => AFTERMATH,
+        Reopening::Storm | Reopening::Course => UNTIL_REOPENED,
+    };
     let cut = if last > 0.0 {
-        judged_at.min(last + AFTERMATH)
+        judged_at.min(last + aftermath)
     } else {
         judged_at
     };
@@ -220,6 +230,14 @@ fn timeline(case: CaseId) -> Option<Timeline> {
         }
     });
     let mut expected = json!({ "incidents": expected.collect::<Vec<_>>() });
+    match reopening {
+        Reopening::Any => {}
+        Reopening::Storm => expected["incidents"][0]["aggravations"] = json!(["reconnect_storm"]),
+        Reopening::Course => {
+            expected["incidents"][0]["aggravations"] = json!([]);
+            expected["incidents"][0]["course"] = json!(REOPENED);
+        }
+    }
     if case.scenario.is_healthy() {
         let informs = told.iter().filter(|&incident| !is_alarm(incident));
         let informs: BTreeSet<&str> = informs

@@ -185,6 +185,24 @@ pub(super) fn replies_stepped_down(stage: &mut Stage) {
     error_replies(stage, 189);
 }
 
+/// A host behind the server does not answer it in time, every other time: nothing that a client can see explains it.
+pub(super) fn replies_from_behind(stage: &mut Stage) {
+    stage.usual_apps("");
+    stage.steady(BEFORE);
+    stage.fault(
+        "every other find was answered with error 202",
+        &["orders", "billing"],
+    );
+    stage.fail_command(
+        doc! { "activationProbability": 0.5 },
+        doc! { "failCommands": ["find"], "errorCode": 202 },
+    );
+    stage.await_alarm(ALARM);
+    stage.steady(Duration::from_secs(1));
+    stage.heal_commands();
+    stage.steady(AFTER);
+}
+
 /// Reads answer late enough for the pool to grow to its limit, and beyond what it can serve.
 pub(super) fn slow_operations(stage: &mut Stage) {
     let app = stage.start("orders", stage.driver, None);

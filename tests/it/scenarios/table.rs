@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::shape::Shape;
 use super::stage::{Place, Stage};
 use super::suffices::Suffices;
-use super::{applications, healthy as fine, legacy, network, servers};
+use super::{applications, healthy as fine, legacy, network, servers, storms};
 use crate::support::Driver;
 use crate::support::Driver::{
     Go18, Java36, Mongoc123, Node4, Node6, Node7, Node36Legacy, Node36Unified, Php115, PyMongo3,
@@ -25,8 +25,25 @@ pub(super) enum Expect {
     Quiet,
 }
 
-/// What the message of the legacy pool is owed to: a word of the trigger that must be named.
-pub(super) type Trigger = Option<&'static [&'static str]>;
+/// A message that the application must have been told by its driver, and a word of what it is owed to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    /// The message.
+    pub(super) message: &'static str,
+    /// The trigger that must be named has one of these words.
+    pub(super) words: &'static [&'static str],
+}
+
+/// What must be said of connections that are opened again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reopening {
+    /// Nothing is demanded.
+    Any,
+    /// They are a storm, and make the incident worse.
+    Storm,
+    /// They are told in the course of the incident, and are no storm.
+    Course,
+}
 
 /// Sets a stage.
 pub(super) type Set = fn(Place) -> Stage;
@@ -42,8 +59,10 @@ pub(super) struct Scenario {
     pub(super) suffices: Suffices,
     /// It is told soon after that on every driver, and has to be. Otherwise that time is only measured.
     pub(super) is_prompt: bool,
-    /// What the message of the legacy pool is owed to, where it comes.
-    pub(super) trigger: Trigger,
+    /// What the legacy pool tells its application, where it does.
+    pub(super) owed: Option<Owed>,
+    /// What must be said of connections that are opened again.
+    pub(super) reopening: Reopening,
     /// The drivers it is played on.
     pub(super) drivers: &'static [Driver],
     /// What sets its stage.
@@ -125,6 +144,9 @@ const A_HEARTBEAT: Suffices = Suffices::After(Duration::from_millis(2300));
 /// In so many different seconds something was dialled (`SECONDS_MIN` of the detector of storms).
 const WITHOUT_PAUSE: Suffices = Suffices::After(Duration::from_secs(3));
 
+/// Something better than that nothing is known may be found by then (`PATIENCE` of the rule for `unknown`).
+const PATIENCE: Suffices = Suffices::After(Duration::from_secs(3));
+
 fn with_auth(place: Place) -> Stage {
     Stage::with_server(place, applications::auth_options(), false)
 }
@@ -145,7 +167,8 @@ const fn alarm(
         expect: Expect::Alarm(causes),
         suffices: Suffices::AtOnce,
         is_prompt: true,
-        trigger: None,
+        owed: None,
+        reopening: Reopening::Any,
         drivers,
         set,
         play,
@@ -164,7 +187,8 @@ const fn healthy(
         expect,
         suffices: Suffices::Never,
         is_prompt: false,
-        trigger: None,
+        owed: None,
+        reopening: Reopening::Any,
         drivers,
         set,
         play,
@@ -214,10 +238,18 @@ impl Scenario {
     }
 
     const fn owed_to(self, words: &'static [&'static str]) -> Self {
+        self.telling(legacy::MESSAGE, words)
+    }
+
+    const fn telling(self, message: &'static str, words: &'static [&'static str]) -> Self {
         Self {
-            trigger: Some(words),
+            owed: Some(Owed { message, words }),
             ..self
         }
+    }
+
+    const fn with(self, reopening: Reopening) -> Self {
+        Self { reopening, ..self }
     }
 }
 
@@ -303,6 +335,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Stage::alone,
         servers::replies_stepped_down,
     ),
+    alarm(
+        "replies_202",
+        &["unknown"],
+        SOME,
+        Stage::alone,
+        servers::replies_from_behind,
+    )
+    .evident(PATIENCE),
     alarm(
         "slow_operations",
         &["slow_operations"],
@@ -481,11 +521,35 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     alarm(
         "reconnect_storm",
         &["reconnect_storm"],
-        &[PyMongo4],
+        storms::HAMMERS,
         Stage::alone,
-        applications::dial_loop,
+        storms::wrong_set,
     )
     .evident(WITHOUT_PAUSE),
+    alarm(
+        "reconnect_storm_of_many",
+        &["reconnect_storm"],
+        &[PyMongo4, Node7, Rust],
+        Stage::alone,
+        storms::wrong_set_on_many,
+    )
+    .evident(WITHOUT_PAUSE),
+    alarm(
+        "reconnect_storm_after_crash",
+        &["server_crash"],
+        storms::RELENTLESS,
+        Stage::alone,
+        storms::crash_under_hammers,
+    )
+    .with(Reopening::Storm),
+    alarm(
+        "pool_reopened",
+        &["server_shutdown"],
+        &[PyMongo4, Node36Unified, Node7, Rust, Go18],
+        Stage::alone,
+        storms::reopened,
+    )
+    .with(Reopening::Course),
     alarm(
         "driver_pool_destroyed",
         &["driver_pool_destroyed"],
@@ -549,6 +613,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         expect: Expect::Alarms(&["server_crash", "wedged_client"]),
         ..alarm("wedged_client", &[], LEGACY, Stage::alone, legacy::wedged)
+            .telling(legacy::MESSAGE_OF_USE, &["gave up"])
     },
     // Nothing is wrong.
     healthy(

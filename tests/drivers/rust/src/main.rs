@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bson::{Document, doc};
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use mongodb::change_stream::ChangeStream;
 use mongodb::change_stream::event::ChangeStreamEvent;
 use mongodb::options::{ClientOptions, CursorType};
@@ -83,17 +84,7 @@ impl Agent {
         {
             return Err("this driver takes its options from the URI".into());
         }
-        let mut options = ClientOptions::parse(text(request, "uri")?).await?;
-        let stream = request["events"].as_bool().unwrap_or(false);
-        let reference = Arc::new(Reference::new(name, stream));
-        reference.listen(&mut options);
-        let client = Client::with_options(options)?;
-        self.references
-            .lock()
-            .unwrap()
-            .entry(name.into())
-            .or_default()
-            .push(reference);
+        let client = self.make(request).await?;
         self.clients
             .lock()
             .unwrap()
@@ -101,6 +92,19 @@ impl Agent {
             .or_default()
             .push(client);
         Ok(json!({}))
+    }
+
+    /// Makes a client whose events are counted.
+    async fn make(&self, request: &Value) -> Result<Client, Box<dyn Error + Send + Sync>> {
+        let name = text(request, "name")?;
+        let mut options = ClientOptions::parse(text(request, "uri")?).await?;
+        let stream = request["events"].as_bool().unwrap_or(false);
+        let reference = Arc::new(Reference::new(name, stream));
+        reference.listen(&mut options);
+        let client = Client::with_options(options)?;
+        let mut references = self.references.lock().unwrap();
+        references.entry(name.into()).or_default().push(reference);
+        Ok(client)
     }
 
     async fn run(&self, request: &Value) -> Answer {
@@ -320,6 +324,53 @@ impl Agent {
         Ok(json!({ "clients": clients }))
     }
 
+    /// Workers of which each makes a client, uses it until that fails, and makes another at once.
+    async fn hammer(&self, request: &Value) -> Answer {
+        let name = text(request, "name")?;
+        let stopped = Arc::new(AtomicBool::new(false));
+        let id = request["id"].as_u64().unwrap_or(0);
+        self.runs.lock().unwrap().insert(id, stopped.clone());
+        let (clients, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+        let work = || async {
+            while !stopped.load(Ordering::Relaxed) {
+                clients.fetch_add(1, Ordering::Relaxed);
+                let Err(error) = self.use_until_it_fails(request, &stopped).await else {
+                    continue;
+                };
+                if failed.fetch_add(1, Ordering::Relaxed) < FAILURES_PRINTED {
+                    write(&json!({
+                        "event": "operation_failed", "name": name, "at": now(), "error": error.to_string(),
+                    }));
+                }
+            }
+        };
+        let workers = request["concurrency"].as_u64().unwrap_or(1);
+        join_all((0..workers).map(|_| work())).await;
+        self.runs.lock().unwrap().remove(&id);
+        Ok(json!({ "clients": clients.into_inner(), "failed": failed.into_inner() }))
+    }
+
+    async fn use_until_it_fails(
+        &self,
+        request: &Value,
+        stopped: &AtomicBool,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let client = self.make(request).await?;
+        let operation = request["operation"].as_str().unwrap_or("find");
+        let pause = Duration::from_millis(request["pause"].as_u64().unwrap_or(0));
+        let mut used = Ok(());
+        for number in 0.. {
+            if used.is_err() || stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            let performed = operations::perform(&client, operation, &request["args"], number).await;
+            used = performed.map(|_| ());
+            tokio::time::sleep(pause).await;
+        }
+        client.shutdown().immediate(true).await;
+        used
+    }
+
     async fn close(&self, request: &Value) -> Answer {
         // Unless forced, the driver waits until its cursors and sessions are gone.
         let force = request["force"].as_bool().unwrap_or(false);
@@ -351,6 +402,7 @@ impl Agent {
             "cursor_next" => self.cursor_next(request).await,
             "cursor_close" => self.cursor_close(request),
             "per_request" => self.per_request(request).await,
+            "hammer" => self.hammer(request).await,
             "close" => self.close(request).await,
             "stats" => self.stats(request),
             "exit" => Ok(json!({})),
