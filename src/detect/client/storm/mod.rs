@@ -241,12 +241,31 @@ mod tests {
         let told = signals(early.chain(storm));
         let first = told.first().unwrap();
         assert_eq!(first.at, at(20_000));
+        assert_eq!(
+            first.seen_at,
+            at(23_000),
+            "as soon as it has gone on for long enough"
+        );
         let SignalKind::ReconnectBurst { opened, lasted, .. } = first.kind else {
             panic!("{first:?}");
         };
         // Ten a second.
         let expected = lasted.as_millis() / 100;
         assert!(u128::from(opened).abs_diff(expected) <= 2, "{first:?}");
+    }
+
+    #[test]
+    fn a_storm_is_not_taken_for_what_is_usual_because_it_begins_with_many() {
+        // Of twenty that were never seen before.
+        let told = signals(
+            (0..20)
+                .map(|source| (20_000, source, 100))
+                .chain(dials(20, 10, 100)),
+        );
+        let SignalKind::ReconnectBurst { baseline, .. } = told.first().unwrap().kind else {
+            panic!("{told:?}");
+        };
+        assert!(baseline < 0.5, "{baseline}");
     }
 
     #[test]

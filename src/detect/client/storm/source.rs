@@ -54,7 +54,7 @@ pub(super) struct Source {
     failed_at: Option<Timestamp>,
     /// Brief connections a second, outside of storms.
     baseline: f64,
-    looked_at: Timestamp,
+    looked_at: Option<Timestamp>,
     storm: Option<Storm>,
 }
 
@@ -133,7 +133,7 @@ impl Source {
                 baseline: self.baseline,
             });
         }
-        self.looked_at = at;
+        self.looked_at = Some(at);
         if self.brief.is_empty() {
             self.storm = None;
             return None;
@@ -180,10 +180,14 @@ impl Source {
 
     /// What is usual, while there is no storm.
     fn learn(&mut self, at: Timestamp) {
-        let passed = at.since(self.looked_at).min(BASELINE);
+        // The first that is seen of a source says nothing of what is usual: it may be its storm that begins.
+        let passed = self
+            .looked_at
+            .map_or(Duration::ZERO, |before| at.since(before));
+        let passed = passed.min(BASELINE);
         let share = passed.as_secs_f64() / BASELINE.as_secs_f64();
         self.baseline += (self.rate() - self.baseline) * share.min(1.0);
-        self.looked_at = at;
+        self.looked_at = Some(at);
     }
 
     /// When the first was opened since which there was no pause.
