@@ -17,7 +17,9 @@ pub use incidents::{
     Advice, Evidence, Incident, IncidentClient, Incidents, Logged, Moment, OneIncident, RankedCause,
 };
 
-pub use pools::{CloseBasis, CloseReasons, Inferred, MongoClient, PoolClear, PoolSize};
+pub use pools::{
+    CloseBasis, CloseReasons, Ground, Grounds, Inferred, MongoClient, PoolClear, PoolSize,
+};
 
 /// The value of `api_version`.
 pub const API_VERSION: &str = "v1";

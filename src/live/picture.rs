@@ -9,8 +9,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clients::ClientRow;
+use crate::connection::Role;
 use crate::observer::Observer;
-use crate::pools::{ClearTrigger, Inferred, Joined, MongoClient, MongoClientId, Pool, Pools};
+use crate::pools::{
+    ClearTrigger, Inferred, Joined, MongoClient, MongoClientId, Pool, Pools, Standing,
+};
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
 
@@ -93,8 +96,12 @@ pub struct MongoClientRow {
     pub joined: Joined,
     /// From 0 (a guess) to 1 (proven).
     pub confidence: f64,
+    /// What its life is concluded from.
+    pub standing: Standing,
     /// Its open monitors of this upstream.
     pub monitors: u64,
+    /// Those of them that asked for what only monitors ask for.
+    pub monitors_proven: u64,
     /// Its pool; empty when it only watches.
     pub pool: Pool,
 }
@@ -178,13 +185,15 @@ impl Easel {
 fn rows(pools: &Pools) -> Vec<MongoClientRow> {
     let mut rows = Vec::new();
     for client in pools.mongo_clients() {
-        let mut monitors = BTreeMap::<UpstreamId, u64>::new();
+        let mut monitors = BTreeMap::<UpstreamId, (u64, u64)>::new();
         for monitor in client
             .monitors
             .iter()
             .filter_map(|id| pools.connection(*id))
         {
-            *monitors.entry(monitor.upstream).or_default() += 1;
+            let (all, proven) = monitors.entry(monitor.upstream).or_default();
+            *all += 1;
+            *proven += u64::from(monitor.role == Role::Monitor);
         }
         let mut upstreams: Vec<UpstreamId> = client
             .pools
@@ -198,6 +207,7 @@ fn rows(pools: &Pools) -> Vec<MongoClientRow> {
             let Some(key) = key(pools, client, upstream) else {
                 continue;
             };
+            let (monitors, monitors_proven) = monitors.get(&upstream).copied().unwrap_or_default();
             rows.push(MongoClientRow {
                 key,
                 id: client.id,
@@ -205,7 +215,9 @@ fn rows(pools: &Pools) -> Vec<MongoClientRow> {
                 closed_at: client.closed_at,
                 joined: client.joined,
                 confidence: client.confidence,
-                monitors: monitors.get(&upstream).copied().unwrap_or_default(),
+                standing: client.standing(),
+                monitors,
+                monitors_proven,
                 pool: client
                     .pools
                     .get(&upstream)

@@ -13,7 +13,7 @@ use crate::connection::{
 };
 use crate::diagnose::{Cause, ClientName, IncidentId, RankedCause, Severity};
 use crate::live::{ClientCounts, ClientKey, MongoClientRow};
-use crate::pools::{Basis, Inferred, Joined, MongoClientId, Pool};
+use crate::pools::{Basis, Inferred, Joined, MongoClientId, Pool, Standing};
 use crate::timeline::TcpState;
 use crate::wire::{Command, Compressor, Direction, ErrorLabels, WireError};
 
@@ -86,7 +86,9 @@ fn picture() -> PoolPicture {
         closed_at,
         joined: Joined::Sessions,
         confidence: 0.9,
+        standing: Standing::default(),
         monitors: 1,
+        monitors_proven: 1,
         pool: {
             let mut pool = Pool::default();
             pool.active = active;

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ReadySign;
 use super::closings::Closing;
 use crate::time::Timestamp;
 
@@ -42,6 +43,8 @@ pub struct Clear {
     pub at: Timestamp,
     /// When a check of the server succeeded again; `None` while none did.
     pub ready_at: Option<Timestamp>,
+    /// What that is concluded from, once it is ready.
+    pub ready_sign: ReadySign,
     /// What it is concluded from.
     pub sign: ClearSign,
     /// Connections that went with it.
@@ -232,6 +235,7 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
     clears.push(Clear {
         at,
         ready_at: None,
+        ready_sign: ReadySign::default(),
         sign,
         closed: 0,
         given_up_at: None,
@@ -239,12 +243,18 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
 }
 
 /// A check or a new connection succeeded, on a connection opened at this moment.
-pub(super) fn succeeded(clears: &mut [Clear], opened_at: Timestamp, at: Timestamp) {
+pub(super) fn succeeded(
+    clears: &mut [Clear],
+    opened_at: Timestamp,
+    at: Timestamp,
+    sign: ReadySign,
+) {
     if let Some(last) = clears.last_mut()
         && last.ready_at.is_none()
         && opened_at >= last.at
     {
         last.ready_at = Some(at);
+        last.ready_sign = sign;
     }
 }
 

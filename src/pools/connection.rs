@@ -113,6 +113,8 @@ pub struct Connection {
     pub(super) operations_counted: u64,
     /// Its pool counts it as ready.
     pub(super) is_ready_counted: bool,
+    /// Its pool counts it as used.
+    pub(super) is_use_counted: bool,
 }
 
 /// Counters that are compared with later ones.
@@ -205,6 +207,7 @@ impl Connection {
             circle: None,
             operations_counted: 0,
             is_ready_counted: false,
+            is_use_counted: false,
         }
     }
 
@@ -365,6 +368,11 @@ impl Connection {
         })
     }
 
+    /// It carried more than hellos, or authenticated.
+    pub(super) fn has_worked(&self) -> bool {
+        self.traits.has_authenticated || self.last.operations > 0 || self.circle.is_some()
+    }
+
     /// As its siblings see it.
     pub(super) fn sibling(&self) -> Sibling {
         Sibling {
@@ -374,9 +382,7 @@ impl Connection {
             is_answered: self.hello_answered_at.is_some() && self.opaque.is_none(),
             answered_at: self.hello_answered_at,
             was_found_pooled: self.was_found_pooled,
-            has_worked: self.traits.has_authenticated
-                || self.last.operations > 0
-                || self.circle.is_some(),
+            has_worked: self.has_worked(),
             has_said_goodbye: self.said_goodbye_at.is_some(),
             is_cut: self.ended.is_some_and(|end| !end.is_by_client()),
             heartbeat: self.heartbeat,

@@ -17,6 +17,8 @@ const WEIGHT_MAX: u64 = 100_000;
 pub(super) struct IdleTimes {
     counts: [u64; CLASSES],
     total: u64,
+    /// Those that were not averaged.
+    exact: u64,
 }
 
 impl Default for IdleTimes {
@@ -24,6 +26,7 @@ impl Default for IdleTimes {
         Self {
             counts: [0; CLASSES],
             total: 0,
+            exact: 0,
         }
     }
 }
@@ -37,11 +40,18 @@ impl IdleTimes {
         if let Some(count) = self.counts.get_mut(class) {
             *count += uses;
             self.total += uses;
+            self.exact += u64::from(uses == 1);
         }
         if self.total > WEIGHT_MAX {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
+            self.exact = (self.exact / 2).min(self.total);
         }
+    }
+
+    /// Uses that it is made of, and those of them that were measured singly.
+    pub(super) const fn uses(&self) -> (u64, u64) {
+        (self.total, self.exact)
     }
 
     /// The idle times that 50, 90 and 99 percent of uses do not exceed.

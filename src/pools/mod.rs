@@ -10,6 +10,7 @@
 mod clear;
 mod closings;
 mod connection;
+mod grounds;
 mod household;
 mod idle_times;
 mod instance;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use clear::{Clear, ClearSign, ClearTrigger};
 pub use connection::{Connection, End};
+pub use grounds::{Farewell, Ground, ReadySign, Standing};
 pub use instance::{Instance, InstanceId};
 pub use mongo_client::{Basis, Inferred, Joined, MongoClient, MongoClientId};
 pub use numbering::Numbering;

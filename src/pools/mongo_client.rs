@@ -10,7 +10,7 @@ use super::closings::Circumstances;
 use super::numbering::Introduction;
 use super::processes::{ProcessId, are_apart};
 use super::sessions::CircleId;
-use super::{ClearSign, Connection, InstanceId, Pool, clear, lower};
+use super::{ClearSign, Connection, InstanceId, Pool, ReadySign, clear, lower};
 use crate::connection::{Initiator, Manner, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};
@@ -140,6 +140,8 @@ pub struct MongoClient {
     broken_at: Option<Timestamp>,
     /// When it closed the last of its connections.
     left_at: Option<Timestamp>,
+    /// No other mongo client of its instance was open when that was looked at last.
+    pub(super) is_alone: bool,
 }
 
 /// A monitor that its client closed.
@@ -210,6 +212,7 @@ impl MongoClient {
             last_end: None,
             broken_at: None,
             left_at: None,
+            is_alone: false,
         }
     }
 
@@ -248,7 +251,7 @@ impl MongoClient {
         if connection.found.is_monitor() {
             // A driver has a pool for each server it watches, if an empty one.
             let pool = self.pools.entry(connection.upstream).or_default();
-            pool.answered(connection.hello_answered_at);
+            pool.answered(connection.hello_answered_at, ReadySign::Check);
             let watch = self.watches.entry(connection.upstream).or_insert(Watch {
                 since: connection.opened_at,
                 ..Watch::default()
@@ -271,7 +274,7 @@ impl MongoClient {
             }
         } else {
             let pool = self.pools.entry(connection.upstream).or_default();
-            pool.answered(connection.hello_answered_at);
+            pool.answered(connection.hello_answered_at, ReadySign::Connection);
             pool.enter(connection);
         }
         if let Some(goodbye) = connection.said_goodbye_at {
@@ -388,6 +391,7 @@ impl MongoClient {
 
     /// Says what tells it apart, and how sure that is.
     pub(super) fn rate(&mut self, is_alone: bool) {
+        self.is_alone = is_alone;
         let is_pooled = self.has_pooled();
         (self.joined, self.confidence) = match (self.home, self.watches.is_empty()) {
             (Some(_), false) => (Joined::Sessions, if is_alone { 0.99 } else { 0.95 }),
@@ -442,7 +446,8 @@ impl MongoClient {
                 self.sign(one.upstream, one.at, sign, None);
                 let pool = self.pools.get_mut(&one.upstream);
                 if let (Some(pool), Some(renewed_at)) = (pool, renewed_at) {
-                    clear::succeeded(&mut pool.clears, renewed_at, renewed_at);
+                    let sign = ReadySign::NewMonitor;
+                    clear::succeeded(&mut pool.clears, renewed_at, renewed_at, sign);
                 }
             }
         }

@@ -11,7 +11,7 @@ use super::idle_times::IdleTimes;
 use super::rates::{self, Rates};
 use super::reasons::{CloseBasis, CloseReason, CloseReasons};
 use super::sizes::Sizes;
-use super::{Clear, Connection, Inferred, lower};
+use super::{Clear, Connection, Inferred, ReadySign};
 use crate::connection::Role;
 use crate::time::Timestamp;
 use crate::timeline::ConnectionId;
@@ -19,7 +19,7 @@ use crate::timeline::ConnectionId;
 /// Closed connections that wait for an explanation; beyond it the oldest are taken for errors.
 const CLOSINGS_MAX: usize = 1024;
 
-const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
 
 /// One mongo client's pooled connections to one server.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +32,12 @@ pub struct Pool {
     pub active: u64,
     /// When the server answered its mongo client first: from then on it opens connections.
     pub ready_at: Option<Timestamp>,
+    /// Who was answered then.
+    pub ready_sign: ReadySign,
     /// Connections created so far.
     pub created: u64,
+    /// Those of them that carried operations or authenticated, which only pooled connections do.
+    pub used: u64,
     /// Those of them that got through their handshake and authentication.
     pub ready: u64,
     /// Connections closed so far, by reason.
@@ -54,6 +58,8 @@ pub struct Pool {
     pub idle_before_use: [Option<Duration>; 3],
     /// Since when every connection is active while the pool is as large as it was seen to get.
     pub saturated_since: Option<Timestamp>,
+    /// How often it was looked at since then.
+    pub saturated_looks: u32,
     /// Those with a request in flight.
     pub(super) busy: BTreeSet<ConnectionId>,
     pub(super) closings: VecDeque<Closing>,
@@ -61,8 +67,8 @@ pub struct Pool {
     pub(super) signs: Signs,
     /// Connections that were closed and not replaced yet.
     to_be_replaced: u64,
-    rates: Rates,
-    idle_times: IdleTimes,
+    pub(super) rates: Rates,
+    pub(super) idle_times: IdleTimes,
     sizes: Sizes,
 }
 
@@ -90,6 +96,13 @@ impl Pool {
             .then(|| float(happened.replaced) * 1000.0 / float(happened.operations))
     }
 
+    /// Connections opened beyond those that replaced others, a minute, over the last five.
+    pub fn grown_per_minute(&self, at: Timestamp) -> f64 {
+        let minutes = rates::WINDOW.as_secs_f64() / MINUTE.as_secs_f64();
+        let happened = self.rates.within(rates::WINDOW, at);
+        float(happened.opened.saturating_sub(happened.replaced)) / minutes
+    }
+
     /// A connection became its own.
     pub(super) fn enter(&mut self, connection: &mut Connection) {
         self.created += 1;
@@ -102,6 +115,7 @@ impl Pool {
         }
         connection.operations_counted = 0;
         connection.is_ready_counted = false;
+        connection.is_use_counted = false;
         self.count_progress(connection, opened_at);
         if connection.is_open() {
             self.open.insert(connection.id);
@@ -118,8 +132,14 @@ impl Pool {
     }
 
     /// The server answered its mongo client, where it did.
-    pub(super) fn answered(&mut self, at: Option<Timestamp>) {
-        self.ready_at = lower(self.ready_at, at);
+    pub(super) fn answered(&mut self, at: Option<Timestamp>, sign: ReadySign) {
+        let Some(at) = at else {
+            return;
+        };
+        if self.ready_at.is_none_or(|ready_at| at < ready_at) {
+            self.ready_at = Some(at);
+            self.ready_sign = sign;
+        }
     }
 
     /// A connection turned out to be another's.
@@ -127,6 +147,9 @@ impl Pool {
         self.created = self.created.saturating_sub(1);
         if std::mem::take(&mut connection.is_ready_counted) {
             self.ready = self.ready.saturating_sub(1);
+        }
+        if std::mem::take(&mut connection.is_use_counted) {
+            self.used = self.used.saturating_sub(1);
         }
         self.operations = self
             .operations
@@ -151,10 +174,15 @@ impl Pool {
                 let idle = passed.saturating_sub(last.busy.saturating_sub(before.busy));
                 idle / u32::try_from(uses).unwrap_or(u32::MAX)
             };
-            self.idle_times.add(idle, uses);
-            self.idle_before_use = self.idle_times.quantiles();
+            self.rested(idle, uses);
         }
         self.note_activity(connection, at);
+    }
+
+    /// A connection was idle for so long before each of so many uses.
+    pub(crate) fn rested(&mut self, idle: Duration, uses: u64) {
+        self.idle_times.add(idle, uses);
+        self.idle_before_use = self.idle_times.quantiles();
     }
 
     /// One of its connections ended.
@@ -191,8 +219,9 @@ impl Pool {
         self.busy.extend(other.busy);
         self.active = count(self.busy.len());
         self.peak = self.peak.max(other.peak).max(count(self.open.len()));
-        self.answered(other.ready_at);
+        self.answered(other.ready_at, other.ready_sign);
         self.created += other.created;
+        self.used += other.used;
         self.ready += other.ready;
         self.operations += other.operations;
         self.recycled += other.recycled;
@@ -248,6 +277,10 @@ impl Pool {
             connection.is_ready_counted = true;
             self.ready += 1;
         }
+        if !connection.is_use_counted && connection.has_worked() {
+            connection.is_use_counted = true;
+            self.used += 1;
+        }
         let carried = connection.last.operations;
         let new = carried.saturating_sub(connection.operations_counted);
         if new > 0 {
@@ -271,9 +304,11 @@ impl Pool {
         let open = count(self.open.len());
         if self.active == open && open > 1 && open >= self.peak {
             let since = *self.saturated_since.get_or_insert(at);
+            self.saturated_looks = self.saturated_looks.saturating_add(1);
             self.sizes.saturated(open, at.since(since));
         } else {
             self.saturated_since = None;
+            self.saturated_looks = 0;
             self.sizes.grew_to(open);
         }
         self.max_size = self.sizes.max_size();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::household::Unclaimed;
-use super::{ClearSign, InstanceId, MongoClient, MongoClientId, Pools, clear};
+use super::{ClearSign, InstanceId, MongoClient, MongoClientId, Pools, ReadySign, clear};
 use crate::connection::{AuthenticationResult, ErrorKind, Initiator, Phase, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, ErrorReply, Fact, UpstreamId};
@@ -200,9 +200,13 @@ impl Pools {
                     .watches
                     .get(&upstream)
                     .and_then(|watch| watch.monitor);
-                let since = if checks == Some(id) { at } else { opened_at };
+                let (since, sign) = if checks == Some(id) {
+                    (at, ReadySign::Check)
+                } else {
+                    (opened_at, ReadySign::Connection)
+                };
                 if let Some(pool) = client.pools.get_mut(&upstream) {
-                    clear::succeeded(&mut pool.clears, since, at);
+                    clear::succeeded(&mut pool.clears, since, at, sign);
                 }
             }
         }
@@ -229,7 +233,7 @@ impl Pools {
             && watch.monitor == Some(id)
             && let Some(pool) = client.pools.get_mut(&connection.upstream)
         {
-            clear::succeeded(&mut pool.clears, at, at);
+            clear::succeeded(&mut pool.clears, at, at, ReadySign::Check);
         }
     }
 }

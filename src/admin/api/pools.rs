@@ -11,6 +11,8 @@ pub struct MongoClient {
     pub confidence: f64,
     /// What tells it apart.
     pub joined: String,
+    /// What these two are concluded from.
+    pub evidence: String,
     /// Its first connection was opened.
     pub created_at: String,
     /// It was closed; `null` while it is not.
@@ -37,6 +39,8 @@ pub struct MongoClient {
     pub sockets_per_second: f64,
     /// Connections replaced a minute, over the last five.
     pub recycled_per_minute: f64,
+    /// Connections opened beyond those, a minute, over the last five.
+    pub grown_per_minute: f64,
     /// Connections replaced for each thousand operations, over the last five minutes.
     pub recycled_per_thousand_operations: Option<f64>,
     /// Median idle time before use.
@@ -51,6 +55,8 @@ pub struct MongoClient {
     pub saturated_since: Option<String>,
     /// Episodes in which the pool was cleared, oldest first.
     pub pool_clears: Vec<PoolClear>,
+    /// What else is inferred of it: how sure that is, and why.
+    pub grounds: Grounds,
 }
 
 /// Pooled connections of a mongo client.
@@ -68,6 +74,41 @@ pub struct PoolSize {
     pub max_inferred: Option<Inferred>,
     /// `minPoolSize`, as inferred; `null` until there is evidence.
     pub min_inferred: Option<Inferred>,
+}
+
+/// How sure what is inferred of a mongo client is, and why: a member for each field that does not say so itself, or for
+/// several that rest on the same; `null` where there is nothing to be sure of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// Of `created_at`.
+    pub created_at: Ground,
+    /// Of `ready_at`.
+    pub ready_at: Option<Ground>,
+    /// Of `closed_at`.
+    pub closed_at: Option<Ground>,
+    /// Of `monitors`.
+    pub monitors: Option<Ground>,
+    /// That connections are pooled ones: of `created`, `ready`, and the counts of `pool_size`.
+    pub created: Option<Ground>,
+    /// Of `operations` and `operations_per_connection`.
+    pub operations: Option<Ground>,
+    /// Of `sockets_per_second`.
+    pub sockets_per_second: Option<Ground>,
+    /// Of `recycled_per_minute`, `recycled_per_thousand_operations` and `grown_per_minute`.
+    pub recycled: Option<Ground>,
+    /// Of the percentiles of idle times.
+    pub idle: Option<Ground>,
+    /// Of `saturated_since`.
+    pub saturated_since: Option<Ground>,
+}
+
+/// Why something is believed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ground {
+    /// How sure, from 0 to 1.
+    pub confidence: f64,
+    /// What it is concluded from.
+    pub evidence: String,
 }
 
 /// Pooled connections closed for a reason that was concluded from one thing.
@@ -122,4 +163,6 @@ pub struct PoolClear {
     pub evidence: String,
     /// Connections that went with it.
     pub closed: u64,
+    /// Why it is taken to have worked again at `ready_at`; `null` while it does not.
+    pub ready: Option<Ground>,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{api, number, seconds};
 use crate::clients::ClientRow;
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{Clear, CloseBasis, CloseReason, Inferred};
+use crate::pools::{Clear, CloseBasis, CloseReason, Ground, Inferred};
 use crate::time::Timestamp;
 
 /// Mongo clients of one instance that are shown; a client for each request makes thousands.
@@ -36,6 +36,7 @@ fn mongo_client(row: &MongoClientRow, at: Timestamp) -> api::MongoClient {
         id: row.id.0,
         confidence: row.confidence,
         joined: row.joined.label().to_owned(),
+        evidence: row.standing.joined(pool.created, row.monitors),
         created_at: row.created_at.to_string(),
         closed_at: row.closed_at.map(|at| at.to_string()),
         monitors: row.monitors,
@@ -61,6 +62,7 @@ fn mongo_client(row: &MongoClientRow, at: Timestamp) -> api::MongoClient {
         operations_per_connection: pool.operations_per_connection(),
         sockets_per_second: pool.sockets_per_second(at),
         recycled_per_minute: pool.recycled_per_minute(at),
+        grown_per_minute: pool.grown_per_minute(at),
         recycled_per_thousand_operations: pool.recycled_per_thousand_operations(at),
         idle_p50_seconds: p50,
         idle_p90_seconds: p90,
@@ -68,6 +70,31 @@ fn mongo_client(row: &MongoClientRow, at: Timestamp) -> api::MongoClient {
         max_idle_seconds_inferred: pool.max_idle.map(time),
         saturated_since: pool.saturated_since.map(|at| at.to_string()),
         pool_clears: pool.clears.iter().map(clear).collect(),
+        grounds: grounds(row, at),
+    }
+}
+
+fn grounds(row: &MongoClientRow, at: Timestamp) -> api::Grounds {
+    let (pool, since) = (&row.pool, row.created_at);
+    api::Grounds {
+        created_at: ground(row.standing.created()),
+        ready_at: pool.ground_of_ready().map(ground),
+        closed_at: row.standing.closed().map(ground),
+        monitors: Ground::of_monitors(row.monitors, row.monitors_proven).map(ground),
+        created: pool.ground_of_created().map(ground),
+        operations: pool.ground_of_operations().map(ground),
+        sockets_per_second: pool.ground_of_sockets(since, at).map(ground),
+        recycled: pool.ground_of_recycling(since, at).map(ground),
+        idle: pool.ground_of_idle_times().map(ground),
+        saturated_since: pool.ground_of_saturation(at).map(ground),
+    }
+}
+
+fn ground(ground: Ground) -> api::Ground {
+    api::Ground {
+        // Two digits are more than anybody knows.
+        confidence: (ground.confidence * 100.0).round() / 100.0,
+        evidence: ground.evidence,
     }
 }
 
@@ -108,5 +135,6 @@ fn clear(clear: &Clear) -> api::PoolClear {
         confidence: clear.sign.confidence(),
         evidence: clear.sign.told().to_owned(),
         closed: clear.closed,
+        ready: clear.ground_of_ready().map(ground),
     }
 }

@@ -9,7 +9,10 @@ use crate::diagnose::{
     RankedCause, Severity,
 };
 use crate::live::{ClientKey, MongoClientRow, PoolPicture};
-use crate::pools::{Basis, Clear, ClearSign, CloseBasis, Inferred, Joined, MongoClientId, Pool};
+use crate::pools::{
+    Basis, Clear, ClearSign, CloseBasis, Farewell, Inferred, Joined, MongoClientId, Pool,
+    ReadySign, Standing,
+};
 use crate::time::Timestamp;
 use crate::timeline::{Commands, ConnectionId, UpstreamId};
 use crate::wire::Command;
@@ -248,6 +251,7 @@ pub(crate) fn picture() -> PoolPicture {
     pool.clears = vec![Clear {
         at: before(95_000),
         ready_at: Some(before(90_000)),
+        ready_sign: ReadySign::Check,
         given_up_at: None,
         sign: ClearSign::MonitorLost,
         closed: 17,
@@ -257,7 +261,9 @@ pub(crate) fn picture() -> PoolPicture {
         confidence: 0.8,
         basis: Basis::Saturated(Duration::from_secs(48)),
     });
-    pool.idle_before_use = [Some(Duration::from_millis(3)), None, None];
+    pool.used = 38;
+    pool.ready_sign = ReadySign::Check;
+    pool.rested(Duration::from_millis(3), 1);
     let row = |id, closed_at, pool| MongoClientRow {
         key: key.clone(),
         id: MongoClientId(id),
@@ -265,7 +271,15 @@ pub(crate) fn picture() -> PoolPicture {
         closed_at,
         joined: Joined::Sessions,
         confidence: 0.98,
+        standing: Standing {
+            is_alone: closed_at.is_none(),
+            has_sessions: true,
+            is_watched: true,
+            began_watching: true,
+            farewell: closed_at.map(|_| Farewell::SaidGoodbye),
+        },
         monitors: 2,
+        monitors_proven: 1,
         pool,
     };
     PoolPicture {

@@ -233,6 +233,7 @@ mod tests {
     #[test]
     fn each_episode_is_told_by_its_own_moment() {
         let clear = |millis, closed| Clear {
+            ready_sign: crate::pools::ReadySign::Check,
             at: at(millis),
             ready_at: Some(at(millis + 100)),
             sign: ClearSign::MonitorLost,

@@ -3,4 +3,5 @@
 mod clears;
 mod clients;
 mod closes;
+mod grounds;
 mod stage;
