@@ -11,6 +11,7 @@ use poolscope::time::Timestamp;
 use poolscope::timeline::ConnectionId;
 use poolscope::timeline::lines::Line;
 
+use super::lives::Lives;
 use super::scores::Key;
 
 /// Why connections of the last moment were closed is known so much later, in seconds.
@@ -30,6 +31,8 @@ pub(super) struct Inferred {
     pub(super) open: BTreeMap<Key, u64>,
     /// Pooled connections, and whether they are open at the end.
     pub(super) pooled: BTreeMap<Key, BTreeMap<ConnectionId, bool>>,
+    /// When pools were created, ready and closed.
+    pub(super) lives: Lives,
     /// The last moment that something is told of.
     pub(super) until: Timestamp,
 }
@@ -65,6 +68,7 @@ pub(super) fn infer(journal: &str) -> Inferred {
             look(observer.pools(), &mut episodes);
             found.note_ends(observer.pools());
             found.note_pooled(observer.pools());
+            found.lives.note(observer.pools());
             closes.note(observer.pools());
         }
     }
@@ -77,6 +81,7 @@ pub(super) fn infer(journal: &str) -> Inferred {
     for seconds in 1..=EXPLAINED_AFTER {
         let until = at + Duration::from_secs(seconds);
         sequencer.tell_until(until, &mut observer, &mut Vec::new(), |_| {});
+        found.lives.note(observer.pools());
         closes.note(observer.pools());
     }
     found.closed = closes.sums();

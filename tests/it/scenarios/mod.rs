@@ -9,6 +9,7 @@ mod healthy;
 mod inferred;
 mod judge;
 mod legacy;
+mod lives;
 mod messages;
 mod network;
 mod recorded;

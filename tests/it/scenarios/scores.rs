@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::inferred::{Inferred, infer};
 use super::judge::moment;
+use super::lives::Calibration;
 use super::told::{self, REASONS};
 
 /// What poolscope sees and what a driver tells of one event lies no further apart, in seconds.
@@ -53,6 +54,8 @@ pub(super) struct Scores {
     closes_by_driver: BTreeMap<String, [(u64, u64); REASONS.len()]>,
     /// Connections that a driver told to have failed, and that ended before they said whose they are.
     closes_anonymous: u64,
+    /// How often what is said of the lives of pools was right.
+    lives: Calibration,
     /// What was not right.
     amiss: Vec<String>,
 }
@@ -114,6 +117,7 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
     let mut scores = Scores::default();
     for (key, apps) in references(truth) {
         let name = format!("{case} {}@{}", key.1, key.0);
+        scores.lives.join(inferred.lives.compare(&key, &apps));
         if all_tell(&apps, "cleared") {
             scores.score_clears(&name, &apps, inferred.clears.get(&key));
         }
@@ -349,6 +353,7 @@ impl Scores {
         let amiss = self.amiss.iter().map(|amiss| format!("- {amiss}"));
         let lines: Vec<String> = std::iter::once(self.summary())
             .chain(reasons)
+            .chain(self.lives.told())
             .chain(amiss)
             .collect();
         lines.join("\n")
@@ -459,6 +464,7 @@ impl AddAssign for Scores {
                 sum.1 += told;
             }
         }
+        self.lives.join(other.lives);
         self.amiss.extend(other.amiss);
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn reasons(app: &Value, until: f64) -> [u64; REASONS.len()] {
     counts
 }
 
-fn times(app: &Value, name: &str) -> Vec<f64> {
+pub(super) fn times(app: &Value, name: &str) -> Vec<f64> {
     let events = app["events"].as_array().unwrap().iter();
     let named = events.filter(|event| event["event"] == name);
     named.map(|event| event["at"].as_f64().unwrap()).collect()
