@@ -228,8 +228,13 @@ fn log(logged: &api::Logged) -> String {
         String::new()
     } else {
         format!(
-            "; {} more operations never call back{}",
-            logged.hanging,
+            "; at least {} more {} back{}",
+            count(logged.hanging),
+            if logged.hanging == 1 {
+                "operation never calls"
+            } else {
+                "operations never call"
+            },
             commands(&logged.hanging_by_command)
         )
     };

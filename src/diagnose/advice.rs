@@ -117,6 +117,11 @@ fn say(text: &str, place: Place, command: impl Into<String>) -> Advice {
     }
 }
 
+/// What Node's driver 3.x says of pools that are gone, and of what uses them: `lib/core/connection/pool.js`,
+/// `lib/core/topologies/server.js` and, once its client is closed, `lib/db.js`.
+const DESTROYED_IN_LOG: &str = "grep -niE 'Pool was force destroyed|pool destroyed|pool was destroyed|pool is destroyed|topology was destroyed' \
+     application.log";
+
 fn plain(text: &str) -> Advice {
     Advice {
         text: text.to_owned(),
@@ -133,7 +138,7 @@ pub(super) fn advice(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Adv
         all.push(say(
             "Match the application's log with the times below: the message comes later than the event on the wire.",
             Place::Shell,
-            "grep -nE 'Pool was force destroyed|pool destroyed' application.log",
+            DESTROYED_IN_LOG,
         ));
     }
     if scene.families.contains(&Family::NodeLegacy) && is_about_pools(incident.cause()) {

@@ -70,3 +70,24 @@ fn commands_name_the_server_at_hand() {
     six.address = "[fd00::5]:27017".to_owned();
     assert_eq!((six.host(), six.port()), ("fd00::5", "27017"));
 }
+
+#[test]
+fn the_search_finds_every_message_of_a_destroyed_pool() {
+    let (_, pattern) = DESTROYED_IN_LOG.split_once("grep -niE '").unwrap();
+    let (pattern, _) = pattern.split_once('\'').unwrap();
+    let pattern = pattern.to_lowercase();
+    // Every `MongoError` of mongodb 3.6.12 that tells of one.
+    for message in [
+        "Pool was force destroyed",
+        "pool destroyed",
+        "server instance pool was destroyed",
+        "Cannot create connection when pool is destroyed",
+        "topology was destroyed",
+        "Topology was destroyed",
+    ] {
+        let line = format!("MongoError: {message}").to_lowercase();
+        let mut parts = pattern.split('|');
+        assert!(parts.any(|part| line.contains(part)), "{message}");
+    }
+    assert!(DESTROYED_IN_LOG.ends_with("' application.log"));
+}
