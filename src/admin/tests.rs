@@ -361,7 +361,7 @@ async fn a_client_that_reads_nothing_is_let_go() {
     let mut source = fixed();
     let row = source.snapshot.clients[0].clone();
     // More than the socket buffers of both sides hold.
-    source.snapshot.clients = vec![row; 20_000];
+    source.snapshot.clients = vec![row; 8_000];
     let server = Server::start(source, bounds).await;
     let mut greedy = server.connect().await;
     let request = b"GET /api/v1/clients HTTP/1.1\r\nhost: x\r\n\r\n";
