@@ -11,7 +11,6 @@
 
 use std::time::Duration;
 
-use super::words::length;
 use super::{Case, Cause, ClientName, Failures, Incident, Logged};
 use crate::detect::{DestroyTrigger, Signal, SignalKind};
 use crate::pools::{Instance, Pools};
@@ -38,6 +37,10 @@ const PERHAPS_QUEUED: &str = "connections that were being opened when it was clo
 /// Why nobody can count what a destroyed pool is given.
 const NEVER_SENT: &str = "driver's rule that a destroyed pool fails what it is given without sending it: a read with this \
      message, a write with \"server instance pool was destroyed\"";
+
+/// Why a wedged client's pool is gone, as far as the wire tells.
+const FELL_SILENT: &str =
+    "every connection was lost, and the driver has not dialled since it last tried";
 
 /// A forced close fails its queue in the same turn of the event loop.
 const AT_ONCE: Duration = Duration::from_millis(500);
@@ -94,15 +97,10 @@ fn destroyed(client: ClientName, wire_at: Timestamp, from: Timestamp, trigger: &
 /// gave up dialling or destroyed it for time-outs, the wire does not say: it tells of the silence.
 fn given_up(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logged> {
     // One that breaks while it logs in tells nobody: the pool waits for it for good, and what it is given with it.
-    let SignalKind::SilentAfterTrouble {
-        silent,
-        logs_in: false,
-        ..
-    } = signal.kind
-    else {
-        return None;
-    };
-    let is_wedged = incident.cause() == Cause::WedgedClient;
+    let is_wedged = matches!(
+        signal.kind,
+        SignalKind::SilentAfterTrouble { logs_in: false, .. }
+    ) && incident.cause() == Cause::WedgedClient;
     let upstream = pools.upstream(signal.subject.upstream)?;
     let instance = pools.instance(signal.subject.instance?)?;
     // A member's pool is replaced.
@@ -110,11 +108,7 @@ fn given_up(signal: &Signal, incident: &Incident, pools: &Pools) -> Option<Logge
     if !is_wedged || !is_single || !instance.has_legacy_pool() {
         return None;
     }
-    let seen = format!(
-        "every connection was lost, and the driver has not dialled for {}",
-        length(silent)
-    );
-    Some(destroyed(name(instance), signal.at, signal.at, &seen))
+    Some(destroyed(name(instance), signal.at, signal.at, FELL_SILENT))
 }
 
 /// A pool that destroyed itself.
