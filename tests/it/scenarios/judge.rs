@@ -106,7 +106,6 @@ pub(super) fn judge(
         .filter(|_| is_cause_right)
         .map(|(sufficient_at, alarm)| moment(&alarm["detected_at"]) - sufficient_at);
     if let Some(after_evidence) = after_evidence
-        && scenario.is_prompt
         && after_evidence > DELAY_MAX
     {
         is_late = true;
@@ -253,11 +252,6 @@ mod tests {
         let freeze = named("server_freeze");
         check(&freeze, 3, false);
         check(&freeze, 4, true);
-        let only_measured = Scenario {
-            is_prompt: false,
-            ..crash
-        };
-        check(&only_measured, 9, false);
     }
 
     #[test]

@@ -57,8 +57,6 @@ pub(super) struct Scenario {
     pub(super) expect: Expect,
     /// From when on the evidence suffices.
     pub(super) suffices: Suffices,
-    /// It is told soon after that on every driver, and has to be. Otherwise that time is only measured.
-    pub(super) is_prompt: bool,
     /// What the legacy pool tells its application, where it does.
     pub(super) owed: Option<Owed>,
     /// What must be said of connections that are opened again.
@@ -166,7 +164,6 @@ const fn alarm(
         name,
         expect: Expect::Alarm(causes),
         suffices: Suffices::AtOnce,
-        is_prompt: true,
         owed: None,
         reopening: Reopening::Any,
         drivers,
@@ -186,7 +183,6 @@ const fn healthy(
         name,
         expect,
         suffices: Suffices::Never,
-        is_prompt: false,
         owed: None,
         reopening: Reopening::Any,
         drivers,
@@ -227,14 +223,6 @@ impl Scenario {
 
     const fn evident(self, suffices: Suffices) -> Self {
         Self { suffices, ..self }
-    }
-
-    /// On some driver it was told later than is demanded.
-    const fn measured_only(self) -> Self {
-        Self {
-            is_prompt: false,
-            ..self
-        }
     }
 
     const fn owed_to(self, words: &'static [&'static str]) -> Self {
