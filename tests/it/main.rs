@@ -13,6 +13,7 @@ mod bypass;
 mod capture_parity;
 mod captures;
 mod clears;
+mod codes;
 mod command_line;
 mod demo;
 mod deploy;

@@ -195,7 +195,7 @@ mod tests {
         let truth = json!({ "apps": [{ "events": exception, "stats": {} }] });
         let owed = Owed {
             message: MESSAGE_OF_USE,
-            words: &["gave up"],
+            words: &["not dialled"],
         };
         for (logged, is_right) in [(json!([]), true), (json!([used]), false)] {
             let amiss = message_amiss(owed, &truth, &[&json!({ "logged": logged })]);

@@ -601,7 +601,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     Scenario {
         expect: Expect::Alarms(&["server_crash", "wedged_client"]),
         ..alarm("wedged_client", &[], LEGACY, Stage::alone, legacy::wedged)
-            .telling(legacy::MESSAGE_OF_USE, &["gave up"])
+            .telling(legacy::MESSAGE_OF_USE, &["not dialled"])
     },
     // Nothing is wrong.
     healthy(
