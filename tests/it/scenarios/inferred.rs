@@ -12,7 +12,7 @@ use poolscope::timeline::ConnectionId;
 use poolscope::timeline::lines::Line;
 
 use super::lives::Lives;
-use super::scores::Key;
+use super::scores::{Key, Span, seconds_of};
 
 /// Why connections of the last moment were closed is known so much later, in seconds.
 const EXPLAINED_AFTER: u64 = 4;
@@ -96,6 +96,16 @@ pub(super) fn infer(journal: &str) -> Inferred {
 }
 
 impl Inferred {
+    /// Episodes of an instance; what had not ended then is cut off there.
+    pub(super) fn episodes(&self, key: &Key, until: f64) -> Vec<Span> {
+        let spans = self.clears.get(key).into_iter().flatten();
+        let spans = spans.map(|[begin, end]| {
+            let end = if *end == 0 { until } else { seconds_of(*end) };
+            (seconds_of(*begin), end)
+        });
+        spans.collect()
+    }
+
     fn note_ends(&mut self, pools: &Pools) {
         for connection in pools.connections() {
             let is_by_server = connection

@@ -5,6 +5,7 @@
 
 mod applications;
 mod demands;
+mod episodes;
 mod healthy;
 mod inferred;
 mod judge;

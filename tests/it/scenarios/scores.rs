@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 
 use serde_json::Value;
 
+use super::episodes;
 use super::inferred::{Inferred, infer};
 use super::judge::moment;
 use super::lives::Calibration;
@@ -19,24 +20,24 @@ const JUDGED_AFTER: f64 = 1.5;
 /// The same where the connections of an instance come and go in crowds, and are looked at once a second.
 const JUDGED_IN_CROWDS_AFTER: f64 = 2.5;
 
-/// The driver tells of a clear so long before or after its signs were on the wire, in seconds.
-const SLACK: f64 = 1.0;
-
 /// Episodes of cleared pools that are found, of those that drivers tell, and real, of those that are inferred.
 const CLEARS_MIN: f64 = 0.98;
 
 /// What an exception begins with that is about the reasons of closes.
 const OF_REASONS: &str = "reasons of closes";
 
+/// The same of one that is about the beginning of an episode.
+const OF_BEGINNINGS: &str = "an episode begins";
+
 /// Counts over one case, or many.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scores {
-    /// Episodes of cleared pools that a driver told of, and those of them that were inferred.
+    /// Episodes of cleared pools that drivers told of, those that were inferred, those that are the same, and those of
+    /// the latter whose beginnings are the same, too.
     clears_true: u64,
-    clears_found: u64,
-    /// Episodes that were inferred, and those of them that a driver told of.
     clears_inferred: u64,
-    clears_confirmed: u64,
+    clears_paired: u64,
+    clears_begun_together: u64,
     /// Instances, and those whose number of mongo clients was right.
     instances: u64,
     mongo_clients_right: u64,
@@ -115,11 +116,16 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
         .map(|(address, ended)| (address.clone(), ended.len() as u64))
         .collect();
     let mut scores = Scores::default();
+    let end = seconds_of(inferred.until.as_nanos());
     for (key, apps) in references(truth) {
         let name = format!("{case} {}@{}", key.1, key.0);
         scores.lives.join(inferred.lives.compare(&key, &apps));
         if all_tell(&apps, "cleared") {
-            scores.score_clears(&name, &apps, inferred.clears.get(&key));
+            let told: Vec<Span> = apps
+                .iter()
+                .flat_map(|app| episodes::told(app, end))
+                .collect();
+            scores.score_clears(&name, &told, &inferred.episodes(&key, end));
         }
         scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
         if all_tell(&apps, "created") {
@@ -133,7 +139,7 @@ pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -
             let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
             let anonymous = anonymous.entry(key.0.clone()).or_default();
             // The journal of a case may end a moment before the driver was asked.
-            let told = told_reasons(&apps, seconds_of(inferred.until.as_nanos()));
+            let told = told_reasons(&apps, end);
             scores.score_reasons(&name, apps[0], told, reasons, anonymous);
         }
     }
@@ -234,40 +240,25 @@ impl Pooled {
 }
 
 impl Scores {
-    fn score_clears(&mut self, name: &str, apps: &[&Value], inferred: Option<&BTreeSet<[u64; 2]>>) {
-        let told: Vec<Span> = apps.iter().flat_map(|app| told::clears(app)).collect();
-        let inferred: Vec<Span> = inferred
-            .into_iter()
-            .flatten()
-            .map(|[begin, end]| {
-                (
-                    seconds_of(*begin),
-                    if *end == 0 {
-                        f64::MAX
-                    } else {
-                        seconds_of(*end)
-                    },
-                )
-            })
-            .collect();
-        let meet = |one: &Span, other: &Span| one.0 - SLACK <= other.1 && other.0 - SLACK <= one.1;
-        let found = told
-            .iter()
-            .filter(|one| inferred.iter().any(|other| meet(one, other)));
-        let confirmed = inferred
-            .iter()
-            .filter(|one| told.iter().any(|other| meet(one, other)));
-        let (found, confirmed) = (found.count() as u64, confirmed.count() as u64);
-        self.clears_true += told.len() as u64;
-        self.clears_found += found;
-        self.clears_inferred += inferred.len() as u64;
-        self.clears_confirmed += confirmed;
-        let missed = told.len() as u64 - found;
-        let invented = inferred.len() as u64 - confirmed;
+    fn score_clears(&mut self, name: &str, told: &[Span], inferred: &[Span]) {
+        let pairs = episodes::paired(told, inferred);
+        let together = pairs.iter().filter(|pair| episodes::begin_together(pair));
+        let (paired, together) = (pairs.len() as u64, together.count() as u64);
+        let (count_told, count_inferred) = (told.len() as u64, inferred.len() as u64);
+        self.clears_true += count_told;
+        self.clears_inferred += count_inferred;
+        self.clears_paired += paired;
+        self.clears_begun_together += together;
+        let (missed, invented) = (count_told - paired, count_inferred - paired);
         if missed + invented > 0 {
             self.amiss.push(format!(
-                "{name}: {missed} of {} clears missed, {invented} invented",
-                told.len()
+                "{name}: {missed} of {count_told} clears missed, {invented} invented: {inferred:.2?} instead of {told:.2?}"
+            ));
+        }
+        for (told, inferred) in pairs.iter().filter(|pair| !episodes::begin_together(pair)) {
+            self.amiss.push(format!(
+                "{name}: {OF_BEGINNINGS} {:.2} s after the driver cleared its pool",
+                inferred.0 - told.0
             ));
         }
     }
@@ -375,13 +366,13 @@ impl Scores {
         let demanded = [
             (
                 "cleared pools found",
-                self.clears_found,
+                self.clears_paired,
                 self.clears_true,
                 CLEARS_MIN,
             ),
             (
                 "cleared pools real",
-                self.clears_confirmed,
+                self.clears_paired,
                 self.clears_inferred,
                 CLEARS_MIN,
             ),
@@ -413,7 +404,7 @@ impl Scores {
             })
             .collect();
         if !unmet.is_empty() {
-            let owed_to = self.amiss.iter().filter(|line| !is_of_reasons(line));
+            let owed_to = self.amiss.iter().filter(|line| !is_measured_only(line));
             unmet.extend(owed_to.map(|line| format!("- {line}")));
         }
         unmet
@@ -427,11 +418,12 @@ impl Scores {
             )
         };
         format!(
-            "pool clears: recall {}, precision {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
+            "pool clears: recall {}, precision {}, beginning within a second of each other {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
              replayed {}, sockets closed but not noticed by the driver in {} of them; reasons of closes {}, beside {} that ended \
              before they said whose they are",
-            share(self.clears_found, self.clears_true),
-            share(self.clears_confirmed, self.clears_inferred),
+            share(self.clears_paired, self.clears_true),
+            share(self.clears_paired, self.clears_inferred),
+            share(self.clears_begun_together, self.clears_paired),
             share(self.mongo_clients_right, self.instances),
             share(self.pools_right, self.pools),
             share(self.pools_replayed, self.pools),
@@ -445,9 +437,9 @@ impl Scores {
 impl AddAssign for Scores {
     fn add_assign(&mut self, other: Self) {
         self.clears_true += other.clears_true;
-        self.clears_found += other.clears_found;
         self.clears_inferred += other.clears_inferred;
-        self.clears_confirmed += other.clears_confirmed;
+        self.clears_paired += other.clears_paired;
+        self.clears_begun_together += other.clears_begun_together;
         self.instances += other.instances;
         self.mongo_clients_right += other.mongo_clients_right;
         self.pools += other.pools;
@@ -486,9 +478,9 @@ fn proportion(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
-/// Why connections were closed is told, and nothing is demanded of it.
-fn is_of_reasons(amiss: &str) -> bool {
-    amiss.contains(OF_REASONS)
+/// Nothing is demanded of it case by case.
+fn is_measured_only(amiss: &str) -> bool {
+    amiss.contains(OF_REASONS) || amiss.contains(OF_BEGINNINGS)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "microseconds are enough")]
@@ -554,20 +546,14 @@ mod tests {
         }
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "seconds since the epoch"
-    )]
-    fn episode(ago: f64) -> [u64; 2] {
-        [(AT - ago) * 1e9, (AT - ago + 0.1) * 1e9].map(|nanos| nanos as u64)
-    }
-
     #[track_caller]
     fn clears(inferred: &[f64], is_right: bool) {
         let mut scores = Scores::default();
-        let inferred = inferred.iter().copied().map(episode).collect();
-        scores.score_clears("a case", &[&app()], Some(&inferred));
+        let inferred: Vec<Span> = inferred
+            .iter()
+            .map(|ago| (AT - ago, AT - ago + 0.1))
+            .collect();
+        scores.score_clears("a case", &episodes::told(&app(), AT - 20.0), &inferred);
         assert_eq!(scores.unmet().is_empty(), is_right, "{:?}", scores.unmet());
     }
 
@@ -577,19 +563,21 @@ mod tests {
         clears(&[], false);
         clears(&[30.0, 10.0], false);
         clears(&[10.0], false);
+        clears(&[30.0, 25.0], false);
     }
 
     #[test]
     fn two_in_a_hundred_episodes_may_be_missed_and_no_count_may_differ() {
         let mut scores = Scores {
             clears_true: 100,
-            clears_found: 98,
+            clears_inferred: 100,
+            clears_paired: 98,
             ..Scores::default()
         };
         assert_eq!(scores.unmet(), [""; 0]);
-        scores.clears_found = 97;
-        assert_eq!(scores.unmet().len(), 1);
-        scores.clears_found = 98;
+        scores.clears_paired = 97;
+        assert_eq!(scores.unmet().len(), 2);
+        scores.clears_paired = 98;
         scores.pools = 1000;
         (scores.pools_right, scores.pools_replayed) = (999, 1000);
         assert_eq!(scores.unmet().len(), 1);

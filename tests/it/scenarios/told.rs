@@ -2,31 +2,21 @@
 
 use serde_json::Value;
 
-use super::scores::Span;
-
-/// Clears of a pool closer to each other than this are one episode, in seconds.
-const GAP: f64 = 2.0;
-
 /// What a driver tells of one event lies no further apart, in seconds.
 const AT_ONCE: f64 = 0.2;
 
 /// Reasons of closes: idle, stale, error, pool closed.
 pub(super) const REASONS: [&str; 4] = ["idle", "stale", "error", "poolClosed"];
 
-/// Episodes of clears as the driver's events tell them. What a driver tells when its client is closed is none.
-pub(super) fn clears(app: &Value) -> Vec<Span> {
+/// When a driver told that a pool was cleared. What a driver tells when its client is closed is no such thing.
+pub(super) fn clears(app: &Value) -> Vec<f64> {
     let closed = times(app, "pool_closed");
-    let mut spans: Vec<Span> = Vec::new();
-    for at in times(app, "pool_cleared") {
-        if closed.iter().any(|closed| (closed - at).abs() < AT_ONCE) || is_farewell(app, at) {
-            continue;
-        }
-        match spans.last_mut() {
-            Some(last) if at - last.1 <= GAP => last.1 = at,
-            _ => spans.push((at, at)),
-        }
-    }
-    spans
+    let mut clears = times(app, "pool_cleared");
+    clears.retain(|at| {
+        let goes = closed.iter().any(|closed| (closed - at).abs() < AT_ONCE);
+        !goes && !is_farewell(app, *at)
+    });
+    clears
 }
 
 /// Connections that were closed until a moment, by reason. Those of PyMongo 3 that go with their client are told to be
