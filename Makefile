@@ -4,7 +4,7 @@
 
 help:
 	@echo "make test    all tests, on real servers and drivers"
-	@echo "make scenarios  every fault on every driver, judged; half an hour (ONLY SHAPES RUNS HEALTHY_RUNS JOBS KEEP)"
+	@echo "make scenarios  every fault on every driver, judged, healthy changes at least 20 times; an hour (ONLY SHAPES RUNS HEALTHY_RUNS JOBS KEEP)"
 	@echo "make demo    a minute of poolscope between five services and a real mongod"
 	@echo "make lint    formatting, clippy and documentation, without any warning"
 	@echo "make setup   only install what tests and demo run on"

@@ -9,9 +9,46 @@ use super::table::Scenario;
 /// Cases with the right cause at first rank, of all.
 const RIGHT_MIN: f64 = 0.95;
 
+/// Runs of each of [`OFTEN`], at least, when everything is played.
+const HEALTHY_RUNS_MIN: usize = 20;
+
+/// What services go through every day, and nobody may be alarmed by.
+const OFTEN: [&str; 6] = [
+    "steady",
+    "deploy",
+    "scale_out",
+    "idle_recycling",
+    "health_checks",
+    "graceful_close",
+];
+
+/// How often a scenario must be played when everything is.
+pub(super) fn healthy_runs(scenario: &str) -> usize {
+    if OFTEN.contains(&scenario) {
+        HEALTHY_RUNS_MIN
+    } else {
+        1
+    }
+}
+
+/// Of what cases are judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Of those that were asked for: nothing is demanded that only all together can come to.
+    #[default]
+    Part,
+    /// Of all that were recorded at some time.
+    AllRecorded,
+    /// Of all, played now.
+    AllPlayed,
+}
+
 /// What cases came to, and their pool figures.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
+    extent: Extent,
+    /// Runs by scenario that were played to their end.
+    played: BTreeMap<&'static str, usize>,
     cases: usize,
     right: usize,
     /// Those without the right cause, and what was said instead; what was not played to its end has none.
@@ -26,15 +63,23 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn new(extent: Extent) -> Self {
+        Self {
+            extent,
+            ..Self::default()
+        }
+    }
+
     /// Takes in a case; one that was not played has no figures.
     pub(super) fn add(
         &mut self,
         name: &str,
-        scenario: &Scenario,
+        scenario: &'static Scenario,
         verdict: &Verdict,
         scores: Scores,
     ) {
         self.cases += 1;
+        *self.played.entry(scenario.name).or_default() += usize::from(verdict.is_played);
         let said = || format!("{name}: {}", verdict.faults.join("; "));
         if verdict.is_cause_right && verdict.is_played {
             self.right += 1;
@@ -88,7 +133,24 @@ impl Tally {
             unmet.push(format!("told late:\n{}", listed(&self.late)));
         }
         unmet.extend(self.scores.unmet());
+        match self.extent {
+            Extent::Part => {}
+            Extent::AllRecorded => unmet.extend(self.scores.reasons_unmet()),
+            Extent::AllPlayed => {
+                unmet.extend(self.scores.reasons_unmet());
+                unmet.extend(self.seldom_played());
+            }
+        }
         unmet
+    }
+
+    /// Healthy scenarios that were not played often enough.
+    fn seldom_played(&self) -> impl Iterator<Item = String> {
+        OFTEN.iter().filter_map(|name| {
+            let runs = self.played.get(name).copied().unwrap_or(0);
+            let is_seldom = runs < HEALTHY_RUNS_MIN;
+            is_seldom.then(|| format!("{runs} runs of {name}, and {HEALTHY_RUNS_MIN} are demanded"))
+        })
     }
 
     /// Fails unless everything that is demanded was reached.
@@ -187,6 +249,27 @@ mod tests {
             ],
             &["although nothing was wrong"],
         );
+    }
+
+    #[test]
+    fn healthy_scenarios_are_to_be_played_twenty_times_where_everything_is() {
+        let cases = [
+            (Extent::Part, 1, 0),
+            (Extent::AllRecorded, 1, 0),
+            (Extent::AllPlayed, 19, 6),
+            (Extent::AllPlayed, 20, 0),
+        ];
+        for (extent, runs, expected) in cases {
+            let mut tally = Tally::new(extent);
+            for name in OFTEN {
+                for _ in 0..runs {
+                    let verdict = verdict(&[], true);
+                    tally.add(name, scenario(name), &verdict, Scores::default());
+                }
+            }
+            let unmet = tally.unmet();
+            assert_eq!(unmet.len(), expected, "{unmet:?}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use demands::Tally;
+use demands::{Extent, Tally, healthy_runs};
 use judge::{Verdict, judge};
 use replay::Recorded;
 use report::{Outcome, Report};
@@ -126,24 +126,53 @@ fn setting(name: &str, otherwise: usize) -> usize {
     value.map_or(otherwise, |value| value.parse().unwrap())
 }
 
+/// Nothing was left out: neither cases, by `ONLY`, nor runs of healthy ones, by `HEALTHY_RUNS`.
+fn is_everything_asked_for() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("ONLY") && !is_set("HEALTHY_RUNS")
+}
+
+/// Of what is judged: of `all`, or of a part of it.
+fn extent(all: Extent) -> Extent {
+    if is_everything_asked_for() {
+        all
+    } else {
+        Extent::Part
+    }
+}
+
 /// The cases that were asked for: `ONLY=failover,deploy/node-7` by parts of their names; all without it.
 fn cases() -> VecDeque<CaseId> {
     let shapes = shapes();
-    let runs = setting("RUNS", 1);
-    let healthy = setting("HEALTHY_RUNS", runs);
+    let is_possible = Network::is_possible();
+    let of_each = SCENARIOS.iter().map(|scenario| {
+        let of_it = cases_of(scenario, &shapes).filter(|case| case.is_asked_for());
+        let of_it = of_it.filter(|case| is_possible || !scenario.takes_root(case.shape));
+        of_it.collect::<Vec<CaseId>>()
+    });
+    let of_each: Vec<Vec<CaseId>> = of_each.collect();
+    let rounds = of_each.iter().map(|of_it| rounds(of_it)).max();
     let mut cases = VecDeque::new();
-    for round in 0..runs.max(healthy) {
-        for scenario in SCENARIOS {
-            let rounds = if scenario.is_healthy() { healthy } else { runs };
-            if round >= rounds {
-                continue;
-            }
-            let of_it = cases_of(scenario, &shapes).filter(|case| case.is_asked_for());
-            let is_possible = Network::is_possible();
-            cases.extend(of_it.filter(|case| is_possible || !scenario.takes_root(case.shape)));
-        }
+    for round in 0..rounds.unwrap_or(0) {
+        let again = of_each.iter().filter(|of_it| round < self::rounds(of_it));
+        cases.extend(again.flatten().copied());
     }
     cases
+}
+
+/// How often the cases of a scenario are played: healthy ones so often that each scenario has the runs that are
+/// demanded of it.
+fn rounds(of_it: &[CaseId]) -> usize {
+    let runs = setting("RUNS", 1);
+    let Some(first) = of_it.first().filter(|case| case.scenario.is_healthy()) else {
+        return runs;
+    };
+    let least = if is_everything_asked_for() {
+        healthy_runs(first.scenario.name)
+    } else {
+        0
+    };
+    setting("HEALTHY_RUNS", runs.max(least.div_ceil(of_it.len())))
 }
 
 fn cases_of(scenario: &'static Scenario, shapes: &[Shape]) -> impl Iterator<Item = CaseId> {
@@ -199,11 +228,11 @@ fn matches(name: &str, wanted: &str) -> bool {
 }
 
 #[test]
-#[ignore = "takes most of an hour; `make scenarios` plays it"]
+#[ignore = "takes an hour; `make scenarios` plays it"]
 fn matrix() {
     let waiting = Mutex::new(cases());
     let report = Mutex::new(Report::open());
-    let tally = Mutex::new(Tally::default());
+    let tally = Mutex::new(Tally::new(extent(Extent::AllPlayed)));
     let begin = now();
     let work = || {
         loop {
@@ -283,6 +312,16 @@ fn check_in(shape: Shape, name: &str, driver: Driver) {
         verdict.faults.is_empty(),
         "{name}/{driver:?}: {verdict:?}\n{incidents:?}"
     );
+}
+
+#[test]
+fn each_healthy_scenario_is_played_as_often_as_is_demanded() {
+    for scenario in SCENARIOS.iter().filter(|scenario| scenario.is_healthy()) {
+        let of_it: Vec<CaseId> = cases_of(scenario, &[Shape::Usual]).collect();
+        let runs = of_it.len() * rounds(&of_it);
+        let least = healthy_runs(scenario.name);
+        assert!(runs >= least, "{}: {runs} of {least}", scenario.name);
+    }
 }
 
 #[test]

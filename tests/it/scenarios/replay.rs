@@ -11,14 +11,14 @@ use poolscope::time::Timestamp;
 use poolscope::timeline::lines::write_mark;
 use serde_json::{Value, json};
 
-use super::CaseId;
-use super::demands::Tally;
+use super::demands::{Extent, Tally};
 use super::judge::{judge, moment};
 use super::scores::{Scores, score};
 use super::shape::Shape;
 use super::stage::is_alarm;
 use super::storms::REOPENED;
 use super::table::Reopening;
+use super::{CaseId, extent};
 use crate::support::root;
 
 /// Timelines of one scenario that are exported.
@@ -135,7 +135,7 @@ impl Recorded {
 #[ignore = "needs recorded cases; `make scenarios` records them"]
 fn rejudge() {
     let (mut count, mut right, mut good) = (0, 0, 0);
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(extent(Extent::AllRecorded));
     let mut out = std::io::stdout().lock();
     for case in super::asked_for(&Shape::ALL) {
         let (name, scenario) = (case.name(), case.scenario);

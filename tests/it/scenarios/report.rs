@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::CaseId;
+use super::demands::healthy_runs;
 use super::judge::Verdict;
 use super::shape::Shape;
 use super::table::{SCENARIOS, Scenario};
@@ -186,6 +187,7 @@ impl Report {
             "{total} runs: the right cause at first rank in {right}, from the first word on in {at_once}, everything as \
              it should be in {good}.\n\n"
         );
+        text.push_str(&self.healthy());
         text.push_str(&self.shapes());
         text.push_str("| scenario |");
         for driver in Driver::ALL {
@@ -233,6 +235,27 @@ impl Report {
             .unwrap();
         }
         text
+    }
+
+    /// How often nothing was wrong, and how often somebody was alarmed nevertheless.
+    fn healthy(&self) -> String {
+        let mut by_scenario: BTreeMap<&str, usize> = BTreeMap::new();
+        let healthy = self.outcomes.iter().filter(|one| one.is_healthy());
+        for one in healthy.clone() {
+            *by_scenario.entry(&one.scenario).or_default() += 1;
+        }
+        let often = by_scenario
+            .iter()
+            .filter(|(name, _)| healthy_runs(name) > 1);
+        let Some(least) = often.map(|(_, runs)| runs).min() else {
+            return String::new();
+        };
+        let quiet = healthy.clone().filter(|one| one.is_cause_right).count();
+        format!(
+            "Healthy: {} runs, at least {least} of each of steady load, rolling deploy, scale-out, idle recycling, health checks \
+             and graceful close; {quiet} of them alarmed nobody.\n\n",
+            healthy.count()
+        )
     }
 
     /// How it went in which surroundings, where there were several.
