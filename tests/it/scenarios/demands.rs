@@ -13,7 +13,7 @@ const RIGHT_MIN: f64 = 0.95;
 const HEALTHY_RUNS_MIN: usize = 20;
 
 /// What services go through every day, and nobody may be alarmed by.
-const OFTEN: [&str; 6] = [
+pub(super) const OFTEN: [&str; 6] = [
     "steady",
     "deploy",
     "scale_out",

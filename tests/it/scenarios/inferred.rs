@@ -22,7 +22,7 @@ pub(super) struct Inferred {
     /// Begin and end (0: none) of episodes, in nanoseconds.
     pub(super) clears: BTreeMap<Key, BTreeSet<[u64; 2]>>,
     /// Pooled connections that the server's side ended.
-    pub(super) ended_by_server: BTreeMap<Key, BTreeSet<ConnectionId>>,
+    ended_by_server: BTreeMap<Key, BTreeSet<ConnectionId>>,
     /// Connections that ended before they said whose they are, by address.
     pub(super) anonymous: BTreeMap<String, BTreeSet<ConnectionId>>,
     /// Closed connections by reason: idle, stale, error, pool closed.
@@ -104,6 +104,12 @@ impl Inferred {
             (seconds_of(*begin), end)
         });
         spans.collect()
+    }
+
+    /// How many pooled connections of an instance the server's side ended.
+    pub(super) fn ended_by_server(&self, key: &Key) -> u64 {
+        let ended = self.ended_by_server.get(key);
+        ended.map_or(0, BTreeSet::len) as u64
     }
 
     fn note_ends(&mut self, pools: &Pools) {

@@ -13,6 +13,7 @@ mod legacy;
 mod lives;
 mod messages;
 mod network;
+mod pooled;
 mod recorded;
 mod replay;
 mod report;
@@ -104,6 +105,7 @@ fn play(case: CaseId, directory: &Path) -> (Verdict, Scores) {
     let judged = catch_unwind(AssertUnwindSafe(|| {
         let truth = stage.truth(&case.name());
         let incidents = stage.keep(&truth);
+        stage.rest();
         let recorded = Recorded::read(directory).unwrap();
         let log = stage.poolscope.log();
         let verdict = judge(scenario, &truth, &recorded.journal, &incidents, &log);

@@ -107,6 +107,8 @@ pub(super) struct Recorded {
     pub(super) journal: String,
     /// The answer of `/api/v1/clients`.
     clients: Value,
+    /// The same, and what drivers tell, when all load had ended.
+    rest: Option<Value>,
 }
 
 impl Recorded {
@@ -119,13 +121,15 @@ impl Recorded {
         Some(Self {
             journal: until(&read(&directory.join("journal"))?, judged_at),
             clients: value("clients.json")?,
+            rest: value("rest.json"),
             truth,
         })
     }
 
     /// How well what happened to its pools was inferred.
     pub(super) fn scores(&self, case: &str) -> Scores {
-        score(case, &self.truth, &self.journal, &self.clients)
+        let rest = self.rest.as_ref();
+        score(case, &self.truth, &self.journal, &self.clients, rest)
     }
 }
 

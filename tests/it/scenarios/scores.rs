@@ -1,6 +1,6 @@
 //! How well poolscope infers what pools went through, beside the drivers' own events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
 use serde_json::Value;
@@ -9,16 +9,8 @@ use super::episodes;
 use super::inferred::{Inferred, infer};
 use super::judge::moment;
 use super::lives::Calibration;
+use super::pooled::{Agreement, Pooled};
 use super::told::{self, REASONS};
-
-/// What poolscope sees and what a driver tells of one event lies no further apart, in seconds.
-const AT_ONCE: f64 = 0.05;
-
-/// What ended silent is judged within this time, in seconds.
-const JUDGED_AFTER: f64 = 1.5;
-
-/// The same where the connections of an instance come and go in crowds, and are looked at once a second.
-const JUDGED_IN_CROWDS_AFTER: f64 = 2.5;
 
 /// Episodes of cleared pools that are found, of those that drivers tell, and real, of those that are inferred.
 const CLEARS_MIN: f64 = 0.98;
@@ -52,8 +44,16 @@ pub(super) struct Scores {
     pools_right: u64,
     /// Those that are right when the journal is replayed.
     pools_replayed: u64,
-    /// Those of the latter whose driver had not told of all sockets that were closed on it.
+    /// Instances whose applications were brought to rest, and those whose connections were all told to be idle then.
+    rested: u64,
+    rested_right: u64,
+    /// Those of the former of which nothing at all is told otherwise, and those whose driver had not told of all sockets
+    /// that were closed on it.
+    pools_strict: u64,
     pools_unnoticed: u64,
+    /// Connections that drivers created and that are nobody's, and how many could have been.
+    lacking: u64,
+    lacking_allowed: u64,
     /// Connections whose close a driver gave a reason for, and those of them with the same reason.
     closes: u64,
     closes_right: u64,
@@ -92,6 +92,23 @@ pub(super) fn is_undecided(truth: &Value, clients: &Value) -> bool {
     })
 }
 
+/// Instances of which every application is at rest, and what is told of their connections.
+fn at_rest(rest: &Value) -> impl Iterator<Item = (Key, Vec<&Value>, Pooled)> {
+    let of_all = references(rest).into_iter().filter(|(_, apps)| {
+        let rests = apps.iter().all(|app| app["is_at_rest"] == true);
+        rests && all_tell(apps, "created")
+    });
+    of_all.filter_map(|(key, apps)| {
+        let live = Pooled::live(&rest["clients"], &key)?;
+        Some((key, apps, live))
+    })
+}
+
+/// Whether what is told of applications at rest is what their drivers tell, or may be as far as it was seen.
+pub(super) fn is_rest_told(rest: &Value) -> bool {
+    at_rest(rest).all(|(_, apps, live)| live.compare_at_rest(&apps, 0).is_ok())
+}
+
 /// Applications by instance, where all of them tell of themselves.
 fn references(truth: &Value) -> BTreeMap<Key, Vec<&Value>> {
     let mut by_key: BTreeMap<Key, Vec<&Value>> = BTreeMap::new();
@@ -117,138 +134,64 @@ fn all_tell(apps: &[&Value], what: &str) -> bool {
     apps.iter().all(|app| app["stats"][what].is_u64())
 }
 
-/// Scores one case.
-pub(super) fn score(case: &str, truth: &Value, journal: &str, clients: &Value) -> Scores {
+/// Scores one case, and what was told when its applications had come to rest, where that is known.
+pub(super) fn score(
+    case: &str,
+    truth: &Value,
+    journal: &str,
+    clients: &Value,
+    rest: Option<&Value>,
+) -> Scores {
     let inferred = infer(journal);
-    let counts = inferred.anonymous.iter();
-    let mut anonymous: BTreeMap<String, u64> = counts
-        .map(|(address, ended)| (address.clone(), ended.len() as u64))
-        .collect();
     let mut scores = Scores::default();
-    let end = seconds_of(inferred.until.as_nanos());
-    for (key, apps) in references(truth) {
-        let name = format!("{case} {}@{}", key.1, key.0);
-        scores.lives.join(inferred.lives.compare(&key, &apps));
-        if all_tell(&apps, "cleared") {
-            let told: Vec<Span> = apps
-                .iter()
-                .flat_map(|app| episodes::told(app, end))
-                .collect();
-            scores.score_clears(&name, &told, &inferred.episodes(&key, end));
-        }
-        scores.score_mongo_clients(&name, &apps, inferred.open.get(&key).copied().unwrap_or(0));
-        if all_tell(&apps, "created") {
-            let ended = inferred.ended_by_server.get(&key);
-            let ended = ended.map_or(0, BTreeSet::len) as u64;
+    scores.score_case(case, truth, clients, &inferred);
+    if let Some(rest) = rest {
+        scores.score_case_at_rest(case, rest, &inferred);
+    }
+    scores
+}
+
+impl Scores {
+    fn score_case(&mut self, case: &str, truth: &Value, clients: &Value, inferred: &Inferred) {
+        let counts = inferred.anonymous.iter();
+        let mut anonymous: BTreeMap<String, u64> = counts
+            .map(|(address, ended)| (address.clone(), ended.len() as u64))
+            .collect();
+        let end = seconds_of(inferred.until.as_nanos());
+        for (key, apps) in references(truth) {
+            let name = format!("{case} {}@{}", key.1, key.0);
+            self.lives.join(inferred.lives.compare(&key, &apps));
+            if all_tell(&apps, "cleared") {
+                let told = apps.iter().flat_map(|app| episodes::told(app, end));
+                let told: Vec<Span> = told.collect();
+                self.score_clears(&name, &told, &inferred.episodes(&key, end));
+            }
+            let open = inferred.open.get(&key).copied().unwrap_or(0);
+            self.score_mongo_clients(&name, &apps, open);
+            if !all_tell(&apps, "created") {
+                continue;
+            }
             if let Some(live) = Pooled::live(clients, &key) {
-                let replayed = Pooled::replayed(&inferred, &key, &live);
-                scores.score_pools(&name, &apps, &live, ended);
-                scores.score_replayed(&name, &apps, &replayed, ended);
+                let ended = inferred.ended_by_server(&key);
+                let replayed = Pooled::replayed(inferred, &key, &live);
+                self.score_pools(&name, &apps, &live, ended);
+                self.score_replayed(&name, &apps, &replayed, ended);
             }
             let reasons = inferred.closed.get(&key).copied().unwrap_or_default();
             let anonymous = anonymous.entry(key.0.clone()).or_default();
             // The journal of a case may end a moment before the driver was asked.
             let told = told_reasons(&apps, end);
-            scores.score_reasons(&name, apps[0], told, reasons, anonymous);
-        }
-    }
-    scores
-}
-
-/// Pooled connections of an instance at a moment, in seconds since the epoch.
-struct Pooled {
-    at: f64,
-    opened: u64,
-    closed: u64,
-    open: u64,
-    /// Connections from its address that ended before their hello was read.
-    unread: u64,
-    /// In what time it was known of each that had ended what it was for, in seconds.
-    judged_after: f64,
-}
-
-impl Pooled {
-    /// As `/api/v1/clients` told.
-    fn live(clients: &Value, key: &Key) -> Option<Self> {
-        let rows = clients["clients"].as_array().unwrap();
-        let at_address = || rows.iter().filter(|row| row["address"] == key.0.as_str());
-        let mut own = at_address()
-            .filter(|row| row["app"] == key.1.as_str())
-            .peekable();
-        own.peek()?;
-        let unread = at_address().filter(|row| row["app"] == "");
-        let mut live = Self {
-            at: moment(&clients["at"]),
-            opened: 0,
-            closed: 0,
-            open: 0,
-            unread: unread.map(|row| row["opened"].as_u64().unwrap()).sum(),
-            judged_after: JUDGED_AFTER,
-        };
-        for row in own {
-            let field = |name: &str| row["pooled"][name].as_u64().unwrap();
-            live.opened += field("opened");
-            live.closed += field("closed");
-            live.open += field("active") + field("idle");
-        }
-        Some(live)
-    }
-
-    /// As the same is concluded from the journal.
-    fn replayed(inferred: &Inferred, key: &Key, live: &Self) -> Self {
-        let connections = inferred.pooled.get(key);
-        let opened = connections.map_or(0, BTreeMap::len) as u64;
-        let open = connections.into_iter().flat_map(BTreeMap::values);
-        let open = open.filter(|is_open| **is_open).count() as u64;
-        Self {
-            at: live.at.min(seconds_of(inferred.until.as_nanos())),
-            opened,
-            closed: opened - open,
-            open,
-            unread: live.unread,
-            judged_after: JUDGED_IN_CROWDS_AFTER,
+            self.score_reasons(&name, apps[0], told, reasons, anonymous);
         }
     }
 
-    /// How many sockets were closed without their driver having noticed, or what differs from what drivers tell.
-    fn compare(&self, apps: &[&Value], ended_by_server: u64) -> Result<u64, String> {
-        let &Self {
-            at,
-            opened,
-            closed,
-            open,
-            unread,
-            judged_after,
-        } = self;
-        // The picture was taken at about this moment.
-        let (before, after) = (at - AT_ONCE, at + AT_ONCE);
-        let sum =
-            |count: &dyn Fn(&Value) -> u64| -> u64 { apps.iter().map(|app| count(app)).sum() };
-        let told_open = [before, at, after].map(|until| sum(&|app| told::open(app, until)));
-        let open_least = told_open.into_iter().min().unwrap();
-        let open_most = told_open.into_iter().max().unwrap();
-        let created = sum(&|app| told::created(app, after));
-        let ready = sum(&|app| told::counted(app, "ready", before));
-        // What has just ended is not judged yet, and what ended before its hello was read is nobody's.
-        let open_question =
-            sum(&|app| told::closed_since(app, at - judged_after) + told::given_up(app, after));
-        let least = sum(&|app| told::created(app, before));
-        let least = least.saturating_sub(open_question + unread).max(ready);
-        // A driver may tell of a socket that was closed on it when it wants to use it next (Connection Monitoring
-        // and Pooling specification § Checking Out a Connection: a perished connection is closed then).
-        let unnoticed = open_least.saturating_sub(open);
-        let is_open_right = open <= open_most && unnoticed <= ended_by_server;
-        if (least..=created).contains(&opened) && is_open_right {
-            return Ok(unnoticed);
+    fn score_case_at_rest(&mut self, case: &str, rest: &Value, inferred: &Inferred) {
+        for (key, apps, live) in at_rest(rest) {
+            let name = format!("{case} {}@{}", key.1, key.0);
+            self.score_rest(&name, &apps, &live, inferred.ended_by_server(&key));
         }
-        Err(format!(
-            "{opened} pooled connections opened, {closed} closed, {open} open instead of {least} to {created} \
-             created, {open_least} to {open_most} open"
-        ))
     }
-}
 
-impl Scores {
     fn score_clears(&mut self, name: &str, told: &[Span], inferred: &[Span]) {
         let pairs = episodes::paired(told, inferred);
         let together = pairs.iter().filter(|pair| episodes::begin_together(pair));
@@ -290,12 +233,25 @@ impl Scores {
     fn score_pools(&mut self, name: &str, apps: &[&Value], live: &Pooled, ended_by_server: u64) {
         self.pools += 1;
         match live.compare(apps, ended_by_server) {
-            Ok(unnoticed) => {
-                self.pools_unnoticed += u64::from(unnoticed > 0);
-                self.pools_right += 1;
-            }
+            Ok(agreement) => self.agreed(agreement),
             Err(difference) => self.amiss.push(format!("{name}: {difference}")),
         }
+    }
+
+    fn score_rest(&mut self, name: &str, apps: &[&Value], live: &Pooled, ended_by_server: u64) {
+        self.rested += 1;
+        match live.compare_at_rest(apps, ended_by_server) {
+            Ok(()) => self.rested_right += 1,
+            Err(difference) => self.amiss.push(format!("{name} at rest: {difference}")),
+        }
+    }
+
+    fn agreed(&mut self, agreement: Agreement) {
+        self.pools_right += 1;
+        self.pools_strict += u64::from(agreement.is_strict());
+        self.pools_unnoticed += u64::from(agreement.unnoticed > 0);
+        self.lacking += agreement.lacking;
+        self.lacking_allowed += agreement.allowed;
     }
 
     fn score_replayed(
@@ -407,6 +363,12 @@ impl Scores {
                 self.pools,
                 1.0,
             ),
+            (
+                "active and idle connections of applications at rest",
+                self.rested_right,
+                self.rested,
+                1.0,
+            ),
         ];
         let missed = demanded.into_iter().filter(|(_, part, whole, least)| {
             proportion(*part, *whole).is_some_and(|share| share < *least)
@@ -440,8 +402,9 @@ impl Scores {
             )
         };
         format!(
-            "pool clears: recall {}, precision {}, beginning within a second of each other {}; mongo clients per instance exact {}; opened and open as CMAP {}, \
-             replayed {}, sockets closed but not noticed by the driver in {} of them; reasons of closes {}, without those at a server's limit {}, beside {} that ended \
+            "pool clears: recall {}, precision {}, beginning within a second of each other {}; mongo clients per instance exact {}; opened, closed and open as CMAP {}, \
+             replayed {}, without any allowance {}, sockets closed but not noticed by the driver in {} of them, {} created \
+             and lacking where {} may be; active and idle at rest {}; reasons of closes {}, without those at a server's limit {}, beside {} that ended \
              before they said whose they are",
             share(self.clears_paired, self.clears_true),
             share(self.clears_paired, self.clears_inferred),
@@ -449,7 +412,11 @@ impl Scores {
             share(self.mongo_clients_right, self.instances),
             share(self.pools_right, self.pools),
             share(self.pools_replayed, self.pools),
+            share(self.pools_strict, self.pools),
             self.pools_unnoticed,
+            self.lacking,
+            self.lacking_allowed,
+            share(self.rested_right, self.rested),
             share(self.closes_right, self.closes),
             share(self.closes_in_peace_right, self.closes_in_peace),
             self.closes_anonymous,
@@ -468,7 +435,12 @@ impl AddAssign for Scores {
         self.pools += other.pools;
         self.pools_right += other.pools_right;
         self.pools_replayed += other.pools_replayed;
+        self.rested += other.rested;
+        self.rested_right += other.rested_right;
+        self.pools_strict += other.pools_strict;
         self.pools_unnoticed += other.pools_unnoticed;
+        self.lacking += other.lacking;
+        self.lacking_allowed += other.lacking_allowed;
         self.closes += other.closes;
         self.closes_right += other.closes_right;
         self.closes_in_peace += other.closes_in_peace;
@@ -517,6 +489,7 @@ pub(super) fn seconds_of(nanos: u64) -> f64 {
 mod tests {
     use serde_json::json;
 
+    use super::super::judge::moment;
     use super::*;
 
     const AT: f64 = 1_795_947_800.0;
@@ -538,19 +511,38 @@ mod tests {
 
     #[track_caller]
     fn pools(opened: u64, closed: u64, open: u64, is_right: bool) {
-        let live = Pooled {
-            at: AT,
-            opened,
-            closed,
-            open,
-            unread: 0,
-            judged_after: JUDGED_AFTER,
-        };
         let app = app();
         let mut scores = Scores::default();
+        let live = picture(opened, closed, 0, open);
         scores.score_pools("a case", &[&app], &live, 0);
         scores.score_replayed("a case", &[&app], &live, 0);
         assert_eq!(scores.unmet().is_empty(), is_right, "{:?}", scores.unmet());
+    }
+
+    /// What poolscope tells of the application's pool.
+    fn picture(opened: u64, closed: u64, active: u64, idle: u64) -> Pooled {
+        let pooled = json!({ "opened": opened, "closed": closed, "active": active, "idle": idle });
+        let rows = [json!({ "address": "10.0.0.1", "app": "orders", "pooled": pooled })];
+        let at = "2026-11-29T10:23:20.000000Z";
+        assert!((moment(&json!(at)) - AT).abs() < 0.001);
+        let clients = json!({ "at": at, "clients": rows });
+        Pooled::live(&clients, &("10.0.0.1".to_owned(), "orders".to_owned())).unwrap()
+    }
+
+    #[test]
+    fn what_is_in_use_although_the_application_is_at_rest_fails() {
+        for (active, idle, is_right) in [(0, 1, true), (1, 0, false), (0, 0, false), (0, 2, false)]
+        {
+            let mut scores = Scores::default();
+            scores.score_rest("a case", &[&app()], &picture(2, 1, active, idle), 0);
+            assert_eq!(scores.unmet().is_empty(), is_right, "{active} {idle}");
+        }
+    }
+
+    #[test]
+    fn what_was_opened_is_open_or_closed() {
+        pools(2, 0, 1, false);
+        pools(2, 2, 1, false);
     }
 
     #[test]

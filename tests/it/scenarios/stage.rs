@@ -10,7 +10,7 @@ use bson::{Bson, Document, doc};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::scores::is_undecided;
+use super::scores::{is_rest_told, is_undecided};
 use super::shape::Shape;
 use crate::support::{
     Agent, Driver, FaultRelay, Mongod, MongodOptions, Network, Poolscope, ReplicaSet,
@@ -21,6 +21,10 @@ use crate::support::{
 const LIMIT: Duration = Duration::from_secs(30);
 /// A silent connection has shown what it is after three heartbeats at the latest, and some tolerance.
 const DECIDED_WITHIN: Duration = Duration::from_secs(40);
+/// An application that does not answer for so long waits for its operations.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
+/// What ended silent is counted within this time, and some tolerance.
+const RESTS_WITHIN: Duration = Duration::from_secs(4);
 /// How often that is looked at.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Sockets of a pool whose size is a matter of the play.
@@ -510,27 +514,52 @@ impl Stage {
     fn truth_of_now(&mut self, case: &str) -> Value {
         // First what poolscope sees: what the drivers told by then is among what they are asked for afterwards.
         self.clients_seen = self.poolscope.api("clients");
-        let apps: Vec<Value> = self
-            .apps
-            .iter_mut()
-            .map(|app| {
-                let stats = if app.is_gone {
-                    Value::Null
-                } else {
-                    let id = app.agent.submit(json!({ "do": "stats", "name": "app" }));
-                    let answer = app.agent.answer_within(id, Duration::from_secs(5));
-                    answer.unwrap_or_default()
-                };
-                json!({
-                    "name": app.name, "driver": app.driver.label(), "address": app.address,
-                    "events": app.agent.events(), "stats": stats, "is_gone": app.is_gone,
-                })
-            })
-            .collect();
+        let apps = self.apps_now();
         json!({
             "case": case, "fault": self.fault, "injected_at": self.injected_at, "fault_at": self.fault_at, "affected": self.affected,
             "judged_at": epoch_seconds(), "alarm_seen_at": self.alarm_seen_at, "notes": self.notes, "apps": apps,
         })
+    }
+
+    /// What the drivers tell.
+    fn apps_now(&mut self) -> Vec<Value> {
+        let told = self.apps.iter_mut().map(|app| {
+            let stats = if app.is_gone {
+                Value::Null
+            } else {
+                let id = app.agent.submit(json!({ "do": "stats", "name": "app" }));
+                let answer = app.agent.answer_within(id, ANSWERED_WITHIN);
+                answer.unwrap_or_default()
+            };
+            json!({
+                "name": app.name, "driver": app.driver.label(), "address": app.address,
+                "events": app.agent.events(), "stats": stats, "is_gone": app.is_gone, "is_at_rest": app.runs.is_empty(),
+            })
+        });
+        told.collect()
+    }
+
+    /// Ends all load, where the fault lets operations come to an end, and keeps what is told of pools then: now and not
+    /// before it is known what was in use.
+    pub(super) fn rest(&mut self) {
+        for app in self.apps.iter_mut().filter(|app| !app.is_gone) {
+            for run in &app.runs {
+                app.agent.submit(json!({ "do": "stop", "run": run }));
+            }
+            app.runs
+                .retain(|run| app.agent.answer_within(*run, ANSWERED_WITHIN).is_none());
+        }
+        let begin = now();
+        loop {
+            let clients = self.poolscope.api("clients");
+            let rest = json!({ "clients": clients, "apps": self.apps_now() });
+            if is_rest_told(&rest) || begin.elapsed() > RESTS_WITHIN {
+                let text = serde_json::to_string_pretty(&rest).unwrap();
+                fs::write(self.directory.join("rest.json"), text).unwrap();
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
     }
 
     /// What happened until then is in the journal, which is written now and then.
