@@ -25,6 +25,7 @@ mod incidents;
 mod journal;
 mod mongo_clients;
 mod parity;
+mod pools;
 mod prometheus;
 mod readme;
 mod relay;
