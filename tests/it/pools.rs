@@ -1,5 +1,5 @@
-//! What is inferred of pools: their settings, beside those that were configured, and why their connections were closed,
-//! beside what drivers tell.
+//! What is inferred of pools: their settings, beside those that were configured; why their connections were closed, how
+//! often they were cleared, and bursts of connections, beside what drivers tell.
 
 use std::time::Duration;
 
@@ -250,4 +250,108 @@ fn closes_of_connections_that_go_with_their_client_are_told_with_their_reason() 
             }
         });
     });
+}
+
+const CLEARS: &str = "poolscope_pool_clears_total";
+const BURSTS: &str = "poolscope_connection_bursts_total";
+
+/// An application with load, in a pool that has grown to its size.
+fn busy(poolscope: &Poolscope, driver: Driver) -> Actor {
+    let app = format!("{}-busy", driver.label());
+    let mut agent = Agent::spawn(driver);
+    let uri = poolscope.uri(&app);
+    let uri = format!("{uri}&heartbeatFrequencyMS=1000&maxPoolSize={POOL}");
+    agent.open("app", &uri);
+    let mut actor = Actor { driver, app, agent };
+    actor.fill();
+    actor.agent.submit(json!({
+        "do": "run", "name": "app", "operation": "find", "args": { "limit": 1 },
+        "seconds": 600, "concurrency": POOL, "pause": 25,
+    }));
+    actor
+}
+
+fn count(stats: &Value, field: &str) -> u64 {
+    let count = stats[field].as_u64();
+    count.unwrap_or_else(|| panic!("no {field}: {stats}"))
+}
+
+#[test]
+fn a_crash_counts_as_one_clear_of_each_pool_and_as_no_burst() {
+    let mut server = Mongod::standalone();
+    let poolscope = Poolscope::start(&[server.addr()]);
+    let mut actors = TELLING.map(|driver| busy(&poolscope, driver));
+    for actor in &actors {
+        // What a connection was for is known once its client's monitors have shown themselves.
+        eventually(LIMIT, || match actor.mongo_client(&poolscope)? {
+            client if client["monitors"] == 2 && client["pool_size"]["open"] == POOL => Ok(()),
+            client => Err(format!("{}: {client:#}", actor.app)),
+        });
+        let app = [("app", &*actor.app)];
+        assert!(same(poolscope.sum(CLEARS, &app), 0), "{}", actor.app);
+    }
+    server.kill();
+    for actor in &mut actors {
+        eventually(LIMIT, || match actor.agent.stats("app") {
+            stats if count(&stats, "cleared") > 0 => Ok(()),
+            stats => Err(format!("{}: {stats}", actor.app)),
+        });
+    }
+    server.restart();
+    for actor in &mut actors {
+        let stats = eventually(LIMIT, || match actor.agent.stats("app") {
+            stats if count(&stats, "open") == POOL => Ok(stats),
+            stats => Err(format!("{}: {stats}", actor.app)),
+        });
+        // Some drivers tell of each check that failed.
+        let tells_each = matches!(
+            actor.driver,
+            Driver::Node4 | Driver::PyMongo3 | Driver::Go18
+        );
+        assert!(tells_each || count(&stats, "cleared") == 1, "{stats}");
+        // Each socket of the pool was replaced, and nothing was dialled beside.
+        assert_eq!(count(&stats, "created"), 2 * POOL, "{}: {stats}", actor.app);
+        let of_app = |trigger| [("app", &*actor.app), ("trigger", trigger)];
+        eventually(LIMIT, || {
+            let clears = ["network", "not_primary", "server_shutdown", "unknown"]
+                .map(|trigger| poolscope.sum(CLEARS, &of_app(trigger)));
+            let bursts = poolscope.sum(BURSTS, &of_app("network")[..1]);
+            let is_right = same(clears[0], 1) && clears[1..].iter().all(|sum| same(*sum, 0));
+            if is_right && same(bursts, 0) {
+                return Ok(());
+            }
+            let client = actor.mongo_client(&poolscope)?;
+            Err(format!(
+                "{}: {clears:?} clears, {bursts} bursts, {client:#}",
+                actor.app
+            ))
+        });
+    }
+}
+
+#[test]
+fn a_client_for_each_request_counts_as_a_burst_of_its_own() {
+    let server = Mongod::standalone();
+    for driver in [Driver::PyMongo4, Driver::Node7, Driver::Rust] {
+        // What is dialled from one address is looked at together.
+        let poolscope = Poolscope::start(&[server.addr()]);
+        let neighbour = busy(&poolscope, Driver::PyMongo4);
+        let mut agent = Agent::spawn(driver);
+        let app = format!("{}-brief", driver.label());
+        let uri = poolscope.uri(&app);
+        let bursts = |app: &str| poolscope.sum(BURSTS, &[("app", app)]);
+        eventually(LIMIT, || {
+            agent.open("app", &uri);
+            agent.run("app", "find", 1, &json!({ "limit": 1 }));
+            agent.close("app");
+            match bursts(&app) {
+                count if same(count, 1) => Ok(()),
+                count => Err(format!("{app}: {count} bursts")),
+            }
+        });
+        // A client opens a pooled connection, a monitor, and at times another that measures round trips.
+        let created = count(&agent.stats("app"), "created");
+        assert!(3 * created >= 25, "{app}: {created}");
+        assert!(same(bursts(&neighbour.app), 0), "{}", neighbour.app);
+    }
 }
