@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::episodes;
 use super::inferred::{Inferred, infer};
-use super::judge::moment;
 use super::lives::Calibration;
 use super::pooled::{Agreement, Pooled};
 use super::told::{self, REASONS};
