@@ -1,5 +1,6 @@
 //! A case and its verdict, told as an incident.
 
+use super::rules::suspect;
 use super::words::{client, clock, counted, length};
 use super::{
     Case, Evidence, Incident, IncidentId, Opinion, RankedCause, Severity, advice, course, message,
@@ -28,10 +29,11 @@ pub(super) struct Verdict {
 pub(super) fn incident(
     id: IncidentId,
     case: &Case,
-    verdict: Verdict,
+    mut verdict: Verdict,
     pools: &Pools,
     at: Timestamp,
 ) -> Incident {
+    suspect(&mut verdict.causes, &verdict.aggravations, case, pools);
     let best = verdict.causes.first().cloned();
     let (opened_at, upstream) = origin(case, best.as_ref());
     let severity = best

@@ -100,7 +100,8 @@ fn detail_amiss(alarm: &Incident, upstream: &str, expected: &Value) -> Option<St
     }
     let amiss = evidence_amiss(alarm, expected)
         .or_else(|| foretold_amiss(alarm, expected))
-        .or_else(|| course_amiss(alarm, expected));
+        .or_else(|| course_amiss(alarm, expected))
+        .or_else(|| unfounded(alarm));
     if amiss.is_some() {
         return amiss;
     }
@@ -139,6 +140,15 @@ fn evidence_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
         !facts.iter().any(|fact| fact.starts_with(begin))
     })?;
     Some(format!("{missing} is not among {facts:?}"))
+}
+
+/// Whoever is told a cause wants to know what it is not, and from what that is known; where nothing known fits there
+/// may be nothing to rule out.
+fn unfounded(alarm: &Incident) -> Option<String> {
+    let mut others = alarm.causes.iter().skip(1);
+    let is_founded = alarm.cause() == Cause::Unknown
+        || others.any(|other| other.cause != Cause::Unknown && !other.against.is_empty());
+    (!is_founded).then(|| format!("nothing is ruled out beside {}", alarm.cause().label()))
 }
 
 /// Each message must be foretold, in this order, and with no trigger but the expected one.

@@ -1,7 +1,12 @@
-//! One rule a cause.
+//! One rule a cause; and the neighbours of the first cause, with what rules them out.
 
 mod client;
+mod facts;
+mod seen;
 mod server;
+mod suspects;
+
+pub(super) use suspects::suspect;
 
 use super::{Case, Cause, Evidence};
 use crate::pools::Pools;

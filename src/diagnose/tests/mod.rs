@@ -8,4 +8,5 @@ mod rank;
 mod refusals;
 mod reopenings;
 mod stage;
+mod suspects;
 mod unknown;

@@ -36,6 +36,19 @@ pub(super) struct Verdict {
     pub(super) was_right_at_once: bool,
 }
 
+/// No other cause is ruled out by what was seen.
+fn unfounded(alarm: &Value) -> Option<String> {
+    let causes = alarm["causes"].as_array()?;
+    let is_founded = alarm["cause"] == "unknown"
+        || causes.iter().skip(1).any(|other| {
+            other["cause"] != "unknown"
+                && other["against"]
+                    .as_array()
+                    .is_some_and(|all| !all.is_empty())
+        });
+    (!is_founded).then(|| format!("nothing is ruled out beside {}", text(alarm, "cause")))
+}
+
 /// Judges a case.
 pub(super) fn judge(
     scenario: &Scenario,
@@ -68,6 +81,7 @@ pub(super) fn judge(
     } else if matches!(scenario.expect, Expect::Alarm(_)) && causes.len() > 1 {
         faults.push(format!("also {}", causes[1..].join(" + ")));
     }
+    faults.extend(alarms.iter().filter_map(|alarm| unfounded(alarm)));
     if let Expect::Info(wanted) = scenario.expect
         && !incidents.iter().any(|incident| incident["cause"] == wanted)
     {

@@ -52,17 +52,17 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 /// `ShutdownInProgress`, `InterruptedAtShutdown`.
-const SHUTDOWN: [i32; 2] = [91, 11600];
+pub(super) const SHUTDOWN: [i32; 2] = [91, 11600];
 
 /// `PrimarySteppedDown`, `InterruptedDueToReplStateChange`, `NotPrimaryOrSecondary`, `NotWritablePrimary`,
 /// `NotPrimaryNoSecondaryOk`, and what servers before 4.4 said.
-const NOT_PRIMARY: [i32; 6] = [189, 11602, 13436, 10107, 13435, 10058];
+pub(super) const NOT_PRIMARY: [i32; 6] = [189, 11602, 13436, 10107, 13435, 10058];
 
 /// A dial that is sent again takes a second.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 /// A fact.
-fn fact(at: Timestamp, count: u64, text: impl Into<String>) -> Evidence {
+pub(super) fn fact(at: Timestamp, count: u64, text: impl Into<String>) -> Evidence {
     Evidence {
         at: Some(at),
         fact: text.into(),
@@ -71,7 +71,7 @@ fn fact(at: Timestamp, count: u64, text: impl Into<String>) -> Evidence {
 }
 
 /// A fact without a count.
-fn note(at: Timestamp, text: impl Into<String>) -> Evidence {
+pub(super) fn note(at: Timestamp, text: impl Into<String>) -> Evidence {
     Evidence {
         at: Some(at),
         fact: text.into(),
@@ -81,9 +81,9 @@ fn note(at: Timestamp, text: impl Into<String>) -> Evidence {
 
 /// Connections that the server's side ended together, as a signal has it.
 #[derive(Clone, Copy, Debug)]
-struct Cut<'a> {
+pub(super) struct Cut<'a> {
     signal: &'a Signal,
-    group: &'a CloseGroup,
+    pub(super) group: &'a CloseGroup,
     instances: u64,
     instances_before: u64,
     followed: u64,
@@ -154,7 +154,7 @@ impl Cut<'_> {
 }
 
 /// Every cut of a case, the earliest first.
-fn cuts(case: &Case) -> Vec<Cut<'_>> {
+pub(super) fn cuts(case: &Case) -> Vec<Cut<'_>> {
     case.signals()
         .iter()
         .filter_map(|signal| match &signal.kind {
@@ -178,7 +178,7 @@ fn cuts(case: &Case) -> Vec<Cut<'_>> {
 }
 
 /// Since when dials fail, and how many did; a relay before a dead server accepts and closes instead.
-fn refused(case: &Case) -> Option<(&Signal, u64)> {
+pub(super) fn refused(case: &Case) -> Option<(&Signal, u64)> {
     case.find(|kind| match kind {
         SignalKind::DialsFail {
             failure: DialFailure::Refused,
@@ -202,13 +202,13 @@ fn unreachable(case: &Case) -> Option<(&Signal, u64)> {
     })
 }
 
-fn restarted(case: &Case) -> Option<&Signal> {
+pub(super) fn restarted(case: &Case) -> Option<&Signal> {
     case.find(|kind| matches!(kind, SignalKind::ServerRestarted).then_some(()))
         .map(|(signal, ())| signal)
 }
 
 /// The first error replies with one of these codes: the signal, the code, and how many in all.
-fn replied<'a>(case: &'a Case, codes: &[i32]) -> Option<(&'a Signal, i32, u64)> {
+pub(super) fn replied<'a>(case: &'a Case, codes: &[i32]) -> Option<(&'a Signal, i32, u64)> {
     let wanted = |kind: &SignalKind| match kind {
         SignalKind::ErrorReplies { code, count, .. } if codes.contains(code) => {
             Some((*code, *count))
@@ -221,7 +221,10 @@ fn replied<'a>(case: &'a Case, codes: &[i32]) -> Option<(&'a Signal, i32, u64)> 
 }
 
 /// Connections of clients to a server.
-fn connections_to(pools: &Pools, upstream: UpstreamId) -> impl Iterator<Item = &Connection> {
+pub(super) fn connections_to(
+    pools: &Pools,
+    upstream: UpstreamId,
+) -> impl Iterator<Item = &Connection> {
     pools
         .connections()
         .filter(move |connection| connection.upstream == upstream && is_of_a_client(connection))
