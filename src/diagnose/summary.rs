@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::kinship::is_lasting;
 use super::words::{client, clock, counted, listed};
-use super::{Cause, ClientName, Failures, Incident, Logged};
+use super::{Case, Cause, ClientName, Failures, Incident, Logged};
+use crate::detect::SignalKind;
 use crate::pools::Pools;
 
 /// Clients, or applications, named in a sentence.
@@ -15,12 +16,15 @@ const NAMED_MAX: usize = 3;
 const SINGLE_MAX: usize = 2;
 
 /// The cause in one sentence with names, counts and times.
-pub(super) fn summary(incident: &Incident, pools: &Pools) -> String {
+pub(super) fn summary(incident: &Incident, case: &Case, pools: &Pools) -> String {
     let server = pools
         .upstream(incident.upstream)
         .map_or("?", |upstream| &*upstream.name);
     let who = Who::of(&incident.clients);
     let mut text = sentence(incident.cause(), &who, server);
+    if incident.cause() == Cause::SlowOperations && has_grown(case) {
+        text += " and fill the pools";
+    }
     let since = if is_lasting(incident.cause()) {
         "since"
     } else {
@@ -43,6 +47,12 @@ pub(super) fn summary(incident: &Incident, pools: &Pools) -> String {
     text += &logged(&incident.logged);
     text.push('.');
     text
+}
+
+/// A pool is seen to be larger than it was.
+fn has_grown(case: &Case) -> bool {
+    case.kinds()
+        .any(|kind| matches!(kind, SignalKind::PoolGrew { .. }))
 }
 
 /// `The server mongo-0 died without a word under orders@10.0.0.11`.
@@ -96,7 +106,7 @@ fn sentence(cause: Cause, who: &Who, server: &str) -> String {
         Cause::PoolCapacity => {
             format!("{server} turns connections of {names} away, for it has too many")
         }
-        Cause::SlowOperations => format!("Slow operations of {names} at {server} fill the pools"),
+        Cause::SlowOperations => format!("Operations of {names} at {server} became slow"),
         Cause::AuthFailures => format!("{server} refuses the credentials of {names}"),
         Cause::HealthChecks => {
             format!("{names} only check{s} whether {server} accepts connections")

@@ -70,7 +70,7 @@ pub(super) fn incident(
     };
     incident.logged = message::logged(&incident, case, pools);
     incident.advice = advice::advice(&incident, case, pools);
-    incident.summary = summary::summary(&incident, pools);
+    incident.summary = summary::summary(&incident, case, pools);
     incident
 }
 

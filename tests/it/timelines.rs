@@ -180,6 +180,28 @@ fn foretold_amiss(alarm: &Incident, expected: &Value) -> Option<String> {
     Some(format!("{} instead of {trigger}", other.trigger))
 }
 
+/// Not every recording has what the kernel measures; where it is there it is told.
+#[test]
+fn slow_operations_are_told_with_the_round_trips_that_were_measured_meanwhile() {
+    let mut measured = 0;
+    for timeline in timelines() {
+        if named(&expectation(&timeline)) != ["slow_operations"] {
+            continue;
+        }
+        let journal = fs::read(&timeline).unwrap();
+        let has_asked = String::from_utf8_lossy(&journal).contains("\"tcp\"");
+        let mut replay = Replay::default();
+        replay.read(&mut Reader::new(&journal[..])).unwrap();
+        for (incident, _) in replay.finish().incidents {
+            let evidence = &incident.causes[0].evidence;
+            let is_told = evidence.iter().any(|one| one.fact.contains("round trips"));
+            assert_eq!(is_told, has_asked, "{}: {evidence:?}", timeline.display());
+            measured += u64::from(is_told);
+        }
+    }
+    assert!(measured > 0);
+}
+
 #[test]
 fn every_trigger_of_the_message_has_a_timeline_that_tells_it_from_the_others() {
     let mut missing = vec![

@@ -81,3 +81,27 @@ fn what_makes_it_worse_is_no_suspect() {
     assert_eq!(others(incident), [Cause::ScaleOut]);
     assert_eq!(incident.aggravations[0].cause, Cause::ReconnectStorm);
 }
+
+#[test]
+fn slow_operations_fill_pools_only_where_one_grew() {
+    let mut stage = Stage::new(1);
+    let orders = stage.instance("orders", 1, 0);
+    stage.consider(1000, [wide(100, 0, slow())]);
+    let summary = stage.open()[0].summary.clone();
+    assert!(
+        summary.starts_with("Operations of orders@10.1.0.1 at db0 became slow since"),
+        "{summary}"
+    );
+    let grew = SignalKind::PoolGrew {
+        from: 2,
+        to: 10,
+        active: 10,
+        is_saturated: true,
+    };
+    stage.consider(1250, [of(1200, 0, orders, grew)]);
+    let summary = stage.open()[0].summary.clone();
+    assert!(
+        summary.contains(" became slow and fill the pools since"),
+        "{summary}"
+    );
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::super::words::{counted, length};
 use super::super::super::{Cause, Evidence};
 use super::super::Opinion;
+use super::super::seen::Seen;
 use super::silence::MANY_LOST_IN_A_ROW;
 use super::{Case, Signal, SignalKind, cuts, fact, note, refused};
 use crate::pools::Pools;
@@ -272,8 +273,20 @@ pub(super) fn slow_since_resumed(case: &Case) -> Option<&Signal> {
         .find(|signal| is_slow(&signal.kind) && signal.seen_at > resumed_at + STILL_SLOW)
 }
 
+/// What was as quick as ever while operations were slow.
+fn quick_meanwhile(case: &Case, pools: &Pools, slow: &Signal) -> Vec<Evidence> {
+    let seen = Seen::of(case, pools, slow.subject.upstream, slow.at);
+    let round_trips = seen.round_trips().filter(|_| delayed(case).is_none());
+    let hellos = [seen.watched(), seen.greeted()];
+    let hellos = hellos
+        .into_iter()
+        .flatten()
+        .filter(|_| delayed_behind_next_hop(case).is_none());
+    round_trips.into_iter().chain(hellos).collect()
+}
+
 /// Slow operations occupy the pools.
-pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn slow_operations(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let (signal, (now, before, in_flight)) = case.find(|kind| match kind {
         SignalKind::SlowOperations {
             now,
@@ -310,6 +323,7 @@ pub(super) fn slow_operations(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             format!("a pool grew from {from} to {to} connections, {active} of them in use"),
         ));
     }
+    evidence.extend(quick_meanwhile(case, pools, signal));
     let timed_out = case
         .find(|kind| match kind {
             SignalKind::EqualIdleAge {
