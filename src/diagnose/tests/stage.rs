@@ -61,6 +61,11 @@ impl Stage {
 
     /// So many pooled connections of one mongo client, known by the session that they share.
     pub(super) fn pooled(&mut self, app: &str, host: u8, session: u8, count: u16) {
+        self.pooled_at(0, app, host, session, count);
+    }
+
+    /// The same, opened so late.
+    pub(super) fn pooled_at(&mut self, millis: u64, app: &str, host: u8, session: u8, count: u16) {
         for number in 0..count {
             let port = 41_000 + u16::from(session) * 100 + number;
             let peer = ([10, 1, 0, host], port).into();
@@ -69,9 +74,9 @@ impl Stage {
                 Fact::SessionUsed(SessionId([session; 16])),
             ];
             let facts = introduction(app, peer, 0).into_iter().chain(uses);
-            self.tell(0, facts);
+            self.tell(millis, facts);
         }
-        self.pools.tick(at(250));
+        self.pools.tick(at(millis + 250));
     }
 
     /// The server of an upstream is a member of a replica set.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::stage::{Stage, at, of, replies, slow, storm, wide};
+use super::stage::{Stage, again, at, of, replies, slow, storm, wide};
 use crate::detect::SignalKind;
 use crate::diagnose::book::SURE;
 use crate::diagnose::{Cause, Incident};
@@ -80,6 +80,24 @@ fn what_makes_it_worse_is_no_suspect() {
     check_grounds(incident);
     assert_eq!(others(incident), [Cause::ScaleOut]);
     assert_eq!(incident.aggravations[0].cause, Cause::ReconnectStorm);
+}
+
+#[test]
+fn connections_that_grow_with_the_mongo_clients_are_evidence() {
+    let mut stage = Stage::new(1);
+    stage.pooled("orders", 1, 7, 4);
+    let instance = stage.pools.instances().next().unwrap().id;
+    for session in 8..12 {
+        stage.pooled_at(500, "orders", 1, session, 3);
+    }
+    let churn = again(of(100, 0, instance, churn()), 1000);
+    stage.consider(1000, [churn]);
+    let evidence = &stage.open()[0].causes[0].evidence;
+    let grown = evidence.last().map(|one| (&*one.fact, one.count));
+    assert_eq!(
+        grown,
+        Some(("its open connections grew from 4 to 16", Some(16)))
+    );
 }
 
 #[test]

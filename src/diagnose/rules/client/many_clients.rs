@@ -3,6 +3,7 @@
 use super::super::super::words::{counted, length};
 use super::super::super::{Case, Cause, Evidence};
 use super::super::Opinion;
+use super::growth::growth;
 use super::habits::opinion;
 use super::{fact, note};
 use crate::detect::{Signal, SignalKind};
@@ -10,7 +11,7 @@ use crate::pools::Pools;
 use crate::time::Timestamp;
 
 /// A client for each request, closed or not, at whichever pace.
-pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) -> Option<Opinion> {
+pub(super) fn client_per_request(case: &Case, pools: &Pools, _at: Timestamp) -> Option<Opinion> {
     let churn = case.signals().iter().find_map(churn);
     let leak = case.signals().iter().find_map(leak);
     let mut all: Vec<Opinion> = churn.into_iter().chain(leak).collect();
@@ -22,6 +23,7 @@ pub(super) fn client_per_request(case: &Case, _pools: &Pools, _at: Timestamp) ->
         best.evident_at = best.evident_at.min(other.evident_at);
         best.evidence.extend(other.evidence);
     }
+    best.evidence.extend(growth(case, pools));
     best.evidence.extend(no_reuse(case));
     Some(best)
 }

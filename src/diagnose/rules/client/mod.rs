@@ -8,6 +8,7 @@
 //! | [`habits`] | `reconnect_storm`, `idle_recycling`, `health_checks`, `wedged_client` |
 
 mod ends;
+mod growth;
 mod habits;
 mod many_clients;
 mod rollouts;
