@@ -1,7 +1,10 @@
 //! The course of an incident: what happened when, oldest first.
 
+mod part;
+
 use std::time::Duration;
 
+use self::part::Part;
 use super::reopenings::reopenings;
 use super::words::{client, clock, counted, length, within};
 use super::{Case, Moment};
@@ -71,6 +74,7 @@ struct Scene<'a> {
     /// The client instance; `None` where the whole upstream is concerned.
     client: Option<&'a str>,
     server: &'a str,
+    part: Part,
 }
 
 impl Scene<'_> {
@@ -93,6 +97,7 @@ fn moments(signal: &Signal, pools: &Pools) -> Vec<Moment> {
     let scene = Scene {
         client: name.as_deref(),
         server: upstream.map_or("?", |upstream| &*upstream.name),
+        part: Part::of(signal, pools),
     };
     let mut all = vec![Moment {
         at: signal.at,
@@ -159,6 +164,8 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
     match kind {
         SignalKind::ServerClosed {
             group,
+            instances,
+            instances_before,
             is_client_side,
             ..
         } => {
@@ -167,10 +174,16 @@ fn words(kind: &SignalKind, scene: Scene<'_>) -> String {
                 1 => String::new(),
                 _ => format!(" within {}", within(group.span)),
             };
+            let whose = match scene.client {
+                // So many are all instances' together.
+                Some(client) if instances < instances_before => {
+                    format!(" to {server}, of {client},")
+                }
+                _ => scene.of(),
+            };
             format!(
-                "{}{} ended from the {side}'s side{when}{}",
+                "{}{whose} ended from the {side}'s side{when}{}",
                 closed(group),
-                scene.of(),
                 busy(group)
             )
         }
@@ -300,8 +313,13 @@ fn of_a_client(kind: &SignalKind, scene: Scene<'_>) -> String {
     let (client, server) = (scene.actor(), scene.server);
     match kind {
         SignalKind::ClientClosed { group, .. } => format!(
-            "{client} ends {} {}{}",
-            closed(group),
+            "{client} ends {}{} {}{}",
+            match scene.part {
+                Part::Whole | Part::MongoClient => closed(group),
+                // Not all that it has: it has others by now.
+                Part::GoesOn => counted(group.closed, "connection"),
+            },
+            scene.part.told(),
             goodbye(group.has_said_goodbye),
             busy(group)
         ),

@@ -3,6 +3,7 @@
 mod asides;
 mod book;
 mod causes;
+mod course;
 mod kinship;
 mod rank;
 mod refusals;

@@ -190,7 +190,12 @@ impl Farewell<'_> {
             at,
             *closed,
             format!(
-                "the client ended {}{}{}",
+                "{} ended {}{}{}",
+                // Others of the instance went on.
+                match self.signal.subject.mongo_client {
+                    Some(_) => "one mongo client",
+                    None => "the client",
+                },
                 match (closed, of) {
                     (1, 1) => "its only connection".to_owned(),
                     (closed, of) if closed == of => format!("all its {of} connections"),
