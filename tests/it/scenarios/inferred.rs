@@ -204,6 +204,12 @@ fn look(pools: &Pools, episodes: &mut BTreeMap<(u64, u16, Timestamp), (Key, u64)
             continue;
         };
         for (upstream, pool) in &client.pools {
+            // A sign that is read late moves the begin of an episode that was noted already.
+            if let Some(oldest) = pool.clears.first() {
+                episodes.retain(|&(id, server, begin), _| {
+                    (id, server) != (client.id.0, upstream.0) || begin < oldest.at
+                });
+            }
             for clear in &pool.clears {
                 let end = clear.ready_at.map_or(0, Timestamp::as_nanos);
                 episodes.insert((client.id.0, upstream.0, clear.at), (key.clone(), end));
