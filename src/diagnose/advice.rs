@@ -1,20 +1,28 @@
 //! What to check or do next, in the words of the drivers at hand.
 //!
-//! Options are named as the driver and version at hand spells them, and none is named that it does not have: the
-//! connection string where it has the option there, the constructor or a call otherwise. Commands are for mongosh, and
-//! for the hosts of client and server. Sources: `lib/connection_string.js` of Node's driver 4, 6 and 7 (`timeoutMS` is
-//! ignored by 6 and 7 and refused by 4), `lib/operations/connect.js` and `lib/topologies/` of 3.6, `pymongo/common.py`
-//! of PyMongo 3.13 and 4, `client/options.rs` of the Rust driver 3, MongoDB's log component ids as mongod 6.0 writes them.
+//! Options are named as the driver and version at hand spells them, and none is named that it does not have (`driver`
+//! has the table and its sources): the connection string where it has the option there, the constructor or a call
+//! otherwise. Commands are for mongosh, and for the hosts of client and server. MongoDB's log component ids are as
+//! mongod 6.0 writes them.
 
-mod family;
+mod application;
+mod driver;
+mod network;
+mod server;
+mod settings;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Advice, Case, Cause, Incident, Place};
-use crate::detect::SignalKind;
+use super::words::listed;
+use super::{Advice, Case, Cause, Incident, Logged, Place};
+use crate::detect::{DestroyTrigger, SignalKind};
 use crate::pools::Pools;
-use family::Family;
+use application::of_the_application;
+use driver::{Driver, Family, Feature};
+use network::of_the_network;
+use server::of_the_server;
+use settings::Setting;
 
 /// What lies around the beginning of an incident belongs to it: clocks differ, and logs come late.
 const AROUND: Duration = Duration::from_mins(2);
@@ -23,7 +31,9 @@ const AROUND: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 struct Scene {
     /// Drivers at hand.
-    families: BTreeSet<Family>,
+    drivers: BTreeSet<Driver>,
+    /// How long connections had been idle when they were ended for it, at the least.
+    idle_age: Option<IdleAge>,
     /// The server answered with errors.
     answers_with_errors: bool,
     /// `host:port` of the server.
@@ -35,9 +45,9 @@ struct Scene {
 
 impl Scene {
     fn of(incident: &Incident, case: &Case, pools: &Pools) -> Self {
-        let families = case.instances().filter_map(|id| pools.instance(id));
+        let instances = case.instances().filter_map(|id| pools.instance(id));
         let address = pools.upstream(incident.upstream).map_or_else(
-            || "<server>".to_owned(),
+            || "SERVER:27017".to_owned(),
             |upstream| upstream.address.to_string(),
         );
         let moment = |at: crate::time::Timestamp| {
@@ -45,7 +55,11 @@ impl Scene {
             format!("{} UTC", text.get(..19).unwrap_or(&text).replace('T', " "))
         };
         Self {
-            families: families.map(Family::of).collect(),
+            drivers: instances.map(Driver::of).collect(),
+            idle_age: case
+                .kinds()
+                .filter_map(|kind| IdleAge::of(kind, incident.cause()))
+                .min(),
             answers_with_errors: case
                 .kinds()
                 .any(|kind| matches!(kind, SignalKind::ErrorReplies { .. })),
@@ -68,27 +82,40 @@ impl Scene {
             .map_or("27017", |(_, port)| port)
     }
 
-    /// One piece for each different setting of the drivers at hand.
+    /// One of the drivers at hand is of this family.
+    fn has(&self, family: Family) -> bool {
+        self.drivers.iter().any(|driver| driver.family == family)
+    }
+
+    /// One piece for each different setting of the drivers at hand, with the drivers it is for where they differ.
     fn each<T: Into<Option<Setting>>>(
         &self,
         text: &str,
-        setting: impl Fn(Family) -> T,
+        setting: impl Fn(Driver) -> T,
     ) -> Vec<Advice> {
-        let settings: BTreeSet<Setting> = self
-            .families
-            .iter()
-            .filter_map(|family| setting(*family).into())
-            .collect();
-        settings
-            .into_iter()
-            .map(|(place, command, beside)| {
-                let text = match beside {
-                    "" => format!("{text}."),
-                    _ => format!("{text} ({beside})."),
-                };
-                say(&text, place, command)
-            })
-            .collect()
+        let mut settings: BTreeMap<Setting, Vec<String>> = BTreeMap::new();
+        for driver in &self.drivers {
+            if let Some(setting) = setting(*driver).into() {
+                settings.entry(setting).or_default().push(driver.name());
+            }
+        }
+        let fits_all = settings
+            .values()
+            .all(|drivers| drivers.len() == self.drivers.len());
+        let piece = |(setting, drivers): (Setting, Vec<String>)| {
+            let beside = match setting.beside.as_str() {
+                "" => String::new(),
+                beside => format!(" ({beside})"),
+            };
+            let whose = if fits_all {
+                String::new()
+            } else {
+                format!(" For {}.", listed(&drivers))
+            };
+            let text = format!("{text}{beside}.{whose}");
+            say(&text, setting.place, setting.command)
+        };
+        settings.into_iter().map(piece).collect()
     }
 
     /// What the service manager and the kernel know of the end of a process.
@@ -106,8 +133,40 @@ fn file_log(ids: &str) -> String {
     format!("grep -E '\"s\":\"F\"|\"id\":({ids}),' /var/log/mongodb/mongod.log | tail -50")
 }
 
-/// A place, what belongs there, and what to know beside it.
-type Setting = (Place, &'static str, &'static str);
+/// How long connections had been idle when they were ended for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct IdleAge {
+    age: Duration,
+    /// It showed when they were used again: they were cut at that age or before.
+    is_pause: bool,
+}
+
+impl IdleAge {
+    fn of(kind: &SignalKind, cause: Cause) -> Option<Self> {
+        let (age, is_pause) = match (kind, cause) {
+            (
+                SignalKind::EqualIdleAge {
+                    at_first_use: true,
+                    pauses: Some((shortest, _)),
+                    ..
+                },
+                Cause::IdleCutoff,
+            ) => (*shortest, true),
+            (
+                SignalKind::EqualIdleAge {
+                    at_first_use: false,
+                    by_server: true,
+                    age,
+                    ..
+                },
+                Cause::IdleCutoff,
+            )
+            | (SignalKind::IdleRecycling { age, .. }, Cause::IdleRecycling) => (*age, false),
+            _ => return None,
+        };
+        Some(Self { age, is_pause })
+    }
+}
 
 fn say(text: &str, place: Place, command: impl Into<String>) -> Advice {
     Advice {
@@ -136,20 +195,49 @@ pub(super) fn advice(incident: &Incident, case: &Case, pools: &Pools) -> Vec<Adv
     let mut all = for_cause(incident.cause(), &scene);
     if !incident.logged.is_empty() {
         all.push(say(
-            "Match the application's log with the times below: the message comes later than the event on the wire.",
+            where_to_look(&incident.logged),
             Place::Shell,
             DESTROYED_IN_LOG,
         ));
     }
-    if scene.families.contains(&Family::NodeLegacy) && is_about_pools(incident.cause()) {
-        all.push(say(
-            "The legacy pool leaves written operations without any callback and gives up after `reconnectTries`: take \
-             the unified topology, or a driver from 4.0 on.",
-            Place::Code,
-            "new MongoClient(uri, { useUnifiedTopology: true })",
-        ));
+    if is_about_pools(incident.cause()) {
+        all.extend(in_place_of_legacy_pools(&scene));
     }
     all
+}
+
+/// Where the message stands in relation to the event on the wire: a forced close fails its queue in the same turn of the
+/// event loop, and what is seen of it is when its connections end. Everything else takes the driver some time.
+fn where_to_look(logged: &[Logged]) -> &'static str {
+    let forced = DestroyTrigger::ForcedClose.label();
+    let is_forced = |one: &Logged| one.trigger == forced;
+    if logged.iter().all(is_forced) {
+        "Match the application's log with the times below: a forced close fails what is queued at once, so that the \
+         message stands within about a second of the event on the wire, before it or after."
+    } else if logged.iter().any(is_forced) {
+        "Match the application's log with the times below: a forced close is logged within about a second of the event \
+         on the wire, before it or after, and anything else later than the event."
+    } else {
+        "Match the application's log with the times below: the message comes later than the event on the wire."
+    }
+}
+
+/// What to use in place of the legacy pool, from versions on that have it.
+fn in_place_of_legacy_pools(scene: &Scene) -> Option<Advice> {
+    let mut legacy = scene
+        .drivers
+        .iter()
+        .filter(|driver| driver.family == Family::NodeLegacy);
+    let first = legacy.next()?;
+    let text = "The legacy pool leaves written operations without any callback and gives up after `reconnectTries`: take";
+    if !first.has(Feature::UnifiedTopology) {
+        return Some(plain(&format!("{text} a driver from 4.0 on.")));
+    }
+    Some(say(
+        &format!("{text} the unified topology, or a driver from 4.0 on."),
+        Place::Code,
+        "new MongoClient(uri, { useUnifiedTopology: true })",
+    ))
 }
 
 const fn is_about_pools(cause: Cause) -> bool {
@@ -167,13 +255,19 @@ const fn is_about_pools(cause: Cause) -> bool {
 
 /// Connections by client address and application; the address has a port behind its last colon.
 const BY_CLIENT: &str = "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleConnections: true}}, \
-                         {$match: {client: {$exists: true}}}, {$group: {_id: {app: '$appName', host: {$arrayElemAt: \
-                         [{$split: ['$client', ':']}, 0]}}, connections: {$sum: 1}}}, {$sort: {connections: -1}}])";
+                         {$match: {client: {$exists: true}}}, {$group: {_id: {app: '$appName', host: {$let: {vars: \
+                         {is: {$regexFind: {input: '$client', regex: '(.*):'}}}, in: {$arrayElemAt: ['$$is.captures', \
+                         0]}}}}, connections: {$sum: 1}}}, {$sort: {connections: -1}}])";
+/// Where code makes clients, in the languages of the drivers.
+const CLIENTS_MADE: &str = "grep -rnE 'MongoClient\\(|Client::with_|mongo\\.Connect\\(|MongoClients\\.create|\
+                            mongoc_client_(pool_)?new|MongoDB.(Client|Driver.Manager)\\(|\
+                            mongoose\\.(connect|createConnection)' src/";
 /// The members of the server's set with what it hears of them; a mongos has none, and says which shards there are.
 const BEHIND_IT: &str = "try { rs.status().members.map(m => [m.name, m.stateStr, m.lastHeartbeatMessage]) } catch (e) \
                          { db.adminCommand({getShardMap: 1}).map }";
-const SLOW: &str =
-    "db.currentOp({active: true, secs_running: {$gt: 1}, 'command.hello': {$exists: false}})";
+/// Monitors wait for news of the server with a command that takes long on purpose; older ones know it as `isMaster`.
+const SLOW: &str = "db.currentOp({active: true, secs_running: {$gt: 1}, 'command.hello': {$exists: false}, \
+                    'command.isMaster': {$exists: false}, 'command.ismaster': {$exists: false}})";
 
 fn for_cause(cause: Cause, scene: &Scene) -> Vec<Advice> {
     match cause {
@@ -213,7 +307,7 @@ fn of_nobody(scene: &Scene) -> Vec<Advice> {
             scene.service_log(),
         ),
         say(
-            "See whose connections the server has now.",
+            "See whose connections the server has now; those through poolscope have its address.",
             Place::Mongosh,
             BY_CLIENT,
         ),
@@ -227,319 +321,6 @@ fn of_nobody(scene: &Scene) -> Vec<Advice> {
         all.insert(0, reaches);
     }
     all
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the caller deals the causes out"
-)]
-#[expect(clippy::too_many_lines, reason = "one entry for each cause")]
-fn of_the_server(cause: Cause, scene: &Scene) -> Vec<Advice> {
-    match cause {
-        Cause::ServerCrash => vec![
-            say(
-                "On the server's host, find out why the process ended: killed by the kernel for want of memory, by a \
-                 signal, or by itself.",
-                Place::Shell,
-                scene.service_log(),
-            ),
-            // 23377, 23378: the signal it got, and from whom; what is fatal has a severity of its own.
-            say(
-                "A process that ended itself has written why.",
-                Place::Shell,
-                file_log("23377|23378"),
-            ),
-            say(
-                "See since when the server that answers now has been running.",
-                Place::Mongosh,
-                "db.serverStatus().uptime",
-            ),
-        ],
-        Cause::ServerShutdown => vec![
-            // 4695400: by a command; 4784900: how long it waits for its clients to move.
-            say(
-                "Find out who stopped the server: the signal and its sender, or the command, stand in its log.",
-                Place::Shell,
-                file_log("23377|23378|23381|4695400|4784900"),
-            ),
-            say(
-                "In a replica set, step down before stopping: clients move without losing connections.",
-                Place::Mongosh,
-                "rs.stepDown(60, 30)",
-            ),
-        ],
-        Cause::Failover => {
-            let mut all = vec![say(
-                "See which member is primary now; there, why the election was held.",
-                Place::Mongosh,
-                "rs.status().members.map(m => [m.name, m.stateStr, m.electionDate]); \
-                 rs.status().electionCandidateMetrics",
-            )];
-            all.extend(scene.each(
-                "Operations survive an election when they are retried",
-                Family::retries,
-            ));
-            all
-        }
-        Cause::ServerFreeze => vec![
-            say(
-                "On the server's host, see whether the process is stopped (T), waits for its disk (D), or swaps.",
-                Place::Shell,
-                "ps -o pid,stat,wchan:32,cmd -C mongod; vmstat 1 5; iostat -x 1 5",
-            ),
-            say(
-                "A stall of the storage engine shows in its tickets and its cache.",
-                Place::Mongosh,
-                "db.serverStatus().queues?.execution ?? db.serverStatus().wiredTiger.concurrentTransactions; \
-                 db.serverStatus().wiredTiger.cache['tracked dirty bytes in the cache']",
-            ),
-        ],
-        Cause::ServerClosing => vec![
-            // 22988, 22989: an error on receiving and on sending; 22944: the connection's end.
-            say(
-                "The server stays up and ends connections: its log has the reason beside the connection's number.",
-                Place::Mongosh,
-                "db.adminCommand({getLog: 'global'}).log.filter(l => /\"id\":(22988|22989|22944),/.test(l)).slice(-20)",
-            ),
-            say(
-                "See that no job kills operations or sessions, and that no fail point is set (test servers only).",
-                Place::Mongosh,
-                "db.adminCommand({getParameter: 1, 'failpoint.failCommand': 1})",
-            ),
-        ],
-        Cause::PoolCapacity => {
-            let mut all = vec![
-                say(
-                    "Compare pools × mongo clients × instances with what the server accepts.",
-                    Place::Mongosh,
-                    "db.serverStatus().connections; db.serverCmdLineOpts().parsed.net",
-                ),
-                say(
-                    "It accepts no more than four fifths of the files it may open, whatever its settings say.",
-                    Place::Shell,
-                    "grep 'open files' /proc/$(pidof mongod)/limits",
-                ),
-            ];
-            all.extend(scene.each(
-                "Make pools smaller: few need more connections than the server has cores",
-                Family::pool_size,
-            ));
-            all.push(say("See who holds connections.", Place::Mongosh, BY_CLIENT));
-            all
-        }
-        Cause::SlowOperations => {
-            let mut all = vec![
-                say(
-                    "See what runs for longer than a second.",
-                    Place::Mongosh,
-                    SLOW,
-                ),
-                say(
-                    "In the database concerned, let the profiler show what lacks an index (level 0 ends it).",
-                    Place::Mongosh,
-                    "db.setProfilingLevel(1, {slowms: 100}); \
-                     db.system.profile.find({planSummary: /COLLSCAN/}).sort({ts: -1}).limit(5)",
-                ),
-            ];
-            all.extend(scene.each(
-                "Limit each operation, so that a slow one does not hold its connection for ever",
-                Family::operation_limit,
-            ));
-            all
-        }
-        _ => vec![
-            // 20249 up to 6.0, 5286307 from 6.1 on.
-            say(
-                "See which user from where is refused, and why.",
-                Place::Mongosh,
-                "db.adminCommand({getLog: 'global'}).log.filter(l => /\"id\":(20249|5286307),/.test(l)).slice(-10)",
-            ),
-            say(
-                "Check the user, the database it is defined in (authSource) and its mechanisms.",
-                Place::Mongosh,
-                "db.getSiblingDB('admin').runCommand({usersInfo: {forAllDBs: true}}).users.map(u => [u._id, u.mechanisms])",
-            ),
-        ],
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the caller deals the causes out"
-)]
-fn of_the_network(cause: Cause, scene: &Scene) -> Vec<Advice> {
-    let (host, port, address) = (scene.host(), scene.port(), &scene.address);
-    match cause {
-        Cause::NetworkReset => vec![
-            say(
-                "Look for who resets: rules of firewalls and load balancers, tables of connections that are full.",
-                Place::Shell,
-                "nft list ruleset | grep -i reset; conntrack -S; dmesg -T | grep -i conntrack",
-            ),
-            say(
-                "See from which side and hop the next reset comes: its TTL differs from that of the server's packets.",
-                Place::Shell,
-                format!("tcpdump -nvi any 'tcp port {port} and tcp[tcpflags] & tcp-rst != 0'"),
-            ),
-        ],
-        Cause::NetworkBlackhole => vec![
-            say(
-                "Look for the hop at which packets end.",
-                Place::Shell,
-                format!("mtr -rwbzT -P {port} {host}"),
-            ),
-            say(
-                "Without a limit the kernel sends a lost packet again for a quarter of an hour; on the clients' hosts \
-                 it can be told to give up after some 50 s.",
-                Place::Shell,
-                "sysctl -w net.ipv4.tcp_retries2=8",
-            ),
-        ],
-        Cause::IdleCutoff => {
-            let mut all = vec![say(
-                "Look for idle time-outs of load balancers, NAT and firewalls on the way; on the hosts of clients and \
-                 proxy let keepalive speak before they do.",
-                Place::Shell,
-                "sysctl -w net.ipv4.tcp_keepalive_time=120 net.ipv4.tcp_keepalive_intvl=10",
-            )];
-            all.extend(scene.each(
-                "Or let the pool give connections up before they are cut: set it below the age above",
-                Family::idle_limit,
-            ));
-            all
-        }
-        _ => vec![say(
-            "Measure loss and round-trip times on the way, hop by hop and socket by socket.",
-            Place::Shell,
-            format!("mtr -rwbzT -P {port} {host}; ss -tin dst {address}"),
-        )],
-    }
-}
-
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the caller deals the causes out"
-)]
-#[expect(clippy::too_many_lines, reason = "one entry for each cause")]
-fn of_the_application(cause: Cause, scene: &Scene) -> Vec<Advice> {
-    match cause {
-        Cause::SocketTimeout => {
-            let mut all = scene.each(
-                "Limit operations rather than sockets: a socket that times out takes its connection with it, and the \
-                 server works on for nobody",
-                Family::operation_limit,
-            );
-            all.push(say(
-                "See which operations take so long.",
-                Place::Mongosh,
-                SLOW,
-            ));
-            all
-        }
-        Cause::IdleRecycling => {
-            let mut all = vec![plain(
-                "Nothing to do: the pool is told to replace idle connections. Each replacement costs a handshake.",
-            )];
-            all.extend(scene.each(
-                "A longer time, or a pool that keeps some connections, saves most of them",
-                Family::idle_saving,
-            ));
-            all
-        }
-        Cause::DriverPoolDestroyed => {
-            let mut all = vec![say(
-                "Look for code that closes the client while requests are served: error handlers, health checks, hot \
-                 reload, `close(true)`.",
-                Place::Shell,
-                "grep -rnE '\\.close\\((true)?\\)|disconnect\\(|shutdown\\(' src/",
-            )];
-            all.extend(scene.each(
-                "Close a client only when nothing of it is under way",
-                Family::orderly_close,
-            ));
-            all
-        }
-        Cause::UnhandledAsyncCleanup => {
-            let mut all = scene.each(
-                "Wait for every operation before closing the client that carries it",
-                Family::orderly_close,
-            );
-            all.extend(scene.each(
-                "Make operations that nobody waits for fail loudly in tests",
-                Family::strict_run,
-            ));
-            all
-        }
-        Cause::AppCrash => {
-            let mut all = vec![
-                say(
-                    "Find out why the process ended: its exit code, the orchestrator, the kernel's killer of processes.",
-                    Place::Shell,
-                    "kubectl get pod -o jsonpath='{.items[*].status.containerStatuses[*].lastState}'; \
-                     dmesg -T | grep -i 'killed process'",
-                ),
-                plain(
-                    "Close the client when the process is told to stop: SIGTERM comes before SIGKILL.",
-                ),
-                say(
-                    "What it left behind lives on: cursors for ten minutes, transactions for one.",
-                    Place::Mongosh,
-                    "db.getSiblingDB('admin').aggregate([{$currentOp: {allUsers: true, idleCursors: true, \
-                     idleSessions: true}}])",
-                ),
-            ];
-            if scene.families.contains(&Family::NodeLegacy) {
-                all.push(say(
-                    "Look for an uncaught error of a `Connection`: the legacy pool has no listener for a socket that \
-                     breaks while it authenticates, and Node ends the process for that.",
-                    Place::Code,
-                    "process.on('uncaughtException', report)",
-                ));
-            }
-            all
-        }
-        Cause::ClientPerRequest => vec![
-            say(
-                "Make one client when the process starts and use it for every request: it is a pool, and safe to share.",
-                Place::Shell,
-                "grep -rnE 'new MongoClient|MongoClient\\(|Client::with_|mongoose\\.(connect|createConnection)' src/",
-            ),
-            say(
-                "See how many connections each host and application holds.",
-                Place::Mongosh,
-                BY_CLIENT,
-            ),
-        ],
-        Cause::ReconnectStorm => {
-            let mut all = vec![say(
-                "Find the loop that connects, and let it wait longer after each failure.",
-                Place::Shell,
-                "grep -rnE 'new MongoClient|MongoClient\\(|Client::with_|\\.connect\\(' src/",
-            )];
-            all.extend(scene.each(
-                "This driver dials no more than so many sockets at once for a pool",
-                Family::dial_limit,
-            ));
-            all
-        }
-        Cause::HealthChecks => vec![plain(
-            "Nothing to do. A check that says `hello` tells more than one that only connects.",
-        )],
-        Cause::WedgedClient => vec![
-            plain("Restart the process: this client will not connect again."),
-            say(
-                "Until the driver is replaced, let it try for longer.",
-                Place::Code,
-                "new MongoClient(uri, { reconnectTries: Number.MAX_VALUE, reconnectInterval: 1000 })",
-            ),
-        ],
-        _ => vec![say(
-            "Nothing to do. The connections of new instances come on top until the old ones are gone: see that the \
-             server accepts so many.",
-            Place::Mongosh,
-            "db.serverStatus().connections",
-        )],
-    }
 }
 
 #[cfg(test)]
