@@ -100,6 +100,24 @@ fn every_cause_has_advice_for_every_driver() {
     }
 }
 
+/// MongoDB's shell shows the last result of a line and none before.
+#[test]
+fn a_line_for_mongosh_has_one_result() {
+    let is_for_mongosh = |one: &&Advice| one.place == Some(Place::Mongosh);
+    let mut seen = 0;
+    for one in all_advice(&[]).iter().filter(is_for_mongosh) {
+        let command = one.command.as_deref().unwrap_or_default();
+        let results = command.split("; ").filter(|part| {
+            let does_something = ["var ", "sleep("].iter().any(|word| part.starts_with(word));
+            !does_something
+        });
+        let is_caught = command.starts_with("try {");
+        assert!(is_caught || results.count() == 1, "{command}");
+        seen += 1;
+    }
+    assert!(seen > 0);
+}
+
 #[test]
 fn no_option_is_named_that_the_version_lacks() {
     for one in &KNOWN {
