@@ -296,3 +296,25 @@ fn a_check_that_is_cancelled_over_a_dead_pool_is_a_clear() {
         [(11_200, Some(11_700), ClearTrigger::Unknown)]
     );
 }
+
+#[test]
+fn a_handshake_that_is_given_up_clears_when_it_is_unless_its_dial_hung() {
+    // The server is frozen, and its kernel accepts.
+    let (mut stage, _, _) = settled(NODE, 2);
+    stage.at(12_000);
+    let frozen = stage.dial(NODE, 0, 8);
+    stage.at(14_000);
+    stage.end(frozen, Initiator::Client, Manner::Fin, Phase::Handshaking);
+    stage.at(14_500);
+    assert_eq!(stage.clears()[0].0, 14_000);
+    // Nothing gets through: all that the client said is read when the dial is through, a second after it gave up.
+    let (mut stage, _, _) = settled(NODE, 2);
+    stage.at(12_000);
+    let hung = stage.accept_only(0);
+    stage.at(15_000);
+    stage.tell(hung, Fact::Dialled(Duration::from_secs(3)));
+    stage.introduce(hung, NODE, 8);
+    stage.end(hung, Initiator::Client, Manner::Fin, Phase::Handshaking);
+    stage.at(15_500);
+    assert_eq!(stage.clears()[0].0, 12_500, "at the earliest");
+}

@@ -85,6 +85,13 @@ impl Stage {
 
     /// A connection of which nothing was read.
     pub(super) fn accept(&mut self, upstream: u16) -> ConnectionId {
+        let id = self.accept_only(upstream);
+        self.tell(id, Fact::Dialled(Duration::from_millis(1)));
+        id
+    }
+
+    /// The same while it is dialled.
+    pub(super) fn accept_only(&mut self, upstream: u16) -> ConnectionId {
         self.opened += 1;
         let id = ConnectionId(self.opened);
         let port = u16::try_from(30_000 + self.opened % 30_000).unwrap();
@@ -99,7 +106,6 @@ impl Stage {
             ..Sample::default()
         };
         self.samples.insert(id, sample);
-        self.tell(id, Fact::Dialled(Duration::from_millis(1)));
         id
     }
 
