@@ -31,6 +31,12 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// A client that is being closed has closed everything within this time.
 const DEPARTURE: Duration = Duration::from_secs(2);
 
+/// What is sent in one order is read in another within this.
+const READ_TOGETHER: Duration = Duration::from_millis(10);
+
+/// Limits of idle time are seconds and more.
+const LONG_UNUSED: Duration = Duration::from_secs(1);
+
 impl Habits {
     /// By name and version of a driver.
     pub(super) fn of(client: &ClientMetadata) -> Self {
@@ -140,9 +146,14 @@ impl Closing {
         };
         // What follows a clear is not the will of the application, unless it says so; nor is what never stood.
         let has_left = circumstances.left_at.is_some_and(is_about) && self.phase.has_stood();
-        let has_said_goodbye = circumstances.said_goodbye_at.is_some_and(is_about);
+        let goodbye = circumstances.said_goodbye_at;
+        // A driver says goodbye first, and closes its pools then. What was at work a moment ago may be another client's.
+        let is_before_goodbye = self.idle >= LONG_UNUSED
+            && goodbye.is_some_and(|goodbye| goodbye.since(self.at) > READ_TOGETHER);
+        let has_said_goodbye = goodbye.is_some_and(is_about) && !is_before_goodbye;
         let is_closing = has_said_goodbye
             || (!self.follows_clear(signs)
+                && !is_before_goodbye
                 && (has_left || circumstances.closed_at.is_some_and(is_about)));
         let is_in_use = matches!(self.phase, Phase::InExchange | Phase::MidMessage);
         if self.is_by_client && is_closing {

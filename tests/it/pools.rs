@@ -230,6 +230,19 @@ fn closes_of_idle_connections_are_told_with_their_reason() {
                 "{app}: {inferred:?} instead of {told:?}, idle for {value:?}"
             ))
         });
+        // What was idle for too long was not closed for the goodbye that follows.
+        std::thread::sleep(MAX_IDLE + Duration::from_millis(200));
+        actor.fill();
+        actor.agent.close("app");
+        let told = told(actor);
+        assert!(told[0] > 0 && told[3] > 0, "{}: {told:?}", actor.app);
+        eventually(LIMIT, || {
+            let inferred = inferred(&actor.mongo_client(poolscope)?);
+            if told == inferred {
+                return Ok(());
+            }
+            Err(format!("{}: {inferred:?} instead of {told:?}", actor.app))
+        });
     });
 }
 

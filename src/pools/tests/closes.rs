@@ -209,3 +209,17 @@ fn what_is_in_use_when_its_client_is_closed_is_broken_first_where_the_driver_doe
         assert_eq!(reasons(&stage), expected, "{driver:?}");
     }
 }
+
+#[test]
+fn what_was_idle_for_too_long_just_before_a_goodbye_was_not_closed_for_it() {
+    let (mut stage, monitor, pool) = settled(NODE, 3);
+    stage.at(20_000).close(pool[0]);
+    stage.at(21_000);
+    stage.goodbye(pool[1], &[1, 2, 3]);
+    for one in [pool[1], pool[2], monitor] {
+        stage.close(one);
+    }
+    stage.at(25_000);
+    let [idle, _, _, pool_closed] = reasons(&stage);
+    assert_eq!([idle, pool_closed], [1, 2]);
+}
