@@ -7,6 +7,8 @@
 mod client;
 mod server;
 mod signal;
+#[cfg(test)]
+mod testing;
 mod thresholds;
 
 pub use signal::{CloseGroup, DestroyTrigger, PoolDestroyed, Signal, SignalKind, Subject};

@@ -100,10 +100,10 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase, Role};
+    use crate::connection::{Initiator, Phase, Role};
+    use crate::detect::testing::{at, ended, pools, ready};
     use crate::pools::InstanceId;
-    use crate::timeline::lines::UpstreamName;
-    use crate::timeline::{Commands, ConnectionId, Ended, Fact, Opened, Sample, SessionId};
+    use crate::timeline::{ConnectionId, Fact, Sample, SessionId};
 
     /// One mongo client of Node's driver with a monitor (1) and pooled connections (from 2 on).
     struct Stage {
@@ -111,17 +111,10 @@ mod tests {
         detector: Clears,
     }
 
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
-    }
-
     impl Stage {
         fn new(pooled: u64) -> Self {
             let mut stage = Self {
-                pools: Pools::new(vec![UpstreamName {
-                    name: "db".to_owned(),
-                    address: "10.0.0.1:27017".to_owned(),
-                }]),
+                pools: pools(),
                 detector: Clears::default(),
             };
             stage.open(0, 1);
@@ -136,27 +129,7 @@ mod tests {
         }
 
         fn open(&mut self, millis: u64, number: u64) {
-            let port = 40_000 + u16::try_from(number).unwrap();
-            let client = ClientMetadata {
-                application: "orders".to_owned(),
-                driver_name: "nodejs".to_owned(),
-                driver_version: "6.22.0".to_owned(),
-                ..ClientMetadata::default()
-            };
-            let facts = [
-                Fact::Opened(Opened {
-                    upstream: UpstreamId(0),
-                    peer: ([10, 1, 0, 1], port).into(),
-                }),
-                Fact::Dialled(Duration::from_millis(1)),
-                Fact::Introduced {
-                    client: Box::new(client),
-                    request_id: i32::try_from(number).unwrap(),
-                },
-                Fact::HelloAnswered(Duration::from_millis(1)),
-                Fact::Ready(Duration::from_millis(1)),
-            ];
-            for fact in facts {
+            for fact in ready(1, number, "orders") {
                 self.tell(millis, number, fact);
             }
         }
@@ -170,17 +143,7 @@ mod tests {
         }
 
         fn end(&mut self, millis: u64, number: u64, initiator: Initiator, phase: Phase) {
-            let ended = Ended {
-                ending: Ending {
-                    initiator,
-                    manner: Manner::Fin,
-                    phase,
-                    after_failed_authentication: false,
-                },
-                last: Sample::default(),
-                unanswered: Commands::default(),
-            };
-            self.tell(millis, number, Fact::Ended(Box::new(ended)));
+            self.tell(millis, number, ended(initiator, phase, Sample::default()));
         }
 
         /// What is told on the ticks until then: the moment of each clear, and how many connections went with it.

@@ -229,63 +229,28 @@ impl Burst {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase};
-    use crate::timeline::lines::UpstreamName;
-    use crate::timeline::{Commands, Ended, Opened, Sample};
+    use crate::connection::{Initiator, Phase};
+    use crate::detect::testing::{at, beginning, ended, peer, pools};
+    use crate::timeline::Sample;
 
     /// When a connection is opened and when it ends, in milliseconds.
     type Life = (u64, Option<u64>);
 
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
-    }
-
-    fn beginning(connection: u64) -> [Fact; 2] {
-        let client = ClientMetadata {
-            application: "orders".to_owned(),
-            driver_name: "nodejs".to_owned(),
-            ..ClientMetadata::default()
-        };
-        let port = 40_000 + u16::try_from(connection).unwrap();
-        [
-            Fact::Opened(Opened {
-                upstream: UpstreamId(0),
-                peer: ([10, 1, 0, 1], port).into(),
-            }),
-            Fact::Introduced {
-                client: Box::new(client),
-                request_id: 1,
-            },
-        ]
-    }
-
     fn end() -> Fact {
-        let ending = Ending {
-            initiator: Initiator::Server,
-            manner: Manner::Fin,
-            phase: Phase::Idle,
-            after_failed_authentication: false,
-        };
-        Fact::Ended(Box::new(Ended {
-            ending,
-            last: Sample::default(),
-            unanswered: Commands::default(),
-        }))
+        ended(Initiator::Server, Phase::Idle, Sample::default())
     }
 
     /// What is told last of the bursts of a minute, by their beginnings: opened, lost, and how long it took.
     fn bursts(lives: impl IntoIterator<Item = Life>) -> Vec<(u64, u64, u128)> {
         let mut facts = Vec::new();
         for (number, (opened, ended)) in (1..).zip(lives) {
-            facts.extend(beginning(number).map(|fact| (opened, number, fact)));
+            let facts_of = beginning(peer(1, number), "orders", 1);
+            facts.extend(facts_of.map(|fact| (opened, number, fact)));
             facts.extend(ended.map(|ended| (ended, number, end())));
         }
         facts.sort_by_key(|(millis, ..)| *millis);
         let mut facts = facts.into_iter().peekable();
-        let mut pools = Pools::new(vec![UpstreamName {
-            name: "db".to_owned(),
-            address: "10.0.0.1:27017".to_owned(),
-        }]);
+        let mut pools = pools();
         let mut detector = Reopenings::default();
         let mut signals = Vec::new();
         for tick in (0..60_000).step_by(250) {

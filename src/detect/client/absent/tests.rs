@@ -1,11 +1,7 @@
 use super::*;
-use crate::connection::{ClientMetadata, Ending, Manner, Phase};
-use crate::timeline::lines::UpstreamName;
-use crate::timeline::{Commands, ConnectionId, Ended, Opened, Sample};
-
-fn at(millis: u64) -> Timestamp {
-    Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
-}
+use crate::connection::Phase;
+use crate::detect::testing::{at, ended, pools, ready};
+use crate::timeline::{ConnectionId, Sample};
 
 /// A client of Node's driver with a monitor (1) and two pooled connections (2 and 3), at work until the server's side
 /// ends them at 10 s; the server is back at 12 s.
@@ -17,10 +13,7 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let mut stage = Self {
-            pools: Pools::new(vec![UpstreamName {
-                name: "db".to_owned(),
-                address: "10.0.0.1:27017".to_owned(),
-            }]),
+            pools: pools(),
             detector: Absent::default(),
         };
         stage.monitor(0, 1);
@@ -30,27 +23,7 @@ impl Stage {
     }
 
     fn open(&mut self, millis: u64, number: u64, application: &str, host: u8) {
-        let port = 40_000 + u16::try_from(number).unwrap();
-        let client = ClientMetadata {
-            application: application.to_owned(),
-            driver_name: "nodejs".to_owned(),
-            driver_version: "6.22.0".to_owned(),
-            ..ClientMetadata::default()
-        };
-        let facts = [
-            Fact::Opened(Opened {
-                upstream: UpstreamId(0),
-                peer: ([10, 1, 0, host], port).into(),
-            }),
-            Fact::Dialled(Duration::from_millis(1)),
-            Fact::Introduced {
-                client: Box::new(client),
-                request_id: i32::try_from(number).unwrap(),
-            },
-            Fact::HelloAnswered(Duration::from_millis(1)),
-            Fact::Ready(Duration::from_millis(1)),
-        ];
-        for fact in facts {
+        for fact in ready(host, number, application) {
             self.tell(millis, number, fact);
         }
     }
@@ -73,22 +46,13 @@ impl Stage {
     }
 
     fn end(&mut self, millis: u64, number: u64, initiator: Initiator, operations: u64) {
-        let ended = Ended {
-            ending: Ending {
-                initiator,
-                manner: Manner::Fin,
-                phase: Phase::Idle,
-                after_failed_authentication: false,
-            },
-            last: Sample {
-                operations,
-                from_client_at: at(millis - 500),
-                from_server_at: at(millis - 499),
-                ..Sample::default()
-            },
-            unanswered: Commands::default(),
+        let last = Sample {
+            operations,
+            from_client_at: at(millis - 500),
+            from_server_at: at(millis - 499),
+            ..Sample::default()
         };
-        self.tell(millis, number, Fact::Ended(Box::new(ended)));
+        self.tell(millis, number, ended(initiator, Phase::Idle, last));
     }
 
     fn crash(&mut self, operations: u64) {

@@ -89,66 +89,30 @@ fn is_clean(connection: &Connection) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::SignalKind;
     use super::*;
-    use crate::connection::{ClientMetadata, Ending, Manner, Phase};
-    use crate::timeline::lines::UpstreamName;
-    use crate::timeline::{Commands, ConnectionId, Ended, Opened, Sample};
+    use crate::connection::Phase;
+    use crate::detect::testing::{at, beginning, ended, peer, pools};
+    use crate::timeline::{ConnectionId, Sample};
 
     /// A connection: when it is opened, by whom, and how long it lasts, in milliseconds.
     type Life = (u64, u8, u64);
 
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
-    }
-
-    fn beginning(source: u8) -> [Fact; 2] {
-        let client = ClientMetadata {
-            application: "orders".to_owned(),
-            driver_name: "nodejs".to_owned(),
-            ..ClientMetadata::default()
-        };
-        [
-            Fact::Opened(Opened {
-                upstream: UpstreamId(0),
-                peer: ([10, 1, 0, source], 40_000).into(),
-            }),
-            Fact::Introduced {
-                client: Box::new(client),
-                request_id: 1,
-            },
-        ]
-    }
-
     fn end() -> Fact {
-        let ending = Ending {
-            initiator: Initiator::Server,
-            manner: Manner::Fin,
-            phase: Phase::Idle,
-            after_failed_authentication: false,
-        };
-        Fact::Ended(Box::new(Ended {
-            ending,
-            last: Sample::default(),
-            unanswered: Commands::default(),
-        }))
+        ended(Initiator::Server, Phase::Idle, Sample::default())
     }
 
     /// What is told of a minute.
     fn signals(lives: impl IntoIterator<Item = Life>) -> Vec<Signal> {
         let mut facts = Vec::new();
         for (connection, (opened, source, lasts)) in (1..).map(ConnectionId).zip(lives) {
-            facts.extend(beginning(source).map(|fact| (opened, connection, fact)));
+            let facts_of = beginning(peer(source, 0), "orders", 1);
+            facts.extend(facts_of.map(|fact| (opened, connection, fact)));
             facts.push((opened + lasts, connection, end()));
         }
         facts.sort_by_key(|(millis, ..)| *millis);
         let mut facts = facts.into_iter().peekable();
-        let mut pools = Pools::new(vec![UpstreamName {
-            name: "db".to_owned(),
-            address: "10.0.0.1:27017".to_owned(),
-        }]);
+        let mut pools = pools();
         let mut storms = Storms::default();
         let mut signals = Vec::new();
         for tick in (0..60_000).step_by(250) {
