@@ -147,9 +147,14 @@ pub(super) fn no_reuse(case: &Case) -> Option<Evidence> {
             signal.at,
             opened,
             format!(
-                "connections are not used again: {opened} opened within {} carried {}, {each:.1} each; {needless} of them came when another was at hand or had been closed, and {closed} were closed again",
+                "connections are not used again: {opened} opened within {} carried {}, {each:.1} each; {needless} of them came when another was at hand or had been closed, and {} closed again",
                 length(window),
                 counted(operations, "operation"),
+                match closed {
+                    0 => "none was".to_owned(),
+                    1 => "one was".to_owned(),
+                    _ => format!("{closed} were"),
+                },
             ),
         ))
     })
