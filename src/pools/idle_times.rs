@@ -42,6 +42,20 @@ impl IdleTimes {
             self.total += uses;
             self.exact += u64::from(uses == 1);
         }
+        self.forget();
+    }
+
+    /// Takes in those of another that turned out to be the same.
+    pub(super) fn absorb(&mut self, other: &Self) {
+        for (own, others) in self.counts.iter_mut().zip(other.counts) {
+            *own += others;
+        }
+        self.total += other.total;
+        self.exact += other.exact;
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         if self.total > WEIGHT_MAX {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().sum();
@@ -86,6 +100,17 @@ fn limit(class: usize) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_that_are_one_every_use_counts() {
+        let (mut one, mut other) = (IdleTimes::default(), IdleTimes::default());
+        one.add(Duration::from_millis(10), 3);
+        other.add(Duration::from_secs(10), 6);
+        other.add(Duration::from_secs(10), 1);
+        one.absorb(&other);
+        assert_eq!(one.uses(), (10, 1));
+        assert!(one.quantiles()[0] > Some(Duration::from_secs(5)));
+    }
 
     #[test]
     fn quantiles_are_near_what_was_added() {

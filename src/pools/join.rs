@@ -132,7 +132,12 @@ impl Joiner<'_> {
             };
             if let Some(closed_at) = client.closed_at {
                 is_open_question = true;
-                if self.at.since(closed_at) > RECENT {
+                // Without a goodbye that is found only when it has stayed away.
+                let found_after = match client.said_goodbye_at {
+                    Some(_) => Duration::ZERO,
+                    None => EXPECTED_BACK,
+                };
+                if self.at.since(closed_at) > RECENT + found_after {
                     forgotten.push(*id);
                 }
                 continue;

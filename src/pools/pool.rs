@@ -226,6 +226,8 @@ impl Pool {
         self.operations += other.operations;
         self.recycled += other.recycled;
         self.closed.join(other.closed);
+        self.rates.absorb(other.rates);
+        self.idle_times.absorb(&other.idle_times);
         self.closings.extend(other.closings);
         self.signs.absorb(other.signs);
         self.clears.extend(other.clears);

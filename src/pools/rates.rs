@@ -24,6 +24,14 @@ pub(super) struct Happened {
     pub(super) operations: u64,
 }
 
+impl Happened {
+    const fn add(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.replaced += other.replaced;
+        self.operations += other.operations;
+    }
+}
+
 impl Rates {
     /// The slice of a moment.
     pub(super) fn at(&mut self, at: Timestamp) -> &mut Happened {
@@ -42,14 +50,23 @@ impl Rates {
         &mut self.slices[newest].1
     }
 
+    /// Takes in what happened to another that turned out to be the same.
+    pub(super) fn absorb(&mut self, other: Self) {
+        for (start, happened) in other.slices {
+            let place = self.slices.partition_point(|(known, _)| *known < start);
+            match self.slices.get_mut(place) {
+                Some((known, own)) if *known == start => own.add(happened),
+                _ => self.slices.insert(place, (start, happened)),
+            }
+        }
+    }
+
     /// What happened within `window` before `at`.
     pub(super) fn within(&self, window: Duration, at: Timestamp) -> Happened {
         let mut sum = Happened::default();
         for (start, happened) in &self.slices {
             if at.since(*start) < window {
-                sum.opened += happened.opened;
-                sum.replaced += happened.replaced;
-                sum.operations += happened.operations;
+                sum.add(*happened);
             }
         }
         sum
@@ -59,6 +76,21 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_that_are_one_everything_counts() {
+        let second = |seconds: u64| Timestamp::default() + Duration::from_secs(1000 + seconds);
+        let (mut one, mut other) = (Rates::default(), Rates::default());
+        for seconds in [0, 10, 30] {
+            one.at(second(seconds)).opened += 1;
+        }
+        for seconds in [10, 20, 40] {
+            other.at(second(seconds)).opened += 2;
+        }
+        one.absorb(other);
+        let sum = |window| one.within(Duration::from_secs(window), second(40)).opened;
+        assert_eq!([10, 20, 30, 40, 60].map(sum), [2, 3, 5, 8, 9]);
+    }
 
     #[test]
     fn what_is_long_ago_does_not_count() {

@@ -288,6 +288,26 @@ fn an_outage_does_not_make_another_client() {
 }
 
 #[test]
+fn a_client_that_stays_away_is_seen_to_be_closed() {
+    let mut stage = Stage::new(1);
+    let monitor = stage.monitor(NODE, 0, 1);
+    let pooled = stage.pooled(NODE, 0, 2, 1);
+    stage.at(10_000);
+    for one in [pooled, monitor] {
+        stage.end(one, Initiator::Server, Manner::Reset, Phase::Idle);
+    }
+    let closed = |stage: &mut Stage, millis| {
+        stage.at(millis);
+        let mut clients = stage.pools.mongo_clients();
+        clients.next().map(|client| client.closed_at.is_some())
+    };
+    assert_eq!(closed(&mut stage, 39_000), Some(false));
+    assert_eq!(closed(&mut stage, 41_000), Some(true));
+    assert_eq!(closed(&mut stage, 69_000), Some(true));
+    assert_eq!(closed(&mut stage, 71_000), None);
+}
+
+#[test]
 fn a_process_that_died_and_its_successor_are_two() {
     let mut stage = Stage::new(1);
     let monitor = stage.monitor(NODE, 0, 1);
