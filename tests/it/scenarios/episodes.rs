@@ -91,6 +91,35 @@ fn is_ready(
     event == "ready" && made.is_some_and(|(_, at)| *at >= since)
 }
 
+/// The application had more pools at once than one client has.
+pub(super) fn has_several_clients(app: &Value, servers: usize) -> bool {
+    let events = app["events"].as_array().unwrap().iter();
+    let steps = events.map(|event| match event["event"].as_str() {
+        Some("pool_created") => 1,
+        Some("pool_closed") => -1,
+        _ => 0,
+    });
+    let open = steps.scan(0_i64, |open, step| {
+        *open += step;
+        Some(*open)
+    });
+    open.max()
+        .is_some_and(|most| usize::try_from(most).is_ok_and(|most| most > servers))
+}
+
+/// Events do not say which client they are of, so that what several clients went through at once is one episode of theirs.
+pub(super) fn fused(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let mut fused: Vec<Span> = Vec::new();
+    for span in spans {
+        match fused.last_mut() {
+            Some(last) if span.0 - last.1 < UNSTEADY => last.1 = last.1.max(span.1),
+            _ => fused.push(span),
+        }
+    }
+    fused
+}
+
 /// How many of either are the same: one to one, in the order in which they began. Those that meet are the same.
 pub(super) fn paired(told: &[Span], inferred: &[Span]) -> Vec<(Span, Span)> {
     let in_order = |spans: &[Span]| {
@@ -186,5 +215,20 @@ mod tests {
             pairs(&[(20.0, 21.0), (10.0, 11.0)], &[(10.1, 11.0), (20.1, 21.0)]),
             2
         );
+    }
+
+    #[test]
+    fn what_several_clients_went_through_at_once_is_one_episode_of_events() {
+        let events = |names: &[&str]| -> Value {
+            let events = names.iter().map(|name| json!({ "event": name }));
+            json!({ "events": events.collect::<Vec<_>>() })
+        };
+        let in_turn = ["pool_created", "pool_closed", "pool_created"];
+        assert!(!has_several_clients(&events(&in_turn), 1));
+        let at_once = ["pool_created", "pool_created", "pool_closed"];
+        assert!(has_several_clients(&events(&at_once), 1));
+        assert!(!has_several_clients(&events(&at_once), 3), "of one set");
+        let spans = vec![(10.0, 17.0), (30.0, 31.0), (10.1, 17.2), (17.9, 18.0)];
+        assert_eq!(fused(spans), [(10.0, 18.0), (30.0, 31.0)]);
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Inferred {
     pub(super) open: BTreeMap<Key, u64>,
     /// Pooled connections, and whether they are open at the end.
     pub(super) pooled: BTreeMap<Key, BTreeMap<ConnectionId, bool>>,
+    /// Servers, of each of which a client has a pool.
+    pub(super) servers: usize,
     /// When pools were created, ready and closed.
     pub(super) lives: Lives,
     /// The last moment that something is told of.
@@ -50,6 +52,7 @@ pub(super) fn infer(journal: &str) -> Inferred {
     while let Some(line) = reader.next_line().unwrap() {
         at = match line {
             Line::Header(header) => {
+                found.servers = header.upstreams.len();
                 observer = Observer::new(header.upstreams);
                 continue;
             }

@@ -163,7 +163,14 @@ impl Scores {
             if all_tell(&apps, "cleared") {
                 let told = apps.iter().flat_map(|app| episodes::told(app, end));
                 let told: Vec<Span> = told.collect();
-                self.score_clears(&name, &told, &inferred.episodes(&key, end));
+                let mut found = inferred.episodes(&key, end);
+                if apps
+                    .iter()
+                    .any(|app| episodes::has_several_clients(app, inferred.servers))
+                {
+                    found = episodes::fused(found);
+                }
+                self.score_clears(&name, &told, &found);
             }
             let open = inferred.open.get(&key).copied().unwrap_or(0);
             self.score_mongo_clients(&name, &apps, open);
