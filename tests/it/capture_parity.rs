@@ -36,6 +36,9 @@ const APART: Duration = Duration::from_millis(500);
 const MEASURED: [&str; 2] = ["network_latency", "network_loss"];
 const MEASURED_APART: Duration = Duration::from_secs(4);
 
+/// What is over sooner may as well have been slow operations, or bad luck on a lossy path.
+const LASTING: Duration = Duration::from_secs(6);
+
 /// Applications under load.
 struct Apps {
     agents: Vec<(&'static str, Driver, Agent)>,
@@ -281,6 +284,7 @@ fn a_frozen_process_is_told_alike() {
     let apps = Apps::start(&poolscope);
     mongod.freeze();
     await_cause(&poolscope, "server_freeze");
+    await_silence(&poolscope, LASTING);
     mongod.thaw();
     apps.await_more(&poolscope, 100.0);
     let (_, causes) = compare(&poolscope, apps, capture, server);
@@ -304,8 +308,7 @@ fn check_path(faults: &Value, cause: &str) {
     mongod.network_mut().set(faults);
     await_cause(&poolscope, cause);
     if cause == "network_blackhole" {
-        // What is over sooner may as well have been bad luck on a lossy path.
-        await_silence(&poolscope, Duration::from_secs(6));
+        await_silence(&poolscope, LASTING);
     } else {
         apps.await_more(&poolscope, 60.0);
     }
