@@ -221,7 +221,9 @@ fn closes_of_idle_connections_are_told_with_their_reason() {
             let value = client["max_idle_seconds_inferred"]["value"].as_f64();
             // Drivers close what was idle for too long when they look at it, or use the pool again.
             let limit = MAX_IDLE.as_secs_f64();
-            let is_right = value.is_some_and(|value| (limit..limit + 1.0).contains(&value));
+            // PyMongo 3 sweeps once a second as well: what it closes may be of too many ages to tell.
+            let may_lack = actor.driver == Driver::PyMongo3;
+            let is_right = value.map_or(may_lack, |value| (limit..limit + 1.0).contains(&value));
             if told == inferred && is_right {
                 return Ok(());
             }
