@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::{Detector, Signal};
 use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
-use crate::timeline::{Commands, Ended, Fact, Opened, Sample, UpstreamId};
+use crate::timeline::{Commands, ConnectionId, Ended, Entry, Fact, Opened, Sample, UpstreamId};
 
 /// So many milliseconds after the beginning.
 pub(super) fn at(millis: u64) -> Timestamp {
@@ -75,4 +76,30 @@ pub(super) fn ended(initiator: Initiator, phase: Phase, last: Sample) -> Fact {
         last,
         unanswered: Commands::default(),
     }))
+}
+
+/// What a detector tells of a minute in which this happens, each fact at its millisecond.
+pub(super) fn play(
+    detector: &mut dyn Detector,
+    mut facts: Vec<(u64, ConnectionId, Fact)>,
+) -> Vec<Signal> {
+    facts.sort_by_key(|(millis, ..)| *millis);
+    let mut facts = facts.into_iter().peekable();
+    let mut pools = pools();
+    let mut signals = Vec::new();
+    for tick in (0..60_000).step_by(250) {
+        while let Some((millis, connection, fact)) = facts.next_if(|(at, ..)| *at <= tick) {
+            let entry = Entry {
+                at: at(millis),
+                connection,
+                fact,
+            };
+            pools.record(&entry);
+            let own = pools.connection(entry.connection).unwrap();
+            detector.record(&entry, own, &pools, &mut signals);
+        }
+        pools.tick(at(tick));
+        detector.tick(at(tick), &pools, &mut signals);
+    }
+    signals
 }

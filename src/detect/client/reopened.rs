@@ -230,7 +230,7 @@ impl Burst {
 mod tests {
     use super::*;
     use crate::connection::{Initiator, Phase};
-    use crate::detect::testing::{at, beginning, ended, peer, pools};
+    use crate::detect::testing::{beginning, ended, peer, play};
     use crate::timeline::Sample;
 
     /// When a connection is opened and when it ends, in milliseconds.
@@ -244,29 +244,12 @@ mod tests {
     fn bursts(lives: impl IntoIterator<Item = Life>) -> Vec<(u64, u64, u128)> {
         let mut facts = Vec::new();
         for (number, (opened, ended)) in (1..).zip(lives) {
+            let connection = ConnectionId(number);
             let facts_of = beginning(peer(1, number), "orders", 1);
-            facts.extend(facts_of.map(|fact| (opened, number, fact)));
-            facts.extend(ended.map(|ended| (ended, number, end())));
+            facts.extend(facts_of.map(|fact| (opened, connection, fact)));
+            facts.extend(ended.map(|ended| (ended, connection, end())));
         }
-        facts.sort_by_key(|(millis, ..)| *millis);
-        let mut facts = facts.into_iter().peekable();
-        let mut pools = pools();
-        let mut detector = Reopenings::default();
-        let mut signals = Vec::new();
-        for tick in (0..60_000).step_by(250) {
-            while let Some((millis, number, fact)) = facts.next_if(|(at, ..)| *at <= tick) {
-                let entry = Entry {
-                    at: at(millis),
-                    connection: ConnectionId(number),
-                    fact,
-                };
-                pools.record(&entry);
-                let own = pools.connection(entry.connection).unwrap();
-                detector.record(&entry, own, &pools, &mut signals);
-            }
-            pools.tick(at(tick));
-            detector.tick(at(tick), &pools, &mut signals);
-        }
+        let signals = play(&mut Reopenings::default(), facts);
         let mut told = BTreeMap::new();
         for signal in signals {
             assert!(signal.seen_at.since(signal.at) >= LASTS);

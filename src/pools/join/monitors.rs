@@ -89,14 +89,7 @@ impl Joiner<'_> {
         let open = self.unsettled().filter(|one| one.is_open());
         let shown = open.filter(|one| one.role == Role::Monitor);
         let corrected: Vec<ConnectionId> = shown.filter(taken).map(|one| one.id).collect();
-        for id in corrected {
-            if let Some(connection) = self.connections.get_mut(&id)
-                && let Some(client) = connection.mongo_client
-                && let Some(client) = self.clients.get_mut(&client)
-            {
-                client.yield_up(connection);
-            }
-        }
+        self.take_back(&corrected);
     }
 
     /// A mongo client that closed all else was not the one whose round trips are measured still, if another lacks that.
@@ -116,8 +109,13 @@ impl Joiner<'_> {
             })
             .map(|one| one.id)
             .collect();
-        for id in left_behind {
-            if let Some(connection) = self.connections.get_mut(&id)
+        self.take_back(&left_behind);
+    }
+
+    /// They are nobody's for now.
+    fn take_back(&mut self, ids: &[ConnectionId]) {
+        for id in ids {
+            if let Some(connection) = self.connections.get_mut(id)
                 && let Some(client) = connection.mongo_client
                 && let Some(client) = self.clients.get_mut(&client)
             {

@@ -8,7 +8,7 @@ use super::units::{Register, Unit};
 use super::{COMPARED_MAX, JITTER, Joiner, SETTLING};
 use crate::pools::processes::{ProcessId, are_apart};
 use crate::pools::sessions::CircleId;
-use crate::pools::{MongoClient, MongoClientId};
+use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;
 
 /// Operations after which two circles of one session pool would have met.
@@ -85,11 +85,15 @@ impl Joiner<'_> {
         likeliest.or_else(|| self.first_of_process(unit))
     }
 
+    fn members(&self, unit: &Unit) -> impl Iterator<Item = &Connection> {
+        let members = unit.members.iter();
+        members.filter_map(|id| self.connections.get(id).map(Box::as_ref))
+    }
+
     /// The first mongo client of the same process, although its first connection was opened a little later: what was
     /// never ready does not prove another. A server at its limit turns many away before it lets one in.
     fn first_of_process(&self, unit: &Unit) -> Option<MongoClientId> {
-        let members = unit.members.iter();
-        let mut members = members.filter_map(|id| self.connections.get(id));
+        let mut members = self.members(unit);
         if members.any(|member| member.is_open() || member.ready_at.is_some()) {
             return None;
         }
@@ -110,9 +114,8 @@ impl Joiner<'_> {
 
     /// The process that all its connections are of, where request ids tell.
     fn only_process(&self, unit: &Unit) -> Option<ProcessId> {
-        let members = unit.members.iter();
-        let members = members.filter_map(|id| self.connections.get(id)?.process);
-        let processes: BTreeSet<ProcessId> = members.collect();
+        let members = self.members(unit);
+        let processes: BTreeSet<ProcessId> = members.filter_map(|one| one.process).collect();
         processes.first().filter(|_| processes.len() == 1).copied()
     }
 
@@ -135,9 +138,8 @@ impl Joiner<'_> {
 
     /// The mongo client that said goodbye while it was opened: a pool that is closed gives up what it still dials.
     fn left_behind(&self, unit: &Unit, register: &Register) -> Option<MongoClientId> {
-        let members = unit.members.iter();
-        let mut members = members.filter_map(|id| self.connections.get(id));
-        if unit.circle.is_some() || members.any(|member| member.is_open()) {
+        let mut members = self.members(unit);
+        if unit.circle.is_some() || members.any(Connection::is_open) {
             return None;
         }
         let clients = self.household.clients.iter();
@@ -179,9 +181,7 @@ impl Joiner<'_> {
     }
 
     fn is_foreign_to(&self, unit: &Unit, client: &MongoClient) -> bool {
-        let members = unit.members.iter();
-        let mut members = members.filter_map(|id| self.connections.get(id));
-        members.any(|member| client.is_foreign(member))
+        self.members(unit).any(|member| client.is_foreign(member))
     }
 
     /// A process that none of the mongo clients is of carried operations with it, so it has one; and its monitors do not
@@ -239,9 +239,8 @@ impl Joiner<'_> {
             return false;
         }
         let carried: u64 = client.pools.values().map(|pool| pool.operations).sum();
-        let members = unit.members.iter();
-        let held = members
-            .filter_map(|id| self.connections.get(id))
+        let held = self
+            .members(unit)
             .filter(|member| member.mongo_client == Some(client.id))
             .map(|member| member.last.operations);
         let own = carried.saturating_sub(held.sum());
@@ -315,12 +314,10 @@ impl Joiner<'_> {
 
     /// Some of these are open, although `client` was closed long before. Monitors tell that better.
     fn has_outlived(&self, unit: &Unit, client: &MongoClient) -> bool {
-        let members = unit.members.iter();
-        let mut members = members.filter_map(|id| self.connections.get(id));
         let goodbye = client.said_goodbye_at;
         unit.lacks_monitors
             && goodbye.is_some_and(|at| self.at.since(at) >= SETTLING)
-            && members.any(|member| member.is_open())
+            && self.members(unit).any(Connection::is_open)
     }
 
     /// It was opened long after `holder` grew, and while another mongo client did.

@@ -92,7 +92,7 @@ mod tests {
     use super::super::SignalKind;
     use super::*;
     use crate::connection::Phase;
-    use crate::detect::testing::{at, beginning, ended, peer, pools};
+    use crate::detect::testing::{at, beginning, ended, peer, play};
     use crate::timeline::{ConnectionId, Sample};
 
     /// A connection: when it is opened, by whom, and how long it lasts, in milliseconds.
@@ -110,26 +110,7 @@ mod tests {
             facts.extend(facts_of.map(|fact| (opened, connection, fact)));
             facts.push((opened + lasts, connection, end()));
         }
-        facts.sort_by_key(|(millis, ..)| *millis);
-        let mut facts = facts.into_iter().peekable();
-        let mut pools = pools();
-        let mut storms = Storms::default();
-        let mut signals = Vec::new();
-        for tick in (0..60_000).step_by(250) {
-            while let Some((millis, connection, fact)) = facts.next_if(|(at, ..)| *at <= tick) {
-                let entry = Entry {
-                    at: at(millis),
-                    connection,
-                    fact,
-                };
-                pools.record(&entry);
-                let own = pools.connection(entry.connection).unwrap();
-                storms.record(&entry, own, &pools, &mut signals);
-            }
-            pools.tick(at(tick));
-            storms.tick(at(tick), &pools, &mut signals);
-        }
-        signals
+        play(&mut Storms::default(), facts)
     }
 
     /// The bursts of a minute: whose (`None` for all together), how many were opened, and lost; each as told
