@@ -398,6 +398,8 @@ fn a_server_too_slow_to_accept_is_given_up_after_the_connect_timeout() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let port = Port::reserve();
     let upstream = port.addr();
+    // As the standard library's listeners do: connections of an earlier test may still wait at this port.
+    socket.set_reuse_address(true).unwrap();
     socket.bind(&upstream.into()).unwrap();
     socket.listen(0).unwrap();
     let _filler = TcpStream::connect(upstream).unwrap();
