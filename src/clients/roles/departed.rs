@@ -22,6 +22,12 @@ const ATTEMPTS_APART: Duration = Duration::from_millis(450);
 /// milliseconds altogether, and what it opened with its monitor is no successor of that.
 const PARTS_OF_REIGN: u32 = 8;
 
+/// What is there so long after a monitor ended is of a client that was neither killed nor closed with it,
+const OUTLIVED: Duration = Duration::from_millis(100);
+
+/// so that the end of that monitor may be read so much later than what takes its place was accepted.
+const OUTLIVED_LATE: Duration = Duration::from_millis(25);
+
 /// Departed connections remembered for one client.
 const DEPARTED_MAX: usize = 256;
 
@@ -90,16 +96,25 @@ impl Departed {
         }
     }
 
-    /// From when on another monitor may be opened in the place of each that ended. Its client gives a monitor up because
-    /// a connection broke, and does not dial before that; and the end may be read later than the dial. Some drivers
-    /// wait before they check again, `waits`, unless the check itself failed.
-    pub(super) fn vacancies(&self, waits: bool) -> impl Iterator<Item = Timestamp> {
+    /// From when on another monitor may be opened in the place of each that ended, if it was there until `until`. Its
+    /// client gives a monitor up because a connection broke, and does not dial before that; and the end may be read
+    /// later than the dial. Some drivers wait before they check again, `waits`, unless the check itself failed.
+    pub(super) fn vacancies(
+        &self,
+        waits: bool,
+        until: Timestamp,
+    ) -> impl Iterator<Item = Timestamp> {
         self.reigns.iter().map(move |reign| {
             let ended = reign.ended;
-            let until = self.cuts.partition_point(|cut| *cut <= ended);
-            let cause = until.checked_sub(1).and_then(|place| self.cuts.get(place));
+            let before = self.cuts.partition_point(|cut| *cut <= ended);
+            let cause = before.checked_sub(1).and_then(|last| self.cuts.get(last));
             let cause = cause.filter(|cut| ended.since(**cut) <= GIVEN_UP_WITHIN);
-            let late = REPLACED_WITHIN.min(ended.since(reign.opened) / PARTS_OF_REIGN);
+            let late = if ended + OUTLIVED <= until {
+                OUTLIVED_LATE
+            } else {
+                REPLACED_WITHIN
+            };
+            let late = late.min(ended.since(reign.opened) / PARTS_OF_REIGN);
             let earliest = ended - late;
             match cause {
                 Some(_) if waits && !reign.is_cut => earliest + ATTEMPTS_APART,

@@ -50,7 +50,10 @@ impl<'a> Ended<'a> {
         if self.measures_round_trips() {
             return Role::RoundTripMonitor;
         }
+        // What waits for its first answer in vain is pooled, as long as a monitor is there: a client that was made
+        // meanwhile has none, and waits until it gives its operation up.
         let may_be_monitor = self.ending.traits.habit == Habit::RoundTripLater
+            && self.ending.is_answered
             && self.ending.age(self.at) < SETTLING;
         if may_be_monitor {
             return self.by_goodbyes();
@@ -74,7 +77,7 @@ impl<'a> Ended<'a> {
             ended.count() + open(at)
         };
         let waits = self.ending.traits.waits_to_check_again;
-        let vacant: Vec<Timestamp> = self.departed.vacancies(waits).collect();
+        let vacant: Vec<Timestamp> = self.departed.vacancies(waits, self.at).collect();
         let lost = reigns.iter().zip(&vacant).rev();
         let lost = lost.filter(|(_, vacant_from)| **vacant_from <= begun);
         // Each was there until it was lost.

@@ -672,6 +672,38 @@ fn who_was_never_answered_had_nothing_to_be_silent_about() {
 }
 
 #[test]
+fn what_outlives_a_monitor_by_far_may_have_been_opened_before_its_end_was_read() {
+    let role = |ended_ms: u64| {
+        let mut departed = Departed::default();
+        departed.ended(&sibling("pymongo", 1, 0, Monitor), Monitor, milli(10_000));
+        let mut next = sibling("pymongo", 2, 9_994, Unknown);
+        next.is_answered = false;
+        let open = [sibling("pymongo", 9, 20, RoundTrip), next];
+        family(&open).final_role(&next, &departed, milli(ended_ms))
+    };
+    assert_eq!(role(10_200), Monitor);
+    // A process that is killed while its pool grows.
+    assert_eq!(role(10_003), Application);
+}
+
+#[test]
+fn a_pool_that_waits_in_vain_beside_its_monitor_has_no_further_monitor() {
+    // A frozen server: the pool gives a connection up, and opens another in the same moment.
+    let role = |is_answered: bool| {
+        let silent = Sibling {
+            is_answered,
+            ..sibling("node6", 2, 20_000, Unknown)
+        };
+        let monitor = sibling("node6", 1, 0, Monitor);
+        let open = [monitor, sibling("node6", 3, 10_000, RoundTrip), silent];
+        family(&open).final_role(&silent, &Departed::default(), milli(21_998))
+    };
+    assert_eq!(role(false), Application);
+    // A client of a moment, closed before it did anything.
+    assert_eq!(role(true), Monitor);
+}
+
+#[test]
 fn a_round_trip_monitor_whose_end_is_noticed_late_went_with_its_monitor() {
     // The server died; a driver that measures every ten seconds notices seconds later, when another monitor is there.
     let mut departed = Departed::default();
