@@ -136,6 +136,9 @@ impl Flow {
             {
                 stream.acknowledged(segment.acknowledged);
                 sender.acknowledged(at, segment.acknowledged);
+                if let Some(sequence) = segment.received_twice {
+                    sender.received_twice(at, sequence);
+                }
             }
         }
         if !segment.syn {

@@ -9,11 +9,15 @@
 //!      276  cooked v2  20: the first two are the ether type
 //! ```
 //!
-//! Source: the list of link-layer header types of tcpdump.org; RFC 791, 8200, 9293.
+//! Source: the list of link-layer header types of tcpdump.org; RFC 791, 2883, 8200, 9293.
 
 use std::net::{IpAddr, SocketAddr};
 
-use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, TransportSlice};
+use etherparse::{
+    EtherType, LaxNetSlice, LaxSlicedPacket, TcpOptionElement, TcpSlice, TransportSlice,
+};
+
+use super::sender::is_after;
 
 /// The link-layer header type of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(super) struct Segment<'a> {
     pub(super) ack: bool,
     pub(super) fin: bool,
     pub(super) rst: bool,
+    /// Where data begins that its sender says it had received before (D-SACK).
+    pub(super) received_twice: Option<u32>,
     /// What was captured of its data.
     pub(super) payload: &'a [u8],
     /// How much data it had.
@@ -141,7 +147,22 @@ fn from_packet<'a>(packet: &LaxSlicedPacket<'a>) -> Seen<'a> {
         ack: tcp.ack(),
         fin: tcp.fin(),
         rst: tcp.rst(),
+        received_twice: received_twice(tcp),
         payload,
         payload_len: u32::try_from(len).unwrap_or(u32::MAX),
     })
+}
+
+/// The first block of a selective acknowledgement, where everything up to its end was acknowledged, or another block
+/// contains it: that data came a second time (RFC 2883 § 4).
+fn received_twice(tcp: &TcpSlice<'_>) -> Option<u32> {
+    let all = tcp.acknowledgment_number();
+    let mut options = tcp.options_iterator();
+    let (first, others) = options.find_map(|option| match option {
+        Ok(TcpOptionElement::SelectiveAcknowledgement(first, others)) => Some((first, others)),
+        _ => None,
+    })?;
+    let is_inside = |(begin, end): (u32, u32)| !is_after(begin, first.0) && !is_after(first.1, end);
+    let is_known = !is_after(first.1, all) || others.into_iter().flatten().any(is_inside);
+    is_known.then_some(first.0)
 }

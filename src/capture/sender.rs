@@ -24,7 +24,11 @@ pub(super) struct Sender {
     segments: u32,
     retransmits: u32,
     /// Of those, what the other side had acknowledged before.
-    duplicates: u32,
+    acknowledged_before: u32,
+    /// Of those, what the other side said it had received before; not all hosts say so.
+    received_twice: u32,
+    /// Where the newest of these begins, and when it was said.
+    told_twice: Option<(u32, Timestamp)>,
     /// What comes before it is acknowledged.
     acknowledged: Option<u32>,
     acknowledged_at: Timestamp,
@@ -39,7 +43,7 @@ struct UnderWay {
 }
 
 /// Whether the number `a` comes after `b`.
-fn is_after(a: u32, b: u32) -> bool {
+pub(super) fn is_after(a: u32, b: u32) -> bool {
     let distance = a.wrapping_sub(b);
     distance != 0 && distance < 1 << 31
 }
@@ -66,7 +70,7 @@ impl Sender {
         self.segments = self.segments.saturating_add(1);
         self.retransmits = self.retransmits.saturating_add(1);
         let is_there = self.acknowledged.is_some_and(|all| !is_after(end, all));
-        self.duplicates = self.duplicates.saturating_add(u32::from(is_there));
+        self.acknowledged_before = self.acknowledged_before.saturating_add(u32::from(is_there));
         for known in &mut self.under_way {
             if !is_after(sequence, known.end) {
                 known.is_clean = false;
@@ -98,6 +102,21 @@ impl Sender {
         }
     }
 
+    /// The other side says that it had received what begins at `sequence` before it was sent again: nothing was lost
+    /// (RFC 2883).
+    pub(super) fn received_twice(&mut self, at: Timestamp, sequence: u32) {
+        let is_same = |(known, told_at): (u32, Timestamp)| {
+            known == sequence && at.since(told_at) < SAME_PACKET
+        };
+        if self.told_twice.is_some_and(is_same) {
+            return;
+        }
+        self.told_twice = Some((sequence, at));
+        // What was sent before the capture began is among neither.
+        let received_twice = self.received_twice.saturating_add(1);
+        self.received_twice = received_twice.min(self.retransmits);
+    }
+
     /// What its kernel would tell at `at`.
     pub(super) fn state(&self, at: Timestamp) -> TcpState {
         let timed = u32::try_from(self.under_way.len()).unwrap_or(u32::MAX);
@@ -106,7 +125,8 @@ impl Sender {
             rtt: self.rtt.unwrap_or_default().into(),
             segments: self.segments,
             retransmits: self.retransmits,
-            duplicates: self.duplicates,
+            // One and the same may be among both.
+            duplicates: self.acknowledged_before.max(self.received_twice),
             unacked,
             // When nothing is under way it says nothing, and would only make every moment differ.
             since_ack: if unacked > 0 {

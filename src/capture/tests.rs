@@ -665,3 +665,84 @@ fn the_round_trip_is_between_data_and_its_acknowledgement() {
         (Duration::from_millis(8).into(), 0, 1)
     );
 }
+
+#[test]
+fn what_the_other_side_received_twice_was_not_lost() {
+    let mut sender = super::sender::Sender::default();
+    let ms = |ms: u64| Timestamp::from_nanos(SECOND + ms * 1_000_000);
+    let counts = |sender: &super::sender::Sender| {
+        let state = sender.state(ms(1000));
+        (state.retransmits, state.duplicates)
+    };
+    sender.sent(ms(0), 0, 20);
+    sender.sent(ms(1), 20, 128);
+    // The server has no time to answer; its kernel holds the acknowledgement back, and a tail loss probe asks for it.
+    sender.sent(ms(16), 20, 128);
+    assert_eq!(counts(&sender), (1, 0));
+    sender.acknowledged(ms(16), 148);
+    sender.received_twice(ms(16), 20);
+    // The same packet captured twice.
+    sender.received_twice(ms(16), 20);
+    assert_eq!(counts(&sender), (1, 1));
+    // Sent again although it had been acknowledged, which the other side says as well.
+    sender.sent(ms(30), 20, 128);
+    sender.received_twice(ms(40), 20);
+    assert_eq!(counts(&sender), (2, 2));
+    // This one was lost.
+    sender.sent(ms(50), 148, 128);
+    sender.sent(ms(250), 148, 128);
+    sender.acknowledged(ms(251), 276);
+    assert_eq!(counts(&sender), (3, 2));
+}
+
+/// A segment over IPv4 that acknowledges 1,000 and has these options.
+fn with_options(options: &[u8]) -> Vec<u8> {
+    let header = 20 + options.len();
+    let len = u16::try_from(20 + header).unwrap();
+    let mut ip = vec![0x45, 0];
+    ip.extend(len.to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 6, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1]);
+    ip.extend([0x10, 0, 0x20, 0, 0, 0, 0, 7]);
+    ip.extend(1_000_u32.to_be_bytes());
+    ip.extend([
+        u8::try_from(header / 4).unwrap() << 4,
+        0x10,
+        0,
+        64,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    ip.extend(options);
+    ip
+}
+
+/// A selective acknowledgement of these ranges, padded.
+fn selective(ranges: &[(u32, u32)]) -> Vec<u8> {
+    let mut option = vec![1, 1, 5, u8::try_from(2 + 8 * ranges.len()).unwrap()];
+    for (begin, end) in ranges {
+        option.extend(begin.to_be_bytes());
+        option.extend(end.to_be_bytes());
+    }
+    option
+}
+
+#[test]
+fn selective_acknowledgements_say_what_was_received_twice() {
+    let received_twice = |options: &[u8]| match segment(Link(12), &with_options(options)) {
+        Seen::Segment(segment) => segment.received_twice,
+        other => panic!("{other:?}"),
+    };
+    let of = |ranges: &[(u32, u32)]| received_twice(&selective(ranges));
+    assert_eq!(received_twice(&[]), None);
+    // Below what is acknowledged.
+    assert_eq!(of(&[(900, 1_000)]), Some(900));
+    // Beyond a hole: it came for the first time.
+    assert_eq!(of(&[(1_100, 1_200)]), None);
+    assert_eq!(of(&[(1_100, 1_200), (1_300, 1_400)]), None);
+    // Beyond a hole, inside of what had come.
+    assert_eq!(of(&[(1_100, 1_200), (1_050, 1_400)]), Some(1_100));
+    // Cut off by the capture.
+    assert_eq!(received_twice(&[1, 1, 5, 10, 0, 0, 3, 132]), None);
+}
