@@ -4,7 +4,7 @@
 //! SYN ─────────▶ opened          SYN, SYN again, nothing ─▶ dial timed out
 //! SYN+ACK ─────▶ dialled         RST instead ─────────────▶ refused
 //! data ────────▶ chunk, or, where packets are missing, skipped or opaque
-//! FIN ─────────▶ who closed first; ended when both have, as half-closes may last
+//! FIN ─────────▶ who closed first, told at once; ended when both have, as half-closes may last
 //! RST ─────────▶ ended
 //! ```
 
@@ -18,6 +18,7 @@ use super::stream::{Data, Piece, Stream};
 use crate::clients::{DialFailure, Recorder};
 use crate::connection::{Ending, Initiator, Manner, OpaqueReason, Phase, Tracker};
 use crate::time::Timestamp;
+use crate::timeline::TcpState;
 use crate::wire::{DecoderLimits, Direction, Scratch};
 
 /// A server that has not answered for so long will not: the time after which a proxy gives up by default.
@@ -64,6 +65,7 @@ struct Life {
     searched: u32,
     has_holes: bool,
     first_end: Option<(Initiator, Manner, Timestamp)>,
+    is_first_end_told: bool,
     has_finished: [bool; 2],
 }
 
@@ -83,6 +85,7 @@ impl Flow {
                 searched: 0,
                 has_holes: false,
                 first_end: None,
+                is_first_end_told: false,
                 has_finished: [false; 2],
             }),
             streams: Default::default(),
@@ -161,13 +164,8 @@ impl Flow {
         let Some(life) = &mut self.life else {
             return silent < REMEMBERED;
         };
-        let states = [Direction::ToClient, Direction::ToServer].map(|direction| {
-            self.senders
-                .get(direction.index())
-                .map(|sender| sender.state(at))
-        });
-        if let [Some(client), Some(server)] = states {
-            life.recorder.tcp_told([client, server]);
+        if let Some(states) = sender_states(&self.senders, at) {
+            life.recorder.tcp_told(states);
         }
         if let Some((initiator, manner, ended_at)) = life.first_end
             && silent >= HALF_OPEN_LIMIT
@@ -252,6 +250,7 @@ impl Flow {
         stream.push(data, room, |at, piece| {
             life.take(direction, piece, at, scratch);
         });
+        self.tell_first_end();
         self.finish_when_both_ended(shared);
     }
 
@@ -265,7 +264,22 @@ impl Flow {
                 life.take(direction, piece, at, scratch);
             });
         }
+        self.tell_first_end();
         self.finish_when_both_ended(shared);
+    }
+
+    /// One side has nothing more to say. What it left unanswered is known in this moment only: the other side may take its
+    /// time, and go on.
+    fn tell_first_end(&mut self) {
+        if let Some(life) = &mut self.life
+            && let Some((initiator, manner, at)) = life.first_end
+            && !std::mem::replace(&mut life.is_first_end_told, true)
+        {
+            if let Some(states) = sender_states(&self.senders, at) {
+                life.recorder.tcp_told(states);
+            }
+            life.first_ended(initiator, manner, at);
+        }
     }
 
     fn finish_when_both_ended(&mut self, shared: &mut Shared) {
@@ -304,6 +318,15 @@ impl Flow {
             stream.clear(&mut shared.room);
         }
     }
+}
+
+/// What the kernels of the client and of the server would tell.
+fn sender_states(senders: &[Sender; 2], at: Timestamp) -> Option<[TcpState; 2]> {
+    let state = |direction: Direction| {
+        let sender = senders.get(direction.index());
+        sender.map(|sender| sender.state(at))
+    };
+    Some([state(Direction::ToClient)?, state(Direction::ToServer)?])
 }
 
 impl Life {
@@ -393,6 +416,16 @@ impl Life {
         self.look(at, |tracker, recorder| {
             tracker.turn_opaque(OpaqueReason::DecodeFailure, at, recorder);
         });
+    }
+
+    fn first_ended(&mut self, initiator: Initiator, manner: Manner, at: Timestamp) {
+        let mut ending = None;
+        self.look(at, |tracker, recorder| {
+            ending = Some(tracker.first_ended(initiator, manner, at, recorder));
+        });
+        if let Some(ending) = ending {
+            self.recorder.first_ended(ending, at);
+        }
     }
 
     fn ended(mut self, initiator: Initiator, manner: Manner, at: Timestamp) {
