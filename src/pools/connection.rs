@@ -111,6 +111,8 @@ pub struct Connection {
     pub(super) circle: Option<CircleId>,
     /// Operations that its pool counts.
     pub(super) operations_counted: u64,
+    /// Its pool counts it.
+    pub(super) is_counted: bool,
     /// Its pool counts it as ready.
     pub(super) is_ready_counted: bool,
     /// Its pool counts it as used.
@@ -206,6 +208,7 @@ impl Connection {
             process: None,
             circle: None,
             operations_counted: 0,
+            is_counted: false,
             is_ready_counted: false,
             is_use_counted: false,
         }
@@ -355,6 +358,12 @@ impl Connection {
         let waits = self.heartbeat.is_some() || last.from_client_at > last.from_server_at;
         let silent = end.at.since(last.from_client_at.max(last.from_server_at));
         waits && silent > interval + (interval / 10).max(LATE_MIN)
+    }
+
+    /// Its client closed it in good order.
+    pub(super) fn was_closed_by_choice(&self) -> bool {
+        self.ended
+            .is_some_and(|end| end.is_by_client() && end.ending.manner == Manner::Fin)
     }
 
     /// Something else than its client ended it. Something on the way resets both sides; a client has no reason to reset

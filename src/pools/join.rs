@@ -170,7 +170,7 @@ impl Joiner<'_> {
                 is_empty && self.at.since(tried_at) >= EXPECTED_BACK
             };
             if is_gone {
-                client.closed_at = Some(ended_at);
+                client.closed_at = Some(client.quit_at().unwrap_or(ended_at));
             }
         }
         for id in forgotten {

@@ -18,6 +18,9 @@ use crate::timeline::{ConnectionId, UpstreamId};
 /// A driver that cancels a check opens its next monitor within this time, and the monitor has shown itself.
 const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 
+/// A client that is closed ends its monitors within this time.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
 /// Closed monitors of one mongo client that are looked at.
 const REPLACED_MAX: usize = 64;
 
@@ -140,8 +143,33 @@ pub struct MongoClient {
     broken_at: Option<Timestamp>,
     /// When it closed the last of its connections.
     left_at: Option<Timestamp>,
+    /// Its monitors that ended last.
+    quit: Quit,
     /// No other mongo client of its instance was open when that was looked at last.
     pub(super) is_alone: bool,
+}
+
+/// Monitors of a client that ended at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Quit {
+    /// When the last of them did.
+    at: Timestamp,
+    has_monitor: bool,
+    has_round_trip: bool,
+    /// One had failed: it got no answer, or was not closed by its client.
+    has_failed: bool,
+}
+
+impl Quit {
+    fn add(&mut self, monitor: &Connection, at: Timestamp) {
+        if at.since(self.at) > AT_ONCE {
+            *self = Self::default();
+        }
+        self.at = at;
+        self.has_monitor |= monitor.found == Role::Monitor;
+        self.has_round_trip |= monitor.found == Role::RoundTripMonitor;
+        self.has_failed |= monitor.is_overdue() || !monitor.was_closed_by_choice();
+    }
 }
 
 /// A monitor that its client closed.
@@ -212,6 +240,7 @@ impl MongoClient {
             last_end: None,
             broken_at: None,
             left_at: None,
+            quit: Quit::default(),
             is_alone: false,
         }
     }
@@ -312,7 +341,9 @@ impl MongoClient {
 
     /// One of its connections ended.
     pub(super) fn ended(&mut self, connection: &mut Connection, at: Timestamp) {
-        self.monitors.remove(&connection.id);
+        if self.monitors.remove(&connection.id) {
+            self.quit.add(connection, at);
+        }
         if let Some(watch) = self.watches.get_mut(&connection.upstream) {
             let is_it = |held: &mut ConnectionId| *held == connection.id;
             if watch.monitor.take_if(is_it).is_some() {
@@ -355,6 +386,23 @@ impl MongoClient {
                 one.has_lost |= one.upstream == connection.upstream;
             }
         }
+    }
+
+    /// When it closed all its monitors at once, and what measures round trips with them, although none had failed and
+    /// nothing was broken: it is being closed, and what is pooled goes once it has been answered.
+    pub(super) fn quit_at(&self) -> Option<Timestamp> {
+        let quit = self.quit;
+        let is_in_trouble = self
+            .broken_at
+            .is_some_and(|at| quit.at.since(at) <= REPLACED_WITHIN)
+            || self.pools.values().any(|pool| pool.is_cleared());
+        let are_gone = self.monitors.is_empty() && quit.has_monitor && quit.has_round_trip;
+        (are_gone && !quit.has_failed && !is_in_trouble).then_some(quit.at)
+    }
+
+    /// What was opened at `opened_at` is none of its monitors, since it was being closed by then.
+    pub(super) fn had_quit(&self, opened_at: Timestamp) -> bool {
+        self.quit_at().is_some_and(|quit_at| quit_at < opened_at)
     }
 
     /// Servers of which a monitor is open.

@@ -106,6 +106,7 @@ impl Pool {
     /// A connection became its own.
     pub(super) fn enter(&mut self, connection: &mut Connection) {
         self.created += 1;
+        connection.is_counted = true;
         let opened_at = connection.opened_at;
         self.rates.at(opened_at).opened += 1;
         if self.to_be_replaced > 0 {
@@ -142,8 +143,11 @@ impl Pool {
         }
     }
 
-    /// A connection turned out to be another's.
+    /// A connection turned out to be another's. It may have been taken for a monitor.
     pub(super) fn disown(&mut self, connection: &mut Connection) {
+        if !std::mem::take(&mut connection.is_counted) {
+            return;
+        }
         self.created = self.created.saturating_sub(1);
         if std::mem::take(&mut connection.is_ready_counted) {
             self.ready = self.ready.saturating_sub(1);

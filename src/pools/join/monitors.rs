@@ -151,6 +151,9 @@ impl Joiner<'_> {
         let is_older = |client: &&MongoClient| client.created_at + JITTER < monitor.opened_at;
         let lacking = || lacking().filter(|client| !(begins_process && is_older(client)));
         let mut returning = lacking().filter(|client| {
+            if client.had_quit(monitor.opened_at) {
+                return false;
+            }
             let watch = client.watches.get(&upstream);
             let watch = watch.filter(|watch| watch.may_be_continued_by(monitor));
             let lost_at = watch.and_then(|watch| watch.lost_at);
@@ -230,6 +233,7 @@ fn may_measure_for(client: &MongoClient, connection: &Connection) -> bool {
     let is_others = client.is_foreign(connection) && connection.begins_process();
     let watch = client.watches.get(&connection.upstream);
     !is_others
+        && !client.had_quit(connection.opened_at)
         && watch.is_some_and(|watch| {
             watch.round_trip.is_none() && watch.since <= connection.opened_at + SETTLING
         })

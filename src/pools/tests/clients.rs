@@ -745,3 +745,67 @@ fn polling_monitors_split_what_was_held_to_be_one() {
     assert_eq!(stage.clients(), [(1, 1), (1, 1)]);
     assert_ne!(stage.owner(pools[0]), stage.owner(pools[1]));
 }
+
+/// A client, another half a second after the first gave up its monitors, and what the first was still waiting for.
+fn one_after_the_other(has_failed: bool) -> (Stage, [ConnectionId; 2]) {
+    let mut stage = Stage::new(1);
+    stage.announces_credentials = true;
+    let pooled = |stage: &mut Stage, request_id: i32, session: u8| {
+        let one = stage.pooled(PYMONGO, 0, request_id, session);
+        stage.busy(one, 1);
+        one
+    };
+    let watched = |stage: &mut Stage, request_id: i32| {
+        stage.announces_credentials = false;
+        let monitor = stage.monitor(PYMONGO, 0, request_id);
+        let round_trip = stage.open(PYMONGO, 0, request_id + 1);
+        stage.tell(round_trip, Fact::RoleFound(Role::RoundTripMonitor));
+        stage.announces_credentials = true;
+        [monitor, round_trip]
+    };
+    let monitors = watched(&mut stage, 1);
+    stage.at(10);
+    let old = [pooled(&mut stage, 3, 1), pooled(&mut stage, 4, 2)];
+    stage.work(old[0], 2, 1);
+    stage.at(8_000);
+    if has_failed {
+        let broken = stage.pooled(PYMONGO, 0, 5, 1);
+        stage.end(broken, Initiator::Server, Manner::Reset, Phase::Idle);
+    }
+    for monitor in monitors {
+        stage.close(monitor);
+    }
+    stage.at(8_550);
+    let [monitor, _] = watched(&mut stage, 20);
+    stage.at(8_570);
+    pooled(&mut stage, 22, 3);
+    stage.at(9_100);
+    for one in old {
+        stage.busy(one, 0);
+        stage.close(one);
+    }
+    stage.at(16_000);
+    (stage, [old[0], monitor])
+}
+
+#[test]
+fn who_closed_its_monitors_does_not_open_them_again() {
+    let (stage, [old, monitor]) = one_after_the_other(false);
+    assert_eq!(stage.clients(), [(1, 2)]);
+    assert_ne!(stage.owner(old), stage.owner(monitor));
+    let clients: Vec<_> = stage.pools.mongo_clients().collect();
+    let closed = clients.iter().map(|client| {
+        let pools = client.pools.values();
+        let closed = pools.map(|pool| (pool.created, pool.closed.of(CloseReason::PoolClosed)));
+        closed.collect::<Vec<_>>()
+    });
+    assert_eq!(closed.collect::<Vec<_>>(), [[(2, 2)], [(1, 0)]]);
+    assert_eq!(clients[0].closed_at, Some(start() + Duration::from_secs(8)));
+}
+
+#[test]
+fn who_gave_up_its_monitors_after_trouble_opens_them_again() {
+    let (stage, [old, monitor]) = one_after_the_other(true);
+    assert_eq!(stage.clients(), [(1, 2)]);
+    assert_eq!(stage.owner(old), stage.owner(monitor));
+}
