@@ -10,6 +10,7 @@ impl Joiner<'_> {
     pub(super) fn place_monitors(&mut self) {
         self.correct_round_trips();
         self.correct_monitors();
+        self.correct_successors();
         // Those that have shown themselves go first: what only is unlike a pooled connection may belong to one of them.
         let mut homeless: Vec<(bool, Timestamp, ConnectionId)> = self
             .unsettled()
@@ -90,6 +91,22 @@ impl Joiner<'_> {
         let shown = open.filter(|one| one.role == Role::Monitor);
         let corrected: Vec<ConnectionId> = shown.filter(taken).map(|one| one.id).collect();
         self.take_back(&corrected);
+    }
+
+    /// What was opened after a goodbye is the next mongo client's, if whose goodbye that was became known only since.
+    fn correct_successors(&mut self) {
+        let successors: Vec<ConnectionId> = self
+            .household
+            .clients
+            .iter()
+            .filter_map(|id| self.clients.get(id))
+            .filter_map(|client| Some((client.said_goodbye_at?, &client.monitors)))
+            .flat_map(|(goodbye, monitors)| monitors.iter().map(move |id| (goodbye, id)))
+            .filter_map(|(goodbye, id)| Some((goodbye, self.connections.get(id)?)))
+            .filter(|(goodbye, monitor)| *goodbye < monitor.opened_at)
+            .map(|(_, monitor)| monitor.id)
+            .collect();
+        self.take_back(&successors);
     }
 
     /// A mongo client that closed all else was not the one whose round trips are measured still, if another lacks that.

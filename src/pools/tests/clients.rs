@@ -809,3 +809,22 @@ fn who_gave_up_its_monitors_after_trouble_opens_them_again() {
     assert_eq!(stage.clients(), [(1, 2)]);
     assert_eq!(stage.owner(old), stage.owner(monitor));
 }
+
+#[test]
+fn what_is_opened_after_a_goodbye_is_of_the_next_client() {
+    let mut stage = Stage::new(1);
+    let first = stage.monitor(RUST, 0, 1);
+    stage.at(260);
+    // It is closed before anyone looked at what it used, and the next is there.
+    let pooled = stage.pooled(RUST, 0, 3, 1);
+    stage.at(300);
+    stage.goodbye(pooled, &[1]);
+    stage.close(pooled);
+    stage.close(first);
+    stage.at(310);
+    let next = stage.monitor(RUST, 0, 5);
+    stage.at(5_000);
+    assert_eq!(stage.clients(), [(0, 1)]);
+    assert_eq!(stage.owner(pooled), stage.owner(first));
+    assert_ne!(stage.owner(next), stage.owner(first));
+}
