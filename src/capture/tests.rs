@@ -730,9 +730,12 @@ fn selective(ranges: &[(u32, u32)]) -> Vec<u8> {
 
 #[test]
 fn selective_acknowledgements_say_what_was_received_twice() {
-    let received_twice = |options: &[u8]| match segment(Link(12), &with_options(options)) {
-        Seen::Segment(segment) => segment.received_twice,
-        other => panic!("{other:?}"),
+    let received_twice = |options: &[u8]| {
+        let packet = with_options(options);
+        let Seen::Segment(segment) = segment(Link(12), &packet) else {
+            panic!("{packet:?} is not read");
+        };
+        segment.received_twice
     };
     let of = |ranges: &[(u32, u32)]| received_twice(&selective(ranges));
     assert_eq!(received_twice(&[]), None);
