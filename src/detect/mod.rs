@@ -20,17 +20,33 @@ use crate::timeline::Entry;
 
 /// Finds one kind of trouble (or of healthy change that looks like it).
 pub trait Detector: std::fmt::Debug + Send {
-    /// A fact about a connection was taken in.
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    );
+    /// A fact about a connection was taken in. Some look at the tables only.
+    fn record(&mut self, _taken: &Taken<'_>, _signals: &mut Vec<Signal>) {}
 
     /// Time passed; ticks come on the grid of [`crate::observer`].
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>);
+}
+
+/// A fact that the tables took in, with what they know by then.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken<'a> {
+    /// The fact, and when it was told.
+    pub entry: &'a Entry,
+    /// The connection that it is about.
+    pub connection: &'a Connection,
+    /// Everything else.
+    pub pools: &'a Pools,
+}
+
+impl<'a> Taken<'a> {
+    /// `None` where the connection found no place in the tables.
+    pub fn of(entry: &'a Entry, pools: &'a Pools) -> Option<Self> {
+        Some(Self {
+            entry,
+            connection: pools.connection(entry.connection)?,
+            pools,
+        })
+    }
 }
 
 /// Every detector, in the order they are asked.
@@ -52,11 +68,11 @@ impl Detectors {
 
     /// A fact was taken in by `pools`.
     pub fn record(&mut self, entry: &Entry, pools: &Pools, signals: &mut Vec<Signal>) {
-        let Some(connection) = pools.connection(entry.connection) else {
+        let Some(taken) = Taken::of(entry, pools) else {
             return;
         };
         for detector in &mut self.all {
-            detector.record(entry, connection, pools, signals);
+            detector.record(&taken, signals);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Detector, Signal};
+use super::{Detector, Signal, Taken};
 use crate::connection::{ClientMetadata, Ending, Initiator, Manner, Phase};
 use crate::pools::Pools;
 use crate::time::Timestamp;
@@ -95,8 +95,8 @@ pub(super) fn play(
                 fact,
             };
             pools.record(&entry);
-            let own = pools.connection(entry.connection).unwrap();
-            detector.record(&entry, own, &pools, &mut signals);
+            let taken = Taken::of(&entry, &pools).unwrap();
+            detector.record(&taken, &mut signals);
         }
         pools.tick(at(tick));
         detector.tick(at(tick), &pools, &mut signals);

@@ -14,11 +14,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room};
+use super::{Detector, Signal, SignalKind, Taken, about, is_of_a_client, make_room};
 use crate::connection::{Initiator, Role};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact, UpstreamId};
+use crate::timeline::{Fact, UpstreamId};
 
 /// At work: so many operations on a connection,
 const OPERATIONS_MIN: u64 = 20;
@@ -68,7 +68,8 @@ struct Signs {
 }
 
 impl Detector for Absent {
-    fn record(&mut self, entry: &Entry, connection: &Connection, _: &Pools, _: &mut Vec<Signal>) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         let (Fact::Ended(_), Some(instance)) = (&entry.fact, connection.instance) else {
             return;
         };

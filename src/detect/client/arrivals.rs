@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
-use crate::pools::{Connection, InstanceId, Numbering, Pools};
+use super::{Detector, Signal, SignalKind, Taken, about, is_of_a_client, make_room, was_troubled};
+use crate::pools::{InstanceId, Numbering, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact};
+use crate::timeline::Fact;
 
 /// A process opens its first connections within this.
 const START: Duration = Duration::from_millis(700);
@@ -27,13 +27,8 @@ struct Known {
 }
 
 impl Detector for Arrivals {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         let Fact::Introduced { request_id, .. } = &entry.fact else {
             return;
         };

@@ -19,12 +19,14 @@ use std::time::Duration;
 use count::{Count, Made};
 
 use super::lives::of_one_process;
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
+use super::{
+    Detector, Signal, SignalKind, Taken, about, is_of_a_client, is_own, make_room, was_troubled,
+};
 use crate::pools::{
     Connection, Instance, InstanceId, MongoClient, MongoClientId, Numbering, Pools,
 };
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact};
+use crate::timeline::{ConnectionId, Fact};
 
 /// Clients made within this are counted.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -75,13 +77,8 @@ struct Episode {
 }
 
 impl Detector for Churn {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        _: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         if !matches!(entry.fact, Fact::Introduced { .. }) {
             return;
         }

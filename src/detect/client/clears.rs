@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Detector, Signal, SignalKind, Subject};
-use crate::pools::{Clear, ClearSign, Connection, MongoClientId, Pools};
+use crate::pools::{Clear, ClearSign, MongoClientId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, UpstreamId};
+use crate::timeline::UpstreamId;
 
 /// Signs of one moment come in any order, and the first of them is the moment of the clear.
 const SETTLED_AFTER: Duration = Duration::from_millis(250);
@@ -30,8 +30,6 @@ struct Told {
 }
 
 impl Detector for Clears {
-    fn record(&mut self, _: &Entry, _: &Connection, _: &Pools, _: &mut Vec<Signal>) {}
-
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         self.told
             .retain(|(client, _), _| pools.mongo_client(*client).is_some());
@@ -103,7 +101,7 @@ mod tests {
     use crate::connection::{Initiator, Phase, Role};
     use crate::detect::testing::{at, ended, pools, ready};
     use crate::pools::InstanceId;
-    use crate::timeline::{ConnectionId, Fact, Sample, SessionId};
+    use crate::timeline::{ConnectionId, Entry, Fact, Sample, SessionId};
 
     /// One mongo client of Node's driver with a monitor (1) and pooled connections (from 2 on).
     struct Stage {

@@ -24,7 +24,6 @@ use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
 use crate::pools::{Connection, InstanceId, Joined, MongoClient, MongoClientId, Numbering, Pools};
 use crate::time::Timestamp;
-use crate::timeline::Entry;
 
 /// Clients are looked at so often: counters are told once a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -63,8 +62,6 @@ struct Episode {
 }
 
 impl Detector for Leak {
-    fn record(&mut self, _: &Entry, _: &Connection, _: &Pools, _: &mut Vec<Signal>) {}
-
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         if at.since(self.looked_at) < LOOK_EVERY {
             return;

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::{DestroyTrigger, PoolDestroyed};
-use super::{Detector, Signal, SignalKind, about, make_room};
+use super::{Detector, Signal, SignalKind, Taken, about, make_room};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Commands, Entry, Fact, UpstreamId};
+use crate::timeline::{Commands, Fact, UpstreamId};
 
 /// Losses further apart are different events. A socket time-out ends sockets one by one.
 const TOGETHER: Duration = Duration::from_secs(4);
@@ -99,13 +99,8 @@ fn step_below(age: Duration) -> Duration {
 }
 
 impl Detector for Legacy {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         if !matches!(
             entry.fact,
             Fact::Introduced { .. } | Fact::HelloAnswered(_) | Fact::Ended(_)

@@ -34,7 +34,7 @@ mod storm;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, Subject, is_of_a_client};
+use super::{Detector, Signal, SignalKind, Subject, Taken, is_of_a_client};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;

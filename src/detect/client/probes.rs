@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, Subject};
+use super::{Detector, Signal, SignalKind, Subject, Taken};
 use crate::connection::Initiator;
 use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
 
 /// So many are a habit.
 const COUNT_MIN: u64 = 3;
@@ -42,13 +42,8 @@ struct Source {
 }
 
 impl Detector for Probes {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         if !matches!(entry.fact, Fact::Ended(_)) || !is_bare(connection) {
             return;
         }
@@ -131,7 +126,7 @@ mod tests {
     use super::*;
     use crate::connection::{ClientMetadata, Ending, Manner, Phase};
     use crate::timeline::lines::UpstreamName;
-    use crate::timeline::{Commands, Ended, Opened, Sample};
+    use crate::timeline::{Commands, Ended, Entry, Opened, Sample};
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::default() + Duration::from_hours(500_000) + Duration::from_millis(millis)
@@ -186,8 +181,8 @@ mod tests {
                     fact,
                 };
                 pools.record(&entry);
-                let own = pools.connection(entry.connection).unwrap();
-                probes.record(&entry, own, &pools, &mut signals);
+                let taken = Taken::of(&entry, &pools).unwrap();
+                probes.record(&taken, &mut signals);
             }
         }
         let SignalKind::Probes { count, .. } = signals.last()?.kind else {

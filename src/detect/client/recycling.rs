@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
+use super::{
+    Detector, Signal, SignalKind, Taken, about, is_of_a_client, is_own, make_room, was_troubled,
+};
 use crate::connection::{Initiator, Manner, Phase};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact};
+use crate::timeline::{ConnectionId, Fact};
 
 /// Idle for less, a connection is closed for another reason.
 const AGE_MIN: Duration = Duration::from_millis(400);
@@ -56,7 +58,8 @@ struct Habit {
 }
 
 impl Detector for Recycling {
-    fn record(&mut self, entry: &Entry, connection: &Connection, _: &Pools, _: &mut Vec<Signal>) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if let Fact::Ended(_) = &entry.fact
             && let Some(instance) = connection.instance
             && is_idle_close(connection)

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room};
+use super::{Detector, Signal, SignalKind, Taken, about, is_of_a_client, make_room};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
 
 /// What is opened within this of each other is one burst.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -64,13 +64,8 @@ struct Burst {
 }
 
 impl Detector for Reopenings {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
             return;
         }

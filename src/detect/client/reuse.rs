@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, about, is_of_a_client, is_own, make_room, was_troubled};
+use super::{
+    Detector, Signal, SignalKind, Taken, about, is_of_a_client, is_own, make_room, was_troubled,
+};
 use crate::pools::{Connection, Instance, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact};
+use crate::timeline::{ConnectionId, Fact};
 
 /// Connections opened within this are looked at.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -129,7 +131,8 @@ impl Lives {
 }
 
 impl Detector for Reuse {
-    fn record(&mut self, entry: &Entry, connection: &Connection, _: &Pools, _: &mut Vec<Signal>) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if !matches!(entry.fact, Fact::Introduced { .. }) {
             return;
         }

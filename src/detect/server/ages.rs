@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::heard::Heard;
 use super::thresholds::{
     AGES_WINDOW, CUTOFF_SPREAD, EQUAL_AGES_MIN, PAUSE_MIN, SETTING_EARLY_MS, SETTING_LATE_MS,
@@ -20,7 +20,7 @@ use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Manner, Role};
 use crate::pools::{Connection, End, Instance, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
 
 /// Ends that are remembered.
 const KEPT_MAX: usize = 2048;
@@ -82,13 +82,8 @@ struct Episode {
 }
 
 impl Detector for Ages {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         self.heard.record(entry, connection);
         if let Fact::Ended(_) = &entry.fact {
             let was_hung = self.hung.remove(&connection.id);

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::{CloseGroup, Detector};
+use super::super::{CloseGroup, Detector, Taken};
 use super::thresholds::{BURST_GAP, BURST_TOLD_AFTER, RESET_SHARE};
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Manner, Phase};
 use crate::pools::{Connection, End, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact, UpstreamId};
+use crate::timeline::{Fact, UpstreamId};
 
 #[derive(Debug, Default)]
 pub(super) struct Closes {
@@ -27,13 +27,8 @@ struct Burst {
 }
 
 impl Detector for Closes {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         let Fact::Ended(ended) = &entry.fact else {
             return;
         };

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::thresholds::{DIALS_GAP, HANDSHAKE_LATE, TURNED_AWAY_MIN, TURNED_AWAY_WINDOW};
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Ending, Initiator, Manner, Phase};
-use crate::pools::{Connection, InstanceId, Pools};
+use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{DialFailure, Entry, Fact, UpstreamId};
+use crate::timeline::{DialFailure, Fact, UpstreamId};
 
 /// Addresses that are told apart among those who dialled in vain.
 const ADDRESSES_MAX: usize = 1000;
@@ -51,13 +51,8 @@ struct Failing {
 }
 
 impl Detector for Dials {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         let state = self.upstreams.entry(connection.upstream).or_default();
         if let Fact::Dialled(_) = &entry.fact {
             if let Some(failing) = &mut state.failing {
@@ -236,7 +231,7 @@ mod tests {
     use super::*;
     use crate::connection::ClientMetadata;
     use crate::timeline::lines::UpstreamName;
-    use crate::timeline::{ConnectionId, Opened};
+    use crate::timeline::{ConnectionId, Entry, Opened};
 
     #[test]
     fn what_is_turned_away_without_a_name_is_of_whoever_grows_at_its_address() {

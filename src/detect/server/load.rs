@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use self::pace::{Done, Pace, Work};
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::heard::Heard;
 use super::network::slow_from;
 use super::thresholds::{
@@ -17,7 +17,7 @@ use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::Role;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
 
 /// A pool's size is compared with what it was so long ago.
 const SIZES_KEPT: Duration = Duration::from_secs(15);
@@ -77,13 +77,8 @@ struct Activity {
 }
 
 impl Detector for Load {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         self.heard.record(entry, connection);
         if let Fact::HelloAnswered(took) = &entry.fact {
             let hellos = self.hellos.entry(connection.upstream).or_default();

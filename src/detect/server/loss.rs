@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use self::path::{Episode, Path, Traffic};
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::{Side, Signal, SignalKind, about_upstream, connected_to};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, Sample, TcpState, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, Sample, TcpState, UpstreamId};
 
 /// A connection's first counters count from zero when it is so young: it was seen from its beginning.
 const YOUNG: Duration = Duration::from_secs(3);
@@ -49,13 +49,8 @@ struct Counters {
 }
 
 impl Detector for Loss {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if let Fact::Sampled(sample) = &entry.fact {
             self.sampled(entry.at, connection, sample);
         } else if let Fact::Ended(_) = &entry.fact {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::thresholds::{
     ROUND_TRIP_FACTOR, ROUND_TRIP_MORE, ROUND_TRIP_SPREAD, ROUND_TRIP_WINDOW, ROUND_TRIPS_MIN,
     TOLD_EVERY,
@@ -11,7 +11,7 @@ use super::thresholds::{
 use super::{Side, Signal, SignalKind, about_upstream, connected_to};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::{Micros, Timestamp};
-use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, Sample, UpstreamId};
 
 /// Measurements that are kept for one side of one upstream.
 const KEPT_MAX: usize = 4096;
@@ -63,13 +63,8 @@ struct RoundTrips {
 }
 
 impl Detector for Network {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         // A dial is the network's alone, but too quick to compare a hello with.
         if let Fact::HelloAnswered(took) = &entry.fact {
             if *took < ROUND_TRIP_MAX {

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::thresholds::{AUTHENTICATION_GAP, ERRORS_GAP};
 use super::{Signal, SignalKind, Subject, about_upstream, is_of_a_client};
 use crate::connection::{AuthenticationResult, ServerRole};
 use crate::pools::{Connection, InstanceId, Pools, Upstream};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact, UpstreamId};
+use crate::timeline::{Fact, UpstreamId};
 
 /// Codes that say nothing about the server: `ClientDisconnect` follows a client's own close, and
 /// `UnsupportedOpQueryCommand` answers what an old driver asks by habit.
@@ -59,13 +59,8 @@ struct Refused {
 }
 
 impl Detector for Replies {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         if let Fact::Failed(error) = &entry.fact {
             let is_heard = if is_of_a_client(connection) {
                 !MEANINGLESS.contains(&error.code) && error.code != AUTHENTICATION_FAILED

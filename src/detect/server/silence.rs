@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::heard::heard;
 use super::thresholds::{
     HEARTBEAT_LATE, HELLO_LATE, PAUSE_MIN, SAMPLE_AGE, SILENCE, TOLD_EVERY, USUAL_FACTOR,
@@ -15,7 +15,7 @@ use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::connection::{Initiator, Role};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, UpstreamId};
 
 /// A process that goes on answers what has waited within this.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -62,13 +62,8 @@ struct Episode {
 }
 
 impl Detector for Silences {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if let Fact::Sampled(_) = &entry.fact {
             self.sampled_at = self.sampled_at.max(entry.at);
         }

@@ -6,12 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::Detector;
+use super::super::{Detector, Taken};
 use super::thresholds::{SILENCE, TOLD_EVERY};
 use super::{Signal, SignalKind, about_upstream, is_of_a_client};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Entry, Fact, Sample, UpstreamId};
+use crate::timeline::{ConnectionId, Fact, Sample, UpstreamId};
 
 /// Connections whose replies are not acknowledged that are told apart.
 const STUCK_MAX: usize = 4096;
@@ -50,13 +50,8 @@ struct Episode {
 }
 
 impl Detector for Unreached {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         if let Fact::Sampled(sample) = &entry.fact {
             self.sampled(entry.at, connection, sample);
         } else if let Fact::Ended(_) = &entry.fact {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::connection::Phase;
 use crate::detect::testing::{at, ended, pools, ready};
-use crate::timeline::{ConnectionId, Sample};
+use crate::timeline::{ConnectionId, Entry, Sample};
 
 /// A client of Node's driver with a monitor (1) and two pooled connections (2 and 3), at work until the server's side
 /// ends them at 10 s; the server is back at 12 s.
@@ -40,9 +40,8 @@ impl Stage {
             fact,
         };
         self.pools.record(&entry);
-        let connection = self.pools.connection(entry.connection).unwrap();
-        self.detector
-            .record(&entry, connection, &self.pools, &mut Vec::new());
+        let taken = Taken::of(&entry, &self.pools).unwrap();
+        self.detector.record(&taken, &mut Vec::new());
     }
 
     fn end(&mut self, millis: u64, number: u64, initiator: Initiator, operations: u64) {

@@ -24,11 +24,11 @@ use std::time::Duration;
 use self::burst::Burst;
 use self::told::Told;
 use super::lives::Trail;
-use super::{Detector, Signal, is_of_a_client, is_own, make_room, was_troubled};
+use super::{Detector, Signal, Taken, is_of_a_client, is_own, make_room, was_troubled};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact};
+use crate::timeline::Fact;
 
 /// Closes further apart are not one burst.
 const GAP: Duration = Duration::from_millis(300);
@@ -63,13 +63,8 @@ struct Watch {
 }
 
 impl Detector for Departures {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        pools: &Pools,
-        signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
+        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
         if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
             return;
         }

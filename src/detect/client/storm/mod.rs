@@ -10,11 +10,11 @@ use std::net::IpAddr;
 
 use source::Source;
 
-use super::{Detector, Signal};
+use super::{Detector, Signal, Taken};
 use crate::connection::{Initiator, Role};
 use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{Entry, Fact, UpstreamId};
+use crate::timeline::{Fact, UpstreamId};
 
 /// Sources watched.
 const SOURCES_MAX: usize = 4096;
@@ -27,13 +27,8 @@ pub(super) struct Storms {
 }
 
 impl Detector for Storms {
-    fn record(
-        &mut self,
-        entry: &Entry,
-        connection: &Connection,
-        _pools: &Pools,
-        _signals: &mut Vec<Signal>,
-    ) {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        let (entry, connection) = (taken.entry, taken.connection);
         let Fact::Ended(_) = &entry.fact else {
             return;
         };
