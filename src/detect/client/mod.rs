@@ -38,7 +38,7 @@ use super::{Detector, Signal, SignalKind, Subject, Taken, is_of_a_client};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::UpstreamId;
+use crate::timeline::{Fact, UpstreamId};
 use crate::wire::is_about_the_server;
 
 /// Instances a detector watches; of more, the ones seen first are left out.
@@ -62,6 +62,28 @@ pub(super) fn detectors() -> Vec<Box<dyn Detector>> {
         Box::<legacy::Legacy>::default(),
         Box::<absent::Absent>::default(),
     ]
+}
+
+/// What became of a connection of a client.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// It said whose it is.
+    Introduced,
+    /// It ended, from this side.
+    Ended(Initiator),
+}
+
+/// The instance whose connection takes a turn, where it counts.
+fn turn(taken: &Taken<'_>) -> Option<(InstanceId, Turn)> {
+    let turn = if let Fact::Introduced { .. } = &taken.entry.fact {
+        Turn::Introduced
+    } else if let Fact::Ended(ended) = &taken.entry.fact {
+        Turn::Ended(ended.ending.initiator)
+    } else {
+        return None;
+    };
+    let instance = taken.connection.instance?;
+    is_of_a_client(taken.connection).then_some((instance, turn))
 }
 
 /// A finding about one instance.

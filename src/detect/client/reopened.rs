@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::{Detector, Signal, SignalKind, Taken, about, is_of_a_client, make_room};
+use super::{Detector, Signal, SignalKind, Taken, Turn, about, make_room, turn};
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::{ConnectionId, Fact, UpstreamId};
+use crate::timeline::{ConnectionId, UpstreamId};
 
 /// What is opened within this of each other is one burst.
 const WINDOW: Duration = Duration::from_secs(5);
@@ -65,26 +65,19 @@ struct Burst {
 
 impl Detector for Reopenings {
     fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
-        let (entry, connection) = (taken.entry, taken.connection);
-        if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
-            return;
-        }
-        let Some(instance) = connection.instance else {
+        let Some((instance, turn)) = turn(taken) else {
             return;
         };
-        if !is_of_a_client(connection) {
-            return;
-        }
+        let connection = taken.connection;
         make_room(&mut self.instances, instance);
         let pools = self.instances.entry(instance).or_default();
         if pools.len() >= UPSTREAMS_MAX && !pools.contains_key(&connection.upstream) {
             return;
         }
         let pool = pools.entry(connection.upstream).or_default();
-        if matches!(entry.fact, Fact::Introduced { .. }) {
-            pool.opened(connection);
-        } else {
-            pool.ended(connection, entry.at);
+        match turn {
+            Turn::Introduced => pool.opened(connection),
+            Turn::Ended(_) => pool.ended(connection, taken.entry.at),
         }
     }
 
@@ -226,7 +219,7 @@ mod tests {
     use super::*;
     use crate::connection::{Initiator, Phase};
     use crate::detect::testing::{beginning, ended, peer, play};
-    use crate::timeline::Sample;
+    use crate::timeline::{Fact, Sample};
 
     /// When a connection is opened and when it ends, in milliseconds.
     type Life = (u64, Option<u64>);

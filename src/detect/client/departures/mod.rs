@@ -24,11 +24,10 @@ use std::time::Duration;
 use self::burst::Burst;
 use self::told::Told;
 use super::lives::Trail;
-use super::{Detector, Signal, Taken, is_of_a_client, is_own, make_room, was_troubled};
+use super::{Detector, Signal, Taken, Turn, is_own, make_room, turn, was_troubled};
 use crate::connection::Initiator;
 use crate::pools::{Connection, InstanceId, Pools};
 use crate::time::Timestamp;
-use crate::timeline::Fact;
 
 /// Closes further apart are not one burst.
 const GAP: Duration = Duration::from_millis(300);
@@ -64,24 +63,18 @@ struct Watch {
 
 impl Detector for Departures {
     fn record(&mut self, taken: &Taken<'_>, signals: &mut Vec<Signal>) {
-        let (entry, connection, pools) = (taken.entry, taken.connection, taken.pools);
-        if !matches!(entry.fact, Fact::Introduced { .. } | Fact::Ended(_)) {
-            return;
-        }
-        let Some(instance) = connection.instance else {
+        let Some((instance, turn)) = turn(taken) else {
             return;
         };
-        if !is_of_a_client(connection) {
-            return;
-        }
+        let (connection, pools) = (taken.connection, taken.pools);
         make_room(&mut self.instances, instance);
         let watch = self.instances.entry(instance).or_default();
-        if let Fact::Introduced { .. } = &entry.fact {
-            watch.introduced(connection, pools, signals);
-        } else if let Fact::Ended(ended) = &entry.fact
-            && ended.ending.initiator == Initiator::Client
-        {
-            watch.closed(entry.at, instance, connection, pools, signals);
+        match turn {
+            Turn::Introduced => watch.introduced(connection, pools, signals),
+            Turn::Ended(Initiator::Client) => {
+                watch.closed(taken.entry.at, instance, connection, pools, signals);
+            }
+            Turn::Ended(Initiator::Server | Initiator::Proxy) => {}
         }
     }
 
