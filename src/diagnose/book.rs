@@ -7,9 +7,11 @@
 //! **Invariant:** open cases, signals of a case and closed incidents are bounded.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::asides::Asides;
 use super::kinship::{Tone, are_kin, tone};
 use super::rules::RULES;
 use super::telling::{self, Verdict};
@@ -39,12 +41,6 @@ pub(super) const UNREACHABLE_MAX: Duration = Duration::from_mins(5);
 /// Open cases; beyond, the one heard of longest ago goes.
 pub(super) const CASES_MAX: usize = 64;
 
-/// What goes with trouble may be told before the trouble is.
-pub(super) const ASIDES_KEPT: Duration = Duration::from_secs(30);
-
-/// So many of them wait; beyond, the oldest go.
-pub(super) const ASIDES_MAX: usize = 1024;
-
 /// Closed incidents that are kept.
 pub(super) const CLOSED_MAX: usize = 200;
 
@@ -52,8 +48,7 @@ pub(super) const CLOSED_MAX: usize = 200;
 #[derive(Debug, Default)]
 pub struct Book {
     cases: Vec<Entry>,
-    /// What goes with trouble, as told lately.
-    asides: VecDeque<Signal>,
+    asides: Asides,
     closed: VecDeque<Arc<Incident>>,
     last_id: u64,
 }
@@ -63,6 +58,8 @@ struct Entry {
     case: Case,
     tone: Tone,
     incident: Option<Arc<Incident>>,
+    /// Signals came to it since asides were dealt last.
+    has_grown: bool,
 }
 
 impl Book {
@@ -88,7 +85,10 @@ impl Book {
         news: &mut Vec<News>,
     ) {
         self.add(signals, pools, at, news);
-        self.deal_asides(pools, at);
+        let troubles = self.cases.iter_mut();
+        let troubles = troubles.filter(|entry| entry.tone == Tone::Trouble);
+        let troubles = troubles.map(|entry| (&mut entry.case, mem::take(&mut entry.has_grown)));
+        self.asides.deal(troubles, pools, at);
         for entry in &mut self.cases {
             entry.judge(pools, at, &mut self.last_id, news);
         }
@@ -121,7 +121,7 @@ impl Book {
     fn file(&mut self, signal: Signal, pools: &Pools, at: Timestamp, news: &mut Vec<News>) {
         let tone = tone(&signal.kind);
         if tone == Tone::Aside {
-            self.set_aside(signal);
+            self.asides.add(signal);
             return;
         }
         // What is told again stays where it was told first.
@@ -130,8 +130,7 @@ impl Book {
             .iter()
             .position(|entry| entry.case.knows(&signal));
         if let Some(entry) = known.and_then(|known| self.cases.get_mut(known)) {
-            entry.case.concern(&signal, pools);
-            entry.case.add(signal);
+            entry.take_in(signal, pools);
             return;
         }
         let mut kin: Vec<Entry> = self
@@ -154,6 +153,7 @@ impl Book {
             case: Case::default(),
             tone,
             incident: None,
+            has_grown: true,
         });
         let older = entry.incident.as_ref().map(|incident| incident.id);
         for other in kin {
@@ -170,41 +170,12 @@ impl Book {
             }
             entry.case.absorb(other.case);
         }
-        entry.case.concern(&signal, pools);
-        entry.case.add(signal);
+        entry.take_in(signal, pools);
         self.cases.push(entry);
         if self.cases.len() > CASES_MAX {
             let oldest = (0..self.cases.len()).min_by_key(|&at| self.cases[at].case.heard_at());
             if let Some(oldest) = oldest {
                 close(self.cases.remove(oldest), at, &mut self.closed, news);
-            }
-        }
-    }
-}
-
-/// What goes with trouble: it neither opens nor joins cases, nor does it keep them open.
-impl Book {
-    fn set_aside(&mut self, signal: Signal) {
-        let mut known = self.asides.iter_mut();
-        if let Some(known) = known.find(|known| known.tells_of(&signal)) {
-            *known = signal;
-            return;
-        }
-        if self.asides.len() >= ASIDES_MAX {
-            self.asides.pop_front();
-        }
-        self.asides.push_back(signal);
-    }
-
-    fn deal_asides(&mut self, pools: &Pools, at: Timestamp) {
-        self.asides
-            .retain(|aside| at.since(aside.seen_at) < ASIDES_KEPT);
-        let troubles = self.cases.iter_mut();
-        for entry in troubles.filter(|entry| entry.tone == Tone::Trouble) {
-            for aside in &self.asides {
-                if are_kin(&entry.case, None, aside, Tone::Aside, pools) {
-                    entry.case.accompany(aside);
-                }
             }
         }
     }
@@ -229,6 +200,12 @@ fn close(
 }
 
 impl Entry {
+    fn take_in(&mut self, signal: Signal, pools: &Pools) {
+        self.case.concern(&signal, pools);
+        self.case.add(signal);
+        self.has_grown = true;
+    }
+
     /// Asks every rule; opens the incident or tells what changed about it.
     fn judge(&mut self, pools: &Pools, at: Timestamp, last_id: &mut u64, news: &mut Vec<News>) {
         let opinions: Vec<Opinion> = RULES

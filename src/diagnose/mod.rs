@@ -9,6 +9,7 @@
 //! first opinion that is sure enough. Attribution goes to the first event of a cascade, not to the loudest.
 
 mod advice;
+mod asides;
 mod book;
 mod case;
 mod cause;

@@ -3,7 +3,8 @@
 use super::stage::{
     Stage, again, appeared, at, cleared, credentials, cut, no_reuse, of, refused, storm, wide,
 };
-use crate::diagnose::book::{ASIDES_MAX, QUIET};
+use crate::diagnose::asides::ASIDES_MAX;
+use crate::diagnose::book::QUIET;
 use crate::diagnose::{Cause, Incident, News};
 
 fn clears(incident: &Incident) -> Vec<&str> {
@@ -88,6 +89,35 @@ fn pools_of_others_and_of_other_times_are_no_part_of_it() {
     );
     assert_eq!(clears(&stage.open()[0]), Vec::<&str>::new());
     stage.consider(700, [of(9000, 0, orders, cleared(1))]);
+    assert_eq!(clears(&stage.open()[0]).len(), 1);
+}
+
+#[test]
+fn what_waits_is_a_part_of_trouble_that_comes_near_it_later() {
+    let mut stage = Stage::new(1);
+    let orders = stage.instance("orders", 1, 0);
+    crash(&mut stage);
+    stage.consider(11_000, [of(10_500, 0, orders, cleared(1))]);
+    assert_eq!(clears(&stage.open()[0]).len(), 0, "too late for it");
+    stage.consider(11_250, [again(wide(50, 0, refused(9)), 11_200)]);
+    assert_eq!(clears(&stage.open()[0]).len(), 1, "it goes on");
+}
+
+#[test]
+fn what_waits_is_a_part_of_trouble_of_a_set_that_is_known_later() {
+    let mut stage = Stage::new(2);
+    let orders = stage.instance("orders", 1, 1);
+    crash(&mut stage);
+    stage.consider(1500, [of(100, 1, orders, cleared(1))]);
+    stage.member(0, "rs0");
+    stage.consider(1750, []);
+    assert_eq!(
+        clears(&stage.open()[0]).len(),
+        0,
+        "one of them may be alone"
+    );
+    stage.member(1, "rs0");
+    stage.consider(2000, []);
     assert_eq!(clears(&stage.open()[0]).len(), 1);
 }
 
