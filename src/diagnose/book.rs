@@ -51,6 +51,7 @@ pub struct Book {
     asides: Asides,
     closed: VecDeque<Arc<Incident>>,
     last_id: u64,
+    changes: u64,
 }
 
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Book {
         let troubles = troubles.map(|entry| (&mut entry.case, mem::take(&mut entry.has_grown)));
         self.asides.deal(troubles, pools, at);
         for entry in &mut self.cases {
-            entry.judge(pools, at, &mut self.last_id, news);
+            self.changes += u64::from(entry.judge(pools, at, &mut self.last_id, news));
         }
         for entry in self
             .cases
@@ -98,13 +99,13 @@ impl Book {
             .collect::<Vec<_>>()
         {
             let over_at = entry.case.heard_at();
-            close(entry, over_at, &mut self.closed, news);
+            self.close(entry, over_at, news);
         }
     }
 
-    /// Some incident is open.
-    pub fn has_open(&self) -> bool {
-        self.cases.iter().any(|entry| entry.incident.is_some())
+    /// Grows with every change of what [`Self::incidents`] gives, be it news or not.
+    pub const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Incidents, the newest first: open ones and those that closed lately.
@@ -159,14 +160,12 @@ impl Book {
         for other in kin {
             if let Some(incident) = other.incident {
                 // Whoever was told of it finds it, and what became of it.
-                let incident = Arc::new(Incident {
+                let incident = Incident {
                     closed_at: Some(at),
                     merged_into: older,
                     ..(*incident).clone()
-                });
-                self.closed.push_front(Arc::clone(&incident));
-                self.closed.truncate(CLOSED_MAX);
-                news.push(News::Closed(incident));
+                };
+                self.put_away(incident, news);
             }
             entry.case.absorb(other.case);
         }
@@ -175,28 +174,29 @@ impl Book {
         if self.cases.len() > CASES_MAX {
             let oldest = (0..self.cases.len()).min_by_key(|&at| self.cases[at].case.heard_at());
             if let Some(oldest) = oldest {
-                close(self.cases.remove(oldest), at, &mut self.closed, news);
+                let oldest = self.cases.remove(oldest);
+                self.close(oldest, at, news);
             }
         }
     }
-}
 
-fn close(
-    entry: Entry,
-    over_at: Timestamp,
-    closed: &mut VecDeque<Arc<Incident>>,
-    news: &mut Vec<News>,
-) {
-    let Some(incident) = entry.incident else {
-        return;
-    };
-    let incident = Arc::new(Incident {
-        closed_at: Some(over_at.max(incident.opened_at)),
-        ..(*incident).clone()
-    });
-    closed.push_front(Arc::clone(&incident));
-    closed.truncate(CLOSED_MAX);
-    news.push(News::Closed(incident));
+    fn close(&mut self, entry: Entry, over_at: Timestamp, news: &mut Vec<News>) {
+        if let Some(incident) = entry.incident {
+            let incident = Incident {
+                closed_at: Some(over_at.max(incident.opened_at)),
+                ..(*incident).clone()
+            };
+            self.put_away(incident, news);
+        }
+    }
+
+    fn put_away(&mut self, incident: Incident, news: &mut Vec<News>) {
+        let incident = Arc::new(incident);
+        self.closed.push_front(Arc::clone(&incident));
+        self.closed.truncate(CLOSED_MAX);
+        news.push(News::Closed(incident));
+        self.changes += 1;
+    }
 }
 
 impl Entry {
@@ -206,8 +206,14 @@ impl Entry {
         self.has_grown = true;
     }
 
-    /// Asks every rule; opens the incident or tells what changed about it.
-    fn judge(&mut self, pools: &Pools, at: Timestamp, last_id: &mut u64, news: &mut Vec<News>) {
+    /// Asks every rule; opens the incident or tells what changed about it. True when anything did, be it news or not.
+    fn judge(
+        &mut self,
+        pools: &Pools,
+        at: Timestamp,
+        last_id: &mut u64,
+        news: &mut Vec<News>,
+    ) -> bool {
         let opinions: Vec<Opinion> = RULES
             .into_iter()
             .flatten()
@@ -216,25 +222,25 @@ impl Entry {
             .collect();
         let held = self.incident.as_ref().map(|incident| incident.cause());
         let Some(verdict) = rank(opinions, held) else {
-            return;
+            return false;
         };
         let Some(first) = verdict.causes.first() else {
-            return;
+            return false;
         };
         let Some(known) = &self.incident else {
             if first.confidence < SURE {
-                return;
+                return false;
             }
             *last_id += 1;
             let incident = telling::incident(IncidentId(*last_id), &self.case, verdict, pools, at);
             let incident = Arc::new(incident);
             news.push(News::Opened(Arc::clone(&incident)));
             self.incident = Some(incident);
-            return;
+            return true;
         };
         if first.confidence < SURE {
             // Nothing explains it better than what was said before.
-            return;
+            return false;
         }
         let mut incident = telling::incident(known.id, &self.case, verdict, pools, at);
         if incident.cause() == known.cause() {
@@ -242,11 +248,15 @@ impl Entry {
         }
         incident.evident_at = known.evident_at;
         incident.detected_at = known.detected_at;
+        if incident == **known {
+            return false;
+        }
         let incident = Arc::new(incident);
         if is_news(known, &incident) {
             news.push(News::Updated(Arc::clone(&incident)));
         }
         self.incident = Some(incident);
+        true
     }
 
     /// Nothing was heard of it for a while, and what it was about is over.

@@ -209,6 +209,7 @@ impl Reasoning {
         let mut sequencer = Sequencer::default();
         let mut counted = Counted::default();
         let mut reconciler = Reconciler::default();
+        let mut published = 0;
         let mut sampled_at = clock.now();
         directory.announce_look(sampled_at + SAMPLE_EVERY);
         loop {
@@ -246,7 +247,7 @@ impl Reasoning {
             if let Some(journal) = &mut journal {
                 journal.passed(until, observer.pools());
             }
-            self.publish(&observer, news);
+            self.publish(&observer, &mut published, news);
             self.findings.easel.paint(now, &observer, &mut counted);
             self.findings.lag.looked(now, waited);
             if is_stopping {
@@ -267,16 +268,17 @@ impl Reasoning {
         })
     }
 
-    fn publish(&self, observer: &Observer, news: Vec<News>) {
+    /// `published` is how far the observer's incidents had changed when they were shown last.
+    fn publish(&self, observer: &Observer, published: &mut u64, news: Vec<News>) {
         // How long something has lasted is no news, and whoever asks is to read it nevertheless.
-        if news.is_empty() && !observer.has_open_incidents() {
-            return;
+        if *published != observer.changes() {
+            *published = observer.changes();
+            *self
+                .findings
+                .incidents
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = observer.incidents();
         }
-        *self
-            .findings
-            .incidents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = observer.incidents();
         for one in news {
             // Nobody may be listening.
             drop(self.findings.news.send(one));

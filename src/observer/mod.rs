@@ -95,8 +95,8 @@ impl Observer {
         self.book.incidents().map(Arc::clone).collect()
     }
 
-    /// Some incident is not closed.
-    pub fn has_open_incidents(&self) -> bool {
-        self.book.has_open()
+    /// Grows with every change of [`Self::incidents`], be it news or not.
+    pub const fn changes(&self) -> u64 {
+        self.book.changes()
     }
 }

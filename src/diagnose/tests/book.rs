@@ -1,7 +1,7 @@
 //! Opening, joining, absorbing, updating, closing, and the limits.
 
 use super::stage::{
-    Stage, again, appeared, at, credentials, cut, of, probes, refused, storm, wide,
+    Stage, again, appeared, at, cleared, credentials, cut, of, probes, refused, storm, wide,
 };
 use crate::diagnose::book::{CASES_MAX, CLOSED_MAX, QUIET, UNREACHABLE_MAX};
 use crate::diagnose::{Cause, Incident, IncidentId, News, Severity};
@@ -27,6 +27,30 @@ fn crashed() -> Stage {
     let news = stage.consider(100, [wide(0, 0, cut()), wide(50, 0, refused(2))]);
     assert_eq!(labels(&news), [("opened", 1, Cause::ServerCrash)]);
     stage
+}
+
+#[test]
+fn whoever_read_incidents_reads_them_again_only_when_they_have_changed() {
+    let mut stage = Stage::new(1);
+    let orders = stage.instance("orders", 1, 0);
+    let mut known = stage.book.changes();
+    let mut has_changed = |stage: &Stage| {
+        let before = std::mem::replace(&mut known, stage.book.changes());
+        before != known
+    };
+    stage.consider(100, [wide(0, 0, cut())]);
+    assert!(!has_changed(&stage), "a case is no incident yet");
+    stage.consider(200, [wide(50, 0, refused(2))]);
+    assert!(has_changed(&stage), "opened");
+    stage.consider(300, []);
+    assert!(!has_changed(&stage), "nothing happened");
+    assert_eq!(stage.consider(400, [of(60, 0, orders, cleared(1))]), []);
+    assert!(has_changed(&stage), "no news, and to be read");
+    let quiet = u64::try_from(QUIET.as_millis()).unwrap();
+    stage.consider(400 + quiet, []);
+    assert!(has_changed(&stage), "closed");
+    stage.consider(500 + quiet, []);
+    assert!(!has_changed(&stage), "it stays closed");
 }
 
 #[test]
