@@ -19,7 +19,7 @@ pub(super) fn replay(
     for file in &parts(paths)? {
         Reader::open(file)
             .and_then(|mut reader| replay.read(&mut reader))
-            .with_context(|| format!("{} is no journal", file.display()))?;
+            .with_context(|| file.display().to_string())?;
     }
     let replayed = replay.finish();
     replayed.warnings.iter().for_each(|warning| warn(warning));

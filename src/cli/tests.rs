@@ -268,6 +268,24 @@ fn filters_survive_the_way_to_the_instance() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_replayed_says_once_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("journal");
+    let check = |expected: &str| {
+        let error = replay::replay(std::slice::from_ref(&file), Output::Table, |_| ()).unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            format!("{}: {expected}", file.display())
+        );
+    };
+    check("cannot be read: No such file or directory (os error 2)");
+    std::fs::write(&file, "").unwrap();
+    check("is empty");
+    std::fs::write(&file, "{\"poolscope_journal\":99,\"upstreams\":[]}\n").unwrap();
+    check("cannot be understood: it has version 99, and this poolscope reads versions up to 1");
+}
+
+#[test]
 fn who_is_not_there_is_named_in_one_line() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let check = |address: &str, expected: &str| {

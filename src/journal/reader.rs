@@ -13,16 +13,16 @@ const LINE_LEN_MAX: u64 = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file.
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read")]
     File(#[from] io::Error),
     /// A line.
-    #[error(transparent)]
+    #[error("cannot be understood")]
     Line(#[from] LineError),
     /// A line without an end.
-    #[error("line {0} is longer than any journal has")]
+    #[error("cannot be understood: line {0} is longer than any journal has")]
     TooLong(u64),
     /// There is nothing.
-    #[error("it is empty")]
+    #[error("is empty")]
     Empty,
 }
 
