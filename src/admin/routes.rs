@@ -36,7 +36,7 @@ poolscope
 /api/v1/clients       who holds which connections; ?client= ?upstream=
 /api/v1/connections   open connections; ?client= ?state= ?role= ?upstream= ?limit=
 /api/v1/upstreams     the servers behind the listeners
-/api/v1/incidents     what went wrong and why; ?open= ?severity= ?cause= ?client= ?upstream= ?since= ?limit=
+/api/v1/incidents     what went wrong and why; ?id= ?open= ?severity= ?cause= ?client= ?upstream= ?since= ?limit=
 /api/v1/incidents/1   one of them
 /api/v1/events        news of incidents as they come, server-sent events
 /api/v1/status        version, listeners, limits, warnings

@@ -146,6 +146,29 @@ async fn what_is_not_there_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn the_page_of_paths_names_every_filter() {
+    let server = server().await;
+    let (_, page) = server.ask("GET", "/").await;
+    for path in [
+        "/api/v1/clients",
+        "/api/v1/connections",
+        "/api/v1/incidents",
+    ] {
+        let line = page.lines().find(|line| line.starts_with(path)).unwrap();
+        let named: Vec<&str> = line
+            .split(' ')
+            .filter(|word| word.starts_with('?'))
+            .collect();
+        let (_, refusal) = server.json(&format!("{path}?nonsense=1")).await;
+        let allowed = refusal["allowed"].as_array().unwrap().iter();
+        let allowed: Vec<String> = allowed
+            .map(|filter| format!("?{}=", filter.as_str().unwrap()))
+            .collect();
+        assert_eq!(named, allowed, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn filters_select_rows() {
     let server = server().await;
     for (query, expected) in [
