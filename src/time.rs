@@ -38,6 +38,13 @@ impl Timestamp {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// The last multiple of `grid` since the Unix epoch up to this moment.
+    #[must_use]
+    pub fn floor(self, grid: Duration) -> Self {
+        let grid = u64::try_from(grid.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Self(self.0 / grid * grid)
+    }
+
     /// The time between the two, whichever is earlier.
     pub const fn distance(self, other: Self) -> Duration {
         Duration::from_nanos(self.0.abs_diff(other.0))
@@ -284,6 +291,19 @@ mod tests {
         ] {
             check(text, None);
         }
+    }
+
+    #[test]
+    fn moments_are_rounded_down_to_a_grid() {
+        let check = |at: u64, millis: u64, expected: u64| {
+            let floor = Timestamp::from_nanos(at).floor(Duration::from_millis(millis));
+            assert_eq!(floor.as_nanos(), expected, "{at} by {millis} ms");
+        };
+        check(0, 10, 0);
+        check(9_999_999, 10, 0);
+        check(10_000_000, 10, 10_000_000);
+        check(u64::MAX, 1, u64::MAX / 1_000_000 * 1_000_000);
+        check(7, 0, 7);
     }
 
     #[test]

@@ -11,6 +11,10 @@ use crate::timeline::Entry;
 /// Ticks come at multiples of this since the epoch.
 pub const TICK: Duration = Duration::from_millis(250);
 
+/// Some looks come with one tick in several. The first tick is at a multiple of this, so that they come at the same
+/// moments whenever the watching began: a journal begins later than the proxy that wrote it, and may lack its first files.
+const ROUND: Duration = Duration::from_secs(1);
+
 /// Entries of different connections are read by different threads, so an earlier one may come later; by no more
 /// than this, unless a thread is held up.
 const HOLD: Duration = Duration::from_millis(100);
@@ -34,6 +38,8 @@ pub struct Sequencer {
     arrived: u64,
     /// Everything up to here was told.
     told_until: Timestamp,
+    /// Ticks came up to here, or the first comes after it; `None` before time begins.
+    ticked_until: Option<Timestamp>,
 }
 
 impl Sequencer {
@@ -84,12 +90,11 @@ impl Sequencer {
     }
 
     fn tick_until(&mut self, at: Timestamp, observer: &mut Observer, news: &mut Vec<News>) {
-        if self.told_until == Timestamp::default() {
-            self.told_until = at;
-        }
-        for due in ticks(self.told_until, at) {
+        let ticked_until = self.ticked_until.unwrap_or_else(|| before_round(at));
+        for due in ticks(ticked_until, at) {
             observer.tick(due, news);
         }
+        self.ticked_until = Some(ticked_until.max(at));
         self.told_until = self.told_until.max(at);
     }
 }
@@ -102,7 +107,7 @@ fn ticks(from: Timestamp, until: Timestamp) -> impl Iterator<Item = Timestamp> {
         let next = next_on_grid(at)?;
         let is_skipped = next > settled_at && next <= waking_at;
         let next = if is_skipped {
-            next_on_grid(waking_at)?
+            next_on_grid(before_round(waking_at))?
         } else {
             next
         };
@@ -111,10 +116,19 @@ fn ticks(from: Timestamp, until: Timestamp) -> impl Iterator<Item = Timestamp> {
     std::iter::successors(next(from), move |at| next(*at))
 }
 
+/// The moment of which the first tick at a multiple of [`ROUND`] after `at` is the next.
+fn before_round(at: Timestamp) -> Timestamp {
+    next_multiple(ROUND, at).map_or(at, |round| round - TICK)
+}
+
 /// The first moment of the grid after `at`; after the last that can be told there is none.
 fn next_on_grid(at: Timestamp) -> Option<Timestamp> {
-    let grid = u64::try_from(TICK.as_nanos()).ok()?;
-    let next = (at.as_nanos() / grid).checked_add(1)?.checked_mul(grid)?;
+    next_multiple(TICK, at)
+}
+
+fn next_multiple(of: Duration, at: Timestamp) -> Option<Timestamp> {
+    let of = u64::try_from(of.as_nanos()).ok()?;
+    let next = (at.as_nanos() / of).checked_add(1)?.checked_mul(of)?;
     Some(Timestamp::from_nanos(next))
 }
 
@@ -169,6 +183,18 @@ mod tests {
     }
 
     #[test]
+    fn the_first_tick_is_at_a_full_second() {
+        for millis in [0, 1, 249, 250, 600, 999] {
+            let at = BEGAN_AT + Duration::from_millis(millis);
+            let mut ticked = ticks(before_round(at), at + 2 * ROUND);
+            assert_eq!(ticked.next(), Some(BEGAN_AT + ROUND), "{millis} ms");
+            assert_eq!(ticked.next(), Some(BEGAN_AT + ROUND + TICK), "{millis} ms");
+        }
+        let last = Timestamp::from_nanos(u64::MAX);
+        assert_eq!(before_round(last), last);
+    }
+
+    #[test]
     fn a_short_silence_is_gone_through_tick_by_tick() {
         let until = BEGAN_AT + SETTLED + WAKING;
         let ticked: Vec<Timestamp> = ticks(BEGAN_AT, until).collect();
@@ -181,12 +207,12 @@ mod tests {
     fn of_a_long_silence_both_ends_are_gone_through() {
         let until = BEGAN_AT + Duration::from_hours(24 * 365 * 50);
         let ticked: Vec<Timestamp> = ticks(BEGAN_AT, until).collect();
-        assert_eq!(ticked.len(), TICKS_MAX);
+        assert_eq!(ticked.len(), TICKS_MAX - 3);
         let gaps: Vec<_> = ticked
             .windows(2)
             .filter(|two| two[1].since(two[0]) > TICK)
             .collect();
-        assert_eq!(gaps, [[BEGAN_AT + SETTLED, until - WAKING + TICK]]);
+        assert_eq!(gaps, [[BEGAN_AT + SETTLED, until - WAKING + ROUND]]);
         assert_eq!(ticked.last(), Some(&until));
     }
 

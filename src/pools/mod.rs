@@ -215,7 +215,8 @@ impl Pools {
             self.forget(id);
         }
         if at.since(self.swept_at) >= SWEEP_EVERY {
-            self.swept_at = at;
+            // At the same moments whenever the watching began.
+            self.swept_at = at.floor(SWEEP_EVERY);
             self.sweep(at);
         }
     }

@@ -13,9 +13,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use poolscope::admin::incident_row;
 use poolscope::diagnose::{Cause, Incident, Severity};
 use poolscope::journal::{Reader, Replay, Replayed};
+use poolscope::time::Timestamp;
+use poolscope::timeline::lines::write_mark;
 use serde_json::{Value, json};
 
 use crate::support::root;
@@ -293,6 +297,40 @@ fn every_cause_is_told_of_a_timeline_and_not_of_one_that_resembles_it() {
     let all: BTreeSet<&str> = Cause::ALL.iter().map(|cause| cause.label()).collect();
     assert_eq!(told, all);
     assert_eq!(resembled, all);
+}
+
+/// Everything that is said of a journal to which time passed for so long before anything happened.
+fn told_when_watched_before(journal: &str, before: Duration) -> Vec<Value> {
+    let (header, rest) = journal.split_once('\n').unwrap();
+    let first: Value = serde_json::from_str(rest.lines().next().unwrap()).unwrap();
+    let began_at = Timestamp::from_nanos(first["at"].as_u64().unwrap()) - before;
+    let text = format!("{header}\n{}{rest}", write_mark(began_at));
+    let mut replay = Replay::default();
+    replay.read(&mut Reader::new(text.as_bytes())).unwrap();
+    let incidents = replay.finish().incidents;
+    let rows = incidents
+        .iter()
+        .map(|(incident, upstream)| incident_row(incident, upstream));
+    rows.map(|row| serde_json::to_value(row).unwrap()).collect()
+}
+
+/// A proxy runs before its first connection comes, and its journal may begin in the middle of what it saw.
+#[test]
+fn what_is_told_and_when_does_not_depend_on_when_the_watching_began() {
+    let mut count = 0;
+    for scenario in ["idle_cutoff_drop", "client_leak_slow"] {
+        let of_it = |timeline: &PathBuf| timeline.parent().unwrap().ends_with(scenario);
+        for timeline in timelines().into_iter().filter(of_it) {
+            count += 1;
+            let journal = fs::read_to_string(&timeline).unwrap();
+            let expected = told_when_watched_before(&journal, Duration::ZERO);
+            for millis in [250, 500, 750, 5000] {
+                let told = told_when_watched_before(&journal, Duration::from_millis(millis));
+                assert_eq!(told, expected, "{} {millis} ms", timeline.display());
+            }
+        }
+    }
+    assert!(count >= 7, "{count} timelines");
 }
 
 #[test]

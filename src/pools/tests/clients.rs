@@ -827,4 +827,23 @@ fn what_is_opened_after_a_goodbye_is_of_the_next_client() {
     assert_eq!(stage.clients(), [(0, 1)]);
     assert_eq!(stage.owner(pooled), stage.owner(first));
     assert_ne!(stage.owner(next), stage.owner(first));
+
+#[test]
+fn an_instance_is_forgotten_at_the_same_moment_whenever_the_watching_began() {
+    let forgotten_at = |watched_before: u64| {
+        let mut stage = Stage::new(1);
+        let began_at = start() - Duration::from_millis(watched_before);
+        stage.pools.tick(began_at);
+        let id = stage.open(NODE, 0, 1);
+        stage.close(id);
+        (900..940).find(|second| {
+            stage.at(second * 1000);
+            stage.pools.instances().count() == 0
+        })
+    };
+    let at = forgotten_at(0);
+    assert!(at.is_some());
+    for watched_before in [1000, 3000, 5000, 9000] {
+        assert_eq!(forgotten_at(watched_before), at, "{watched_before} ms");
+    }
 }
