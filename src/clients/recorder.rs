@@ -44,6 +44,8 @@ pub struct Recorder {
     errors_untold: u32,
     /// What is unanswered, at its end.
     unanswered: Commands,
+    /// When its client left it, where that was seen while the server was dialled.
+    left_at: Option<Timestamp>,
     has_ended: bool,
 }
 
@@ -64,6 +66,7 @@ impl Recorder {
             error_told: None,
             errors_untold: 0,
             unanswered: Commands::default(),
+            left_at: None,
             has_ended: false,
         }
     }
@@ -92,6 +95,12 @@ impl Recorder {
         if self.connection.state() == State::Connecting {
             self.activity_changed(at, State::Handshaking, 0);
         }
+    }
+
+    /// The client closes its side although the server is still dialled. What it sent before is read later, and so is its
+    /// farewell.
+    pub fn left_while_dialling(&mut self, at: Timestamp) {
+        self.left_at.get_or_insert(at);
     }
 
     /// The server could not be dialled.
@@ -155,6 +164,9 @@ impl Recorder {
             ending,
             last,
             unanswered: self.unanswered.clone(),
+            left_at: self
+                .left_at
+                .filter(|_| ending.initiator == Initiator::Client),
         };
         self.tell(at, Fact::Ended(Box::new(ended)));
     }

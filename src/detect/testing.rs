@@ -75,6 +75,7 @@ pub(super) fn ended(initiator: Initiator, phase: Phase, last: Sample) -> Fact {
         ending,
         last,
         unanswered: Commands::default(),
+        left_at: None,
     }))
 }
 

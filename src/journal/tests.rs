@@ -521,5 +521,6 @@ fn ended(at: u64) -> Fact {
         ending,
         last,
         unanswered: Commands::default(),
+        left_at: None,
     }))
 }

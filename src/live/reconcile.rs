@@ -101,6 +101,7 @@ fn ended(pools: &Pools, id: ConnectionId, at: Timestamp) -> Entry {
             ending,
             last,
             unanswered: Commands::default(),
+            left_at: None,
         })),
     }
 }

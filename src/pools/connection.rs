@@ -144,9 +144,16 @@ pub struct End {
     pub at: Timestamp,
     /// How.
     pub ending: Ending,
+    /// When its client left it, where that was before.
+    pub left_at: Option<Timestamp>,
 }
 
 impl End {
+    /// When it ended for its client: before it was read, where the server had to be dialled first.
+    pub(super) fn began_at(&self) -> Timestamp {
+        self.left_at.map_or(self.at, |left_at| left_at.min(self.at))
+    }
+
     /// The client's side began it.
     pub(super) fn is_by_client(&self) -> bool {
         self.ending.initiator == Initiator::Client
@@ -265,6 +272,7 @@ impl Connection {
                 self.ended = Some(End {
                     at,
                     ending: end.ending,
+                    left_at: end.left_at,
                 });
             }
         }

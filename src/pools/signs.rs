@@ -83,16 +83,18 @@ impl Pools {
         let Some(end) = connection.ended else {
             return;
         };
-        let at = end.at;
+        let at = end.began_at();
         let is_by_client = end.ending.initiator == Initiator::Client;
         let is_monitor = connection.found == Role::Monitor && connection.mongo_client.is_some();
         if connection.hello_answered_at.is_none() {
             let given_up_at = connection.opened_at + GIVEN_UP_AFTER;
             let is_broken = !is_by_client || at >= given_up_at;
-            // What a client says while its dial hangs is stuck, its hello along with its farewell.
-            let is_stuck = connection
-                .dialled_at
-                .is_none_or(|dialled_at| at.since(dialled_at) < GIVEN_UP_AFTER);
+            // What a client says while its dial hangs is stuck, its hello along with its farewell. Journals of a time when
+            // nobody looked for that do not tell when it was said.
+            let is_stuck = end.left_at.is_none()
+                && connection
+                    .dialled_at
+                    .is_none_or(|dialled_at| at.since(dialled_at) < GIVEN_UP_AFTER);
             let at = if is_stuck { at.min(given_up_at) } else { at };
             let clears = connection.clears_on_failed_handshake;
             let upstream = connection.upstream;

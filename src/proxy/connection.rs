@@ -99,9 +99,13 @@ impl Dialling {
 
     /// The kernel told something of the client's socket; true when the dial now has until `dial.deadline` at most.
     ///
-    /// A FIN ends nothing, as the client's request may still be answered.
+    /// A FIN ends nothing, as the client's request may still be answered. It is read after the dial, behind that request;
+    /// when it came is known only here.
     pub(super) fn client_told(&mut self, event: &mio::event::Event, clock: Clock) -> bool {
         self.client.told(event);
+        if event.is_read_closed() {
+            self.tap.left_while_dialling(clock.now());
+        }
         let Some(error) = self.client.take_error() else {
             return false;
         };

@@ -64,6 +64,11 @@ impl Tap {
         self.look(at, |tracker, recorder| tracker.dialled(at, recorder));
     }
 
+    /// The client closes its side although the server is still dialled.
+    pub(super) fn left_while_dialling(&mut self, at: Timestamp) {
+        self.recorder.left_while_dialling(at);
+    }
+
     /// The connection's number.
     pub(super) fn id(&self) -> ConnectionId {
         self.recorder.id()

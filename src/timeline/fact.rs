@@ -113,6 +113,10 @@ pub struct Ended {
     /// The requests of the application that were unanswered, as far as they were read to their end.
     #[serde(default, skip_serializing_if = "Commands::is_empty")]
     pub unanswered: Commands,
+    /// When its client left it, where that was before: while the server is dialled nothing is read, and so neither is the
+    /// client's farewell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_at: Option<Timestamp>,
 }
 
 impl From<&Observation> for Fact {

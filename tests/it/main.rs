@@ -21,6 +21,7 @@ mod drain;
 mod drivers;
 mod exposition;
 mod hostile;
+mod hung_dials;
 mod incidents;
 mod journal;
 mod mongo_clients;

@@ -150,6 +150,7 @@ mod tests {
             ending,
             last: Sample::default(),
             unanswered: Commands::default(),
+            left_at: None,
         }))
     }
 

@@ -318,3 +318,22 @@ fn a_handshake_that_is_given_up_clears_when_it_is_unless_its_dial_hung() {
     stage.at(15_500);
     assert_eq!(stage.clears()[0].0, 12_500, "at the earliest");
 }
+
+#[test]
+fn a_handshake_that_is_given_up_while_its_dial_hangs_clears_when_its_client_left() {
+    let cleared_at = |left_at: u64| {
+        let (mut stage, _, _) = settled(NODE, 2);
+        stage.at(12_000);
+        let hung = stage.accept_only(0);
+        stage.at(15_000);
+        stage.tell(hung, Fact::Dialled(Duration::from_secs(3)));
+        stage.introduce(hung, NODE, 8);
+        stage.left_at = Some(start() + Duration::from_millis(left_at));
+        stage.end(hung, Initiator::Client, Manner::Fin, Phase::Handshaking);
+        stage.at(15_500);
+        stage.clears().first().map(|(at, ..)| *at)
+    };
+    assert_eq!(cleared_at(14_000), Some(14_000));
+    assert_eq!(cleared_at(14_999), Some(14_999));
+    assert_eq!(cleared_at(12_200), None, "it did not wait for long");
+}

@@ -26,6 +26,8 @@ pub(super) struct Stage {
     pub(super) pools: Pools,
     /// Whoever connects next announces that it will authenticate.
     pub(super) announces_credentials: bool,
+    /// The client of the connection that ends next left it then.
+    pub(super) left_at: Option<Timestamp>,
     now: Timestamp,
     opened: u64,
     samples: BTreeMap<ConnectionId, Sample>,
@@ -39,6 +41,7 @@ impl Stage {
         });
         Self {
             announces_credentials: false,
+            left_at: None,
             pools: Pools::new(names.collect()),
             now: start(),
             opened: 0,
@@ -268,6 +271,7 @@ impl Stage {
             ending,
             last,
             unanswered,
+            left_at: self.left_at.take(),
         };
         self.tell(id, Fact::Ended(Box::new(ended)));
     }

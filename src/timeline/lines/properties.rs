@@ -180,17 +180,21 @@ fn ended() -> impl Strategy<Value = Ended> {
         any::<bool>(),
         sample(),
         unanswered,
+        option::of(moment()),
     )
         .prop_map(
-            |(initiator, manner, phase, after_failed_authentication, last, unanswered)| Ended {
-                ending: Ending {
-                    initiator,
-                    manner,
-                    phase,
-                    after_failed_authentication,
-                },
-                last,
-                unanswered: unanswered.into_iter().collect(),
+            |(initiator, manner, phase, after_failed_authentication, last, unanswered, left_at)| {
+                Ended {
+                    ending: Ending {
+                        initiator,
+                        manner,
+                        phase,
+                        after_failed_authentication,
+                    },
+                    last,
+                    unanswered: unanswered.into_iter().collect(),
+                    left_at,
+                }
             },
         )
 }

@@ -64,11 +64,12 @@ fn what_is_written_is_read_back() {
                 ..Sample::default()
             },
             unanswered: [Command::Find, Command::Find].into_iter().collect(),
+            left_at: Some(Timestamp::from_nanos(7)),
         })),
         concat!(
             r#""ended":{"initiator":"server","manner":"reset","phase":"in_exchange","#,
             r#""after_failed_authentication":false,"last":{"requests":3,"operations":0,"in_flight":0,"#,
-            r#""busy_since":5,"busy":0,"from_client_at":0,"from_server_at":0,"request_id":0},"unanswered":{"find":2}}"#
+            r#""busy_since":5,"busy":0,"from_client_at":0,"from_server_at":0,"request_id":0},"unanswered":{"find":2},"left_at":7}"#
         ),
     );
 }
