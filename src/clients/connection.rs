@@ -58,6 +58,8 @@ pub(super) struct ConnectionCell {
     has_said_goodbye: AtomicBool,
     /// Its client left before the server had answered its first hello; an answer that comes after that tells nobody.
     is_left_unanswered: AtomicBool,
+    /// It ended for its client, and its siblings do without it: what it was for is decided, or waits to be.
+    has_departed: AtomicBool,
     /// Nanoseconds; the interval it told as a streaming monitor, or [`NEVER`].
     heartbeat_nanos: AtomicU64,
     pub(super) bytes: [AtomicU64; 2],
@@ -134,6 +136,7 @@ impl ConnectionCell {
             answered_at: AtomicU64::new(NEVER),
             has_said_goodbye: AtomicBool::new(false),
             is_left_unanswered: AtomicBool::new(false),
+            has_departed: AtomicBool::new(false),
             heartbeat_nanos: AtomicU64::new(NEVER),
             bytes: Default::default(),
             last_command: AtomicU16::new(NO_COMMAND),
@@ -330,15 +333,21 @@ impl ConnectionCell {
         facts.membership == Membership::Inside
     }
 
-    /// Its client closed it, and has no use for it any more, however long the server's side takes.
+    /// Its client closed it: what the server still says tells nobody anything.
     pub(super) fn left_by_client(&self) {
         if !self.is_answered() {
             self.is_left_unanswered.store(true, Ordering::Relaxed);
         }
-        let is_pooled = self.was_found_pooled.load(Ordering::Relaxed);
-        if is_pooled || self.told_role() == Role::Application {
-            self.ended_pooled(true);
-        }
+    }
+
+    /// It ended for its client; true when that is news.
+    pub(super) fn depart(&self) -> bool {
+        !self.has_departed.swap(true, Ordering::Relaxed)
+    }
+
+    /// It ended for its client, whose other connections are no siblings of it any more.
+    pub(super) fn has_departed(&self) -> bool {
+        self.has_departed.load(Ordering::Relaxed)
     }
 
     /// It ended, and was or was not pooled for good.

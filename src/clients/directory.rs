@@ -28,15 +28,13 @@ use super::attribution::ClientKey;
 use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::recorder::Recorder;
-use super::roles::Sibling;
 use super::upstream::{ListenerNames, UpstreamCell};
 use super::{ConnectionId, DirectoryRow, UpstreamId, UpstreamSpec, lock};
 use crate::connection::{Initiator, OpaqueReason, ServerFacts};
 use crate::time::Timestamp;
 use crate::timeline::{Entry, Fact, Opened, Witness};
 
-pub(super) use endings::judge_ended;
-use endings::{count_ended, final_role, is_postponed};
+pub(super) use endings::{judge_ended, left};
 use table::Table;
 
 /// Limits of what a [`Directory`] remembers.
@@ -274,17 +272,10 @@ impl Directory {
         initiator: Initiator,
         at: Timestamp,
     ) {
-        let ending = Sibling {
-            is_cut: initiator != Initiator::Client,
-            ..connection.sibling()
-        };
         client
             .lifetimes
             .record_duration(at.since(connection.opened_at));
-        if !is_postponed(&ending, connection, client, at) {
-            let role = final_role(&ending, connection, client, at);
-            count_ended(&ending, role, connection, client);
-        }
+        left(connection, client, initiator, at);
         let mut table = lock(&self.table);
         self.connections.remove(&connection.id);
         client.release(connection.id, at);

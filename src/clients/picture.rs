@@ -28,12 +28,17 @@ struct Seen {
     state: State,
     role: Role,
     is_pooled: bool,
+    /// Its client has left it.
+    has_departed: bool,
 }
 
 impl Seen {
     /// A driver's connection, ready for use, of which only its siblings or time can tell what it is for.
     fn is_undecided(&self) -> bool {
-        self.role == Role::Unknown && self.sibling.is_silent() && self.sibling.is_answered
+        self.role == Role::Unknown
+            && self.sibling.is_silent()
+            && self.sibling.is_answered
+            && !self.has_departed
     }
 }
 
@@ -117,6 +122,7 @@ impl Directory {
                     state: cell.state(),
                     role: Role::Unknown,
                     is_pooled: false,
+                    has_departed: cell.has_departed(),
                     cell,
                 }
             })
@@ -242,8 +248,9 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
         return;
     };
     let siblings = positions.iter().filter_map(|position| seen.get(*position));
+    let present = siblings.filter(|one| !one.has_departed);
     let family = Family::new(
-        siblings.map(|one| &one.sibling),
+        present.map(|one| &one.sibling),
         *lock(&owner.owner.hints),
         owner.owner.heartbeat(),
     );
@@ -306,14 +313,12 @@ fn by_role(members: &[&Seen]) -> [u64; Role::ALL.len()] {
 /// Live streaming monitors, otherwise polling ones (a monitor that is not streaming was told as round-trip
 /// monitor); `None` when there are none and the driver is not known to have any.
 fn mongo_clients(cell: &ClientCell, members: &[&Seen]) -> Option<u64> {
-    let streaming = members
-        .iter()
-        .filter(|one| one.sibling.told == Role::Monitor);
-    let streaming = count(streaming);
+    let present = || members.iter().filter(|one| !one.has_departed);
+    let streaming = count(present().filter(|one| one.sibling.told == Role::Monitor));
     if streaming > 0 {
         return Some(streaming);
     }
-    let polling = count(members.iter().filter(|one| one.role == Role::Monitor));
+    let polling = count(present().filter(|one| one.role == Role::Monitor));
     let has_monitors = cell.has_monitors.load(Ordering::Relaxed);
     let lacks_monitors = members
         .iter()

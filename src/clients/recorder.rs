@@ -9,7 +9,7 @@ use super::attribution::{driver_row, driver_text};
 use super::client::ClientCell;
 use super::connection::{ConnectionCell, DriverName};
 use super::cursors::TransactionKey;
-use super::directory::Directory;
+use super::directory::{Directory, left};
 use super::roles::Traits;
 use super::upstream::UpstreamCell;
 use super::{ConnectionId, DialFailure, lock};
@@ -132,8 +132,12 @@ impl Recorder {
     /// in flight: the other side may take its time.
     pub fn first_ended(&self, ending: Ending, at: Timestamp) {
         self.tell_end(ending, at);
-        if ending.initiator == Initiator::Client {
-            self.connection.left_by_client();
+        if ending.initiator != Initiator::Client {
+            return;
+        }
+        self.connection.left_by_client();
+        if self.is_settled {
+            left(&self.connection, &self.client, ending.initiator, at);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::clients::client::{ClientCell, Unjudged};
 use crate::clients::connection::ConnectionCell;
 use crate::clients::roles::{Family, Sibling};
 use crate::clients::{ConnectionId, lock};
-use crate::connection::Role;
+use crate::connection::{Initiator, Role};
 use crate::time::Timestamp;
 
 /// When a connection that ended undecided is judged: what its client did on other sockets before has been read.
@@ -30,26 +30,51 @@ fn siblings_of(
         return vec![connection.sibling()];
     }
     let mut siblings: Vec<Sibling> = if members.len() <= SIBLINGS_MAX {
-        members.values().map(|member| member.sibling()).collect()
+        present(members.values()).collect()
     } else {
         let oldest = members.values().take(SIBLINGS_MAX / 4);
         let before = members.range(..connection.id).rev().take(SIBLINGS_MAX / 4);
         let after = members.range(connection.id..).take(SIBLINGS_MAX / 2);
         let near = before.chain(after).map(|(_, member)| member);
-        oldest.chain(near).map(|member| member.sibling()).collect()
+        present(oldest.chain(near)).collect()
     };
     siblings.sort_unstable_by_key(|sibling| sibling.id);
     siblings.dedup_by_key(|sibling| sibling.id);
     siblings
 }
 
-/// Counts a connection by what it was for.
-pub(super) fn count_ended(
-    ending: &Sibling,
-    role: Role,
-    connection: &ConnectionCell,
+/// Those of them that did not end for their client.
+fn present<'a>(
+    members: impl Iterator<Item = &'a Arc<ConnectionCell>>,
+) -> impl Iterator<Item = Sibling> {
+    members
+        .filter(|member| !member.has_departed())
+        .map(|member| member.sibling())
+}
+
+/// The connection ended for its client, `client`, which has no use for it any more: the server's side, or what is on the
+/// way to it, may take its time, and monitors that wait for it would count beside those in their place.
+pub(in crate::clients) fn left(
+    connection: &Arc<ConnectionCell>,
     client: &ClientCell,
+    initiator: Initiator,
+    at: Timestamp,
 ) {
+    if !connection.depart() {
+        return;
+    }
+    let ending = Sibling {
+        is_cut: initiator != Initiator::Client,
+        ..connection.sibling()
+    };
+    if !is_postponed(&ending, connection, client, at) {
+        let role = final_role(&ending, connection, client, at);
+        count_ended(&ending, role, connection, client);
+    }
+}
+
+/// Counts a connection by what it was for.
+fn count_ended(ending: &Sibling, role: Role, connection: &ConnectionCell, client: &ClientCell) {
     if matches!(role, Role::Application | Role::Tool | Role::Unknown) {
         let operations = connection.operations.load(Ordering::Relaxed);
         client.requests_per_connection.record(operations);
@@ -59,7 +84,7 @@ pub(super) fn count_ended(
 
 /// Puts a connection aside whose role the other endings of this moment will tell: sockets that a client closes
 /// together are read by different workers, in any order.
-pub(super) fn is_postponed(
+fn is_postponed(
     ending: &Sibling,
     connection: &Arc<ConnectionCell>,
     client: &ClientCell,
@@ -107,7 +132,7 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
 }
 
 /// Decides what a connection was for, and remembers what its siblings need to know of that.
-pub(super) fn final_role(
+fn final_role(
     ending: &Sibling,
     connection: &ConnectionCell,
     client: &ClientCell,
@@ -120,10 +145,8 @@ pub(super) fn final_role(
         match ending.told {
             Role::Unknown if ending.is_silent() => siblings_of(connection, client, &members),
             // All that matters is whether there is a streaming monitor.
-            Role::RoundTripMonitor => members
-                .values()
-                .find(|member| member.told_role() == Role::Monitor)
-                .map(|member| member.sibling())
+            Role::RoundTripMonitor => present(members.values())
+                .find(|member| member.told == Role::Monitor)
                 .into_iter()
                 .collect(),
             // Nothing its siblings could say matters.

@@ -21,6 +21,12 @@ fn open(directory: &Arc<Directory>, host: u8) -> Recorder {
 }
 
 fn introduce(recorder: &mut Recorder, app: &str) {
+    introduce_unanswered(recorder, app);
+    recorder.observed(second(0), Observation::HelloAnswered(Duration::ZERO));
+    recorder.activity_changed(second(0), State::Idle, 0);
+}
+
+fn introduce_unanswered(recorder: &mut Recorder, app: &str) {
     recorder.request_seen(second(0), Command::Hello, 1);
     let metadata = ClientMetadata {
         application: app.to_owned(),
@@ -34,8 +40,6 @@ fn introduce(recorder: &mut Recorder, app: &str) {
             request_id: 1,
         },
     );
-    recorder.observed(second(0), Observation::HelloAnswered(Duration::ZERO));
-    recorder.activity_changed(second(0), State::Idle, 0);
 }
 
 fn end(recorder: Recorder, seconds: u64) {
@@ -137,6 +141,60 @@ fn what_is_read_after_the_end_tells_whose_it_was() {
     directory.tick(second(3));
     let snapshot = directory.snapshot(second(3), false);
     assert_eq!(snapshot.clients[0].undecided_ended, 0);
+}
+
+/// A path that swallows everything keeps the server's side of what its client gave up, and the client dials again
+/// meanwhile.
+#[test]
+fn monitors_that_were_left_are_no_siblings_although_their_servers_side_lingers() {
+    let directory = directory(10);
+    let mut left: Vec<_> = (0..2).map(|_| open(&directory, 1)).collect();
+    let roles = [Role::Monitor, Role::RoundTripMonitor];
+    for (member, role) in left.iter_mut().zip(roles) {
+        introduce(member, "orders");
+        member.observed(second(1), Observation::RoleFound(role));
+    }
+    let counts = |at| {
+        let snapshot = directory.snapshot(second(at), false);
+        let row = row(&snapshot, "10.0.0.1", "orders");
+        let pooled = (row.pooled_opened, row.pooled_closed);
+        (open_count(row), pooled, row.undecided, row.mongo_clients)
+    };
+    assert_eq!(counts(2), (2, (0, 0), 0, Some(1)));
+    for member in &left {
+        member.first_ended(clean(), second(10));
+    }
+    assert_eq!(counts(10), (2, (0, 0), 0, Some(0)));
+    // The next check is given up as well; nothing but its hello was read.
+    let mut attempt = directory.open(UpstreamId(0), peer(1), second(10));
+    introduce_unanswered(&mut attempt, "orders");
+    attempt.first_ended(clean(), second(12));
+    assert_eq!(counts(14), (3, (0, 0), 0, Some(0)));
+    attempt.ended(clean(), second(12));
+    for member in left {
+        member.ended(clean(), second(10));
+    }
+    assert_eq!(counts(16), (0, (0, 0), 0, Some(0)));
+}
+
+/// What its client left is closed for it, whatever it was found to be before, and is counted once.
+#[test]
+fn what_was_left_is_closed_at_once_and_only_once() {
+    let directory = directory(10);
+    let mut member = open(&directory, 1);
+    introduce(&mut member, "orders");
+    member.observed(second(1), Observation::RoleFound(Role::Application));
+    let counts = || {
+        let snapshot = directory.snapshot(second(40), false);
+        let row = row(&snapshot, "10.0.0.1", "orders");
+        let connections = row.requests_per_connection.count;
+        (row.pooled_opened, row.pooled_closed, connections)
+    };
+    assert_eq!(counts(), (1, 0, 0));
+    member.first_ended(clean(), second(2));
+    assert_eq!(counts(), (1, 1, 1));
+    end(member, 2);
+    assert_eq!(counts(), (1, 1, 1));
 }
 
 #[test]

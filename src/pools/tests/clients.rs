@@ -827,6 +827,7 @@ fn what_is_opened_after_a_goodbye_is_of_the_next_client() {
     assert_eq!(stage.clients(), [(0, 1)]);
     assert_eq!(stage.owner(pooled), stage.owner(first));
     assert_ne!(stage.owner(next), stage.owner(first));
+}
 
 #[test]
 fn an_instance_is_forgotten_at_the_same_moment_whenever_the_watching_began() {
