@@ -1,6 +1,7 @@
 //! The findings of detectors.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::connection::ServerRole;
@@ -205,6 +206,8 @@ pub enum SignalKind {
     },
     /// Connections that do not last are opened without pause, far more often than before.
     ReconnectBurst {
+        /// Whence, where all were dialled from one address.
+        from: Option<IpAddr>,
         /// Opened in the burst.
         opened: u64,
         /// Lost in it, or just before.

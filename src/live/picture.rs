@@ -312,21 +312,18 @@ impl Counted {
         }
     }
 
-    /// A burst that an instance had before it was forgotten and found again is not counted twice: its count begins
+    /// A burst that a client had before it was forgotten and found again is not counted twice: its count begins
     /// anew, and only what is above the last one is new.
     fn count_bursts(&mut self, observer: &Observer, now: Timestamp) {
-        let told: BTreeMap<ClientKey, u64> = observer
-            .bursts()
-            .filter_map(|(upstream, instance, count)| {
-                let instance = observer.pools().instance(instance)?;
-                let key = ClientKey {
-                    upstream,
-                    address: instance.address,
-                    app: Arc::clone(&instance.app),
-                };
-                Some((key, count))
-            })
-            .collect();
+        let mut told = BTreeMap::<ClientKey, u64>::new();
+        for (upstream, address, app, count) in observer.bursts() {
+            let key = ClientKey {
+                upstream,
+                address,
+                app,
+            };
+            *told.entry(key).or_default() += count;
+        }
         for (key, count) in &told {
             let new = count.saturating_sub(self.bursts.get(key).copied().unwrap_or_default());
             if new > 0 {

@@ -3,16 +3,19 @@
 //! [`Sequencer`] puts entries in the order of their moments and turns time into ticks on a fixed grid, so that
 //! live traffic, a journal and a capture drive [`Observer`] in exactly the same way.
 
+mod bursts;
 mod sequencer;
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use bursts::Bursts;
 
 pub use sequencer::{Sequencer, TICK};
 
-use crate::detect::{Detectors, Signal, SignalKind};
+use crate::detect::Detectors;
 use crate::diagnose::{Book, Incident, News};
-use crate::pools::{InstanceId, Pools};
+use crate::pools::Pools;
 use crate::time::Timestamp;
 use crate::timeline::lines::UpstreamName;
 use crate::timeline::{Entry, UpstreamId};
@@ -23,8 +26,7 @@ pub struct Observer {
     pools: Pools,
     detectors: Detectors,
     book: Book,
-    /// Of instances that are remembered: when the newest burst began, and how many there were.
-    bursts: BTreeMap<(UpstreamId, InstanceId), (Timestamp, u64)>,
+    bursts: Bursts,
 }
 
 impl Observer {
@@ -34,7 +36,7 @@ impl Observer {
             pools: Pools::new(upstreams),
             detectors: Detectors::new(),
             book: Book::default(),
-            bursts: BTreeMap::new(),
+            bursts: Bursts::default(),
         }
     }
 
@@ -44,7 +46,7 @@ impl Observer {
         self.pools.record(entry);
         self.detectors.record(entry, &self.pools, &mut signals);
         if !signals.is_empty() {
-            self.count_bursts(&signals);
+            self.bursts.count(&signals);
             self.book.add(signals, &self.pools, entry.at, news);
         }
     }
@@ -54,10 +56,8 @@ impl Observer {
         let mut signals = Vec::new();
         self.pools.tick(at);
         self.detectors.tick(at, &self.pools, &mut signals);
-        self.count_bursts(&signals);
-        let pools = &self.pools;
-        self.bursts
-            .retain(|(_, instance), _| pools.instance(*instance).is_some());
+        self.bursts.count(&signals);
+        self.bursts.forget(&self.pools);
         self.book.consider(signals, &self.pools, at, news);
     }
 
@@ -66,28 +66,10 @@ impl Observer {
         &self.pools
     }
 
-    /// Bursts of new connections since the instance that has them is known.
-    pub fn bursts(&self) -> impl Iterator<Item = (UpstreamId, InstanceId, u64)> {
-        let bursts = self.bursts.iter();
-        bursts.map(|((upstream, instance), (_, count))| (*upstream, *instance, *count))
-    }
-
-    /// A burst is told again and again while it goes on, always from the same beginning.
-    fn count_bursts(&mut self, signals: &[Signal]) {
-        for signal in signals {
-            let SignalKind::ReconnectBurst { .. } = signal.kind else {
-                continue;
-            };
-            let Some(instance) = signal.subject.instance else {
-                continue;
-            };
-            let key = (signal.subject.upstream, instance);
-            let (began_at, count) = self.bursts.entry(key).or_default();
-            if *count == 0 || signal.at > *began_at {
-                *began_at = signal.at;
-                *count += 1;
-            }
-        }
+    /// Bursts of new connections since those that have them are known: at which upstream, from which address, of which
+    /// application, empty where nobody said who dialled, and how many.
+    pub fn bursts(&self) -> impl Iterator<Item = (UpstreamId, IpAddr, Arc<str>, u64)> {
+        self.bursts.counts(&self.pools)
     }
 
     /// Incidents, the newest first.

@@ -211,6 +211,7 @@ pub(super) fn credentials(count: u64) -> SignalKind {
 /// A storm, 85 % sure.
 pub(super) fn storm() -> SignalKind {
     SignalKind::ReconnectBurst {
+        from: None,
         opened: 400,
         lost: 5,
         lasted: Duration::from_secs(4),

@@ -3,11 +3,13 @@
 //! A pool that grows opens connections and uses them; a pool that was cleared opens as many as it lost. A storm opens
 //! many times that, and what it opens does not last.
 
+mod place;
 mod source;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use place::Place;
 use source::Source;
 
 use super::{Detector, Signal, Taken};
@@ -16,13 +18,13 @@ use crate::pools::{Connection, Pools};
 use crate::time::Timestamp;
 use crate::timeline::{Fact, UpstreamId};
 
-/// Sources watched.
-const SOURCES_MAX: usize = 4096;
+/// Addresses watched.
+const PLACES_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Storms {
-    sources: BTreeMap<(IpAddr, UpstreamId), Source>,
-    /// All sources of an upstream taken together: of many, none may stand out.
+    places: BTreeMap<(IpAddr, UpstreamId), Place>,
+    /// All that dial an upstream taken together: of many, none may stand out.
     together: BTreeMap<UpstreamId, Source>,
 }
 
@@ -36,31 +38,30 @@ impl Detector for Storms {
         if !counts(connection) {
             return;
         }
-        if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&key) {
-            self.sources.pop_first();
+        if self.places.len() >= PLACES_MAX && !self.places.contains_key(&key) {
+            self.places.pop_first();
         }
-        let source = self.sources.entry(key).or_default();
-        source.count(connection, entry.at);
+        let place = self.places.entry(key).or_default();
+        place.count(connection, entry.at);
         let together = self.together.entry(connection.upstream).or_default();
         together.count(connection, entry.at);
     }
 
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
-        for ((_, upstream), source) in &mut self.sources {
-            let told = source.look(at);
-            signals.extend(told.map(|told| told.of_one(*upstream, pools)));
+        for (key, place) in &mut self.places {
+            place.look(*key, at, pools, signals);
         }
         for (upstream, source) in &mut self.together {
             let told = source.look(at);
-            let is_one_sources = self
-                .sources
+            let is_one_places = self
+                .places
                 .iter()
-                .any(|((_, of), source)| of == upstream && source.is_storming());
-            if !is_one_sources {
+                .any(|((_, of), place)| of == upstream && place.is_storming());
+            if !is_one_places {
                 signals.extend(told.map(|told| told.of_many(*upstream, pools)));
             }
         }
-        self.sources.retain(|_, source| source.is_worth_keeping());
+        self.places.retain(|_, place| place.is_worth_keeping());
     }
 }
 

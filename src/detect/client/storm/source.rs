@@ -1,6 +1,7 @@
-//! One address, or all that dial an upstream.
+//! One client, those at an address that nobody tells apart, or all that dial an upstream.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::{Signal, SignalKind, Subject};
@@ -42,10 +43,8 @@ const OPENS_MAX: usize = 4096;
 /// Instances of a storm that are named.
 const INSTANCES_MAX: usize = 1000;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Source {
-    /// Whose connections were seen last.
-    instance: Option<InstanceId>,
     /// When connections were opened that ended soon, the oldest first, and whose they were.
     brief: VecDeque<(Timestamp, Option<InstanceId>)>,
     /// When connections were lost that had lasted.
@@ -58,12 +57,10 @@ pub(super) struct Source {
     storm: Option<Storm>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Storm {
     began_at: Timestamp,
     told_at: Timestamp,
-    /// The one that dialled most when it began.
-    instance: Option<InstanceId>,
     /// All that took part in it.
     instances: BTreeSet<InstanceId>,
     opened: u64,
@@ -91,13 +88,27 @@ impl Source {
             || self.baseline > 0.01
     }
 
+    /// A connection that lasted.
+    pub(super) fn is_lost(connection: &Connection, ended_at: Timestamp) -> bool {
+        ended_at.since(connection.opened_at) >= BRIEF
+    }
+
+    /// What was dialled turned out to be another's; what was lost stays.
+    pub(super) fn leave_dials(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        *self = Self {
+            lost,
+            failed_at: self.failed_at,
+            ..Self::default()
+        };
+    }
+
     /// Takes in a connection that ended.
     pub(super) fn count(&mut self, connection: &Connection, ended_at: Timestamp) {
-        self.instance = connection.instance.or(self.instance);
         if connection.dial_failure.is_some() {
             self.failed_at = Some(ended_at);
         }
-        if ended_at.since(connection.opened_at) < BRIEF {
+        if !Self::is_lost(connection, ended_at) {
             let moment = connection.opened_at;
             let place = self.brief.partition_point(|(known, _)| *known <= moment);
             self.brief.insert(place, (moment, connection.instance));
@@ -124,7 +135,6 @@ impl Source {
             self.storm = Some(Storm {
                 began_at: self.unbroken_since(at),
                 told_at: Timestamp::default(),
-                instance: self.foremost(),
                 instances: BTreeSet::new(),
                 opened: 0,
                 lost: 0,
@@ -201,16 +211,6 @@ impl Source {
         }
         since
     }
-
-    /// The one that opened most of what did not last; where nobody came to say who it is, the one that was seen last.
-    fn foremost(&self) -> Option<InstanceId> {
-        let mut counts = BTreeMap::<InstanceId, usize>::new();
-        for instance in self.brief.iter().filter_map(|(_, instance)| *instance) {
-            *counts.entry(instance).or_default() += 1;
-        }
-        let most = counts.into_iter().max_by_key(|(_, count)| *count);
-        most.map(|(instance, _)| instance).or(self.instance)
-    }
 }
 
 impl Storm {
@@ -244,22 +244,38 @@ impl Storm {
 
 impl Told<'_> {
     /// About the one that dials.
-    pub(super) fn of_one(&self, upstream: UpstreamId, pools: &Pools) -> Signal {
-        let instance = self.storm.instance;
-        let instance = instance.filter(|id| pools.instance(*id).is_some());
-        self.signal(upstream, instance, Vec::new())
+    pub(super) fn of_one(
+        &self,
+        upstream: UpstreamId,
+        from: IpAddr,
+        client: InstanceId,
+        pools: &Pools,
+    ) -> Signal {
+        let client = Some(client).filter(|id| pools.instance(*id).is_some());
+        self.signal(upstream, Some(from), client, Vec::new())
+    }
+
+    /// About those of which one or several dial, nobody can tell which.
+    pub(super) fn of_any(
+        &self,
+        upstream: UpstreamId,
+        from: Option<IpAddr>,
+        clients: impl Iterator<Item = InstanceId>,
+        pools: &Pools,
+    ) -> Signal {
+        let among = clients.filter(|id| pools.instance(*id).is_some());
+        self.signal(upstream, from, None, among.collect())
     }
 
     /// About all that dial; whoever is merely connected is not concerned.
     pub(super) fn of_many(&self, upstream: UpstreamId, pools: &Pools) -> Signal {
-        let instances = self.storm.instances.iter().copied();
-        let among = instances.filter(|id| pools.instance(*id).is_some());
-        self.signal(upstream, None, among.collect())
+        self.of_any(upstream, None, self.storm.instances.iter().copied(), pools)
     }
 
     fn signal(
         &self,
         upstream: UpstreamId,
+        from: Option<IpAddr>,
         instance: Option<InstanceId>,
         among: Vec<InstanceId>,
     ) -> Signal {
@@ -274,6 +290,7 @@ impl Told<'_> {
             },
             among,
             kind: SignalKind::ReconnectBurst {
+                from,
                 opened: storm.opened,
                 lost: storm.lost,
                 lasted: seen_at.since(storm.began_at),

@@ -37,6 +37,7 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
         .iter()
         .find(|signal| matches!(signal.kind, SignalKind::ReconnectBurst { .. }))?;
     let SignalKind::ReconnectBurst {
+        from,
         opened,
         lost,
         lasted,
@@ -72,6 +73,14 @@ pub(super) fn reconnect_storm(case: &Case, _pools: &Pools, _at: Timestamp) -> Op
             },
         ),
     ];
+    if let Some(from) = from.filter(|_| signal.subject.instance.is_none()) {
+        let (at, clients) = (signal.at, signal.among.len() as u64);
+        evidence.push(fact(
+            at,
+            clients,
+            format!("all were dialled from {from}; what the server refused does not say by which client there"),
+        ));
+    }
     evidence.extend(no_reuse(case));
     let evident_at = signal.seen_at.min(signal.at + WITHOUT_PAUSE);
     Some(opinion(Cause::ReconnectStorm, 0.85, evident_at, evidence))

@@ -344,6 +344,7 @@ fn connections_that_are_not_used_again_are_evidence_and_no_ground() {
         operations_each: 1.0,
     };
     let storm = SignalKind::ReconnectBurst {
+        from: None,
         opened: 400,
         lost: 5,
         lasted: Duration::from_secs(4),
