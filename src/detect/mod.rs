@@ -11,7 +11,9 @@ mod signal;
 mod testing;
 mod thresholds;
 
-pub use signal::{CloseGroup, DestroyTrigger, PoolDestroyed, Signal, SignalKind, Subject};
+pub use signal::{
+    CloseGroup, DestroyTrigger, LeakSign, PoolDestroyed, Signal, SignalKind, Subject,
+};
 
 use crate::connection::Role;
 use crate::pools::{Connection, Pools};

@@ -9,6 +9,17 @@ use crate::pools::{ClearSign, Connection, InstanceId, MongoClientId};
 use crate::time::Timestamp;
 use crate::timeline::{Commands, DialFailure, UpstreamId};
 
+/// What shows that connections are of different mongo clients of one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeakSign {
+    /// Monitors, and how the process numbers requests.
+    Monitors,
+    /// Each is asked by itself how the server is, which a client does by one connection of its pool at a time.
+    Hellos,
+    /// Only that they are more than the processes of a service: each numbers requests for itself.
+    Number,
+}
+
 /// A finding. A detector that learns more of the same episode tells it again with the same `at` and subject; the
 /// newer telling replaces the older.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,6 +254,8 @@ pub enum SignalKind {
     },
     /// Mongo clients of one process are made one after the other and left open, slowly.
     ClientLeak {
+        /// What tells clients.
+        sign: LeakSign,
         /// Open mongo clients when it began.
         from: u64,
         /// Open mongo clients now.

@@ -8,22 +8,27 @@
 //!
 //! A client that an application needs is used again. What is left behind is used in its first seconds and never after,
 //! while its process goes on making others: several together are a start, several processes have a client each.
-//! Drivers that number requests by the client (libmongoc, PHP) do not show which clients are of one process, and those
-//! without monitors (Node 3.x legacy, PHP) not for sure what a client is: they are left out.
+//! Where a driver has no monitors (Node 3.x legacy, PHP), [`held`] finds what stands for a client. Those that number
+//! requests by the client (libmongoc, PHP) do not show which clients are of one process: of them it takes more than the
+//! processes of a service are, and it is less sure.
 //!
 //! **Invariant:** at most one record a mongo client that is open, and [`CLOSED_MAX`] moments an instance.
 
 mod growth;
+mod held;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use growth::{Growth, Made};
+use held::{Clients, Held};
 
 use super::lives::of_one_process;
 use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_troubled};
+use crate::detect::{LeakSign, Taken};
 use crate::pools::{Connection, InstanceId, Joined, MongoClient, MongoClientId, Numbering, Pools};
 use crate::time::Timestamp;
+use crate::timeline::UpstreamId;
 
 /// Clients are looked at so often: counters are told once a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +45,8 @@ pub(super) struct Leak {
     /// The newest client that was looked at.
     newest: Option<MongoClientId>,
     uses: BTreeMap<MongoClientId, Use>,
+    /// Connections that stand for clients.
+    held: Held,
     /// When clients were closed.
     closed: BTreeMap<InstanceId, VecDeque<Timestamp>>,
     episodes: BTreeMap<InstanceId, Episode>,
@@ -62,6 +69,12 @@ struct Episode {
 }
 
 impl Detector for Leak {
+    fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
+        if let Some(instance) = self.held.record(taken.entry, taken.connection) {
+            self.see_close(instance, taken.entry.at);
+        }
+    }
+
     fn tick(&mut self, at: Timestamp, pools: &Pools, signals: &mut Vec<Signal>) {
         if at.since(self.looked_at) < LOOK_EVERY {
             return;
@@ -69,10 +82,17 @@ impl Detector for Leak {
         self.looked_at = at;
         self.see_closes(pools);
         self.see_uses(at, pools);
-        let households = households(pools);
-        self.episodes.retain(|id, _| households.contains_key(id));
-        for (instance, clients) in households {
-            let growth = self.growth(instance, &clients, pools, at);
+        self.held.look(pools);
+        let mut all: BTreeMap<InstanceId, Growth> = BTreeMap::new();
+        for (instance, clients) in households(pools) {
+            all.insert(instance, self.growth(instance, &clients, pools, at));
+        }
+        for (instance, clients) in self.held.clients(at, pools) {
+            let growth = || self.growth_of_held(instance, &clients, at);
+            all.entry(instance).or_insert_with(growth);
+        }
+        self.episodes.retain(|id, _| all.contains_key(id));
+        for (instance, growth) in all {
             self.judge(instance, &growth, at, pools, signals);
         }
     }
@@ -86,16 +106,21 @@ impl Leak {
             let is_news = uses.contains_key(&client.id) || newest.is_none_or(|id| client.id > id);
             Some((client.instance, client.closed_at.filter(|_| is_news)?))
         });
+        let closed: Vec<_> = closed.collect();
         for (instance, at) in closed {
-            make_room(&mut self.closed, instance);
-            let closed = self.closed.entry(instance).or_default();
-            if closed.len() >= CLOSED_MAX {
-                closed.pop_front();
-            }
-            closed.push_back(at);
+            self.see_close(instance, at);
         }
         self.closed.retain(|id, _| pools.instance(*id).is_some());
         self.newest = pools.mongo_clients().map(|client| client.id).max();
+    }
+
+    fn see_close(&mut self, instance: InstanceId, at: Timestamp) {
+        make_room(&mut self.closed, instance);
+        let closed = self.closed.entry(instance).or_default();
+        if closed.len() >= CLOSED_MAX {
+            closed.pop_front();
+        }
+        closed.push_back(at);
     }
 
     fn see_uses(&mut self, at: Timestamp, pools: &Pools) {
@@ -131,25 +156,46 @@ impl Leak {
             .iter()
             .map(|client| first_id(client, pools))
             .collect();
+        let may_be_processes = firsts.iter().all(Option::is_none);
+        let sign = if may_be_processes {
+            LeakSign::Number
+        } else {
+            LeakSign::Monitors
+        };
         let made = clients
             .iter()
             .zip(&firsts)
             .zip(of_one_process(&firsts))
-            .filter(|(_, is_of_one)| *is_of_one)
-            .filter_map(|((client, first), _)| self.made(client, (*first)?))
+            .filter(|((_, first), is_of_one)| *is_of_one && (may_be_processes || first.is_some()))
+            .filter_map(|((client, first), _)| self.made(client, *first))
             .collect();
         let closed = self.closed.get(&instance);
-        Growth::of(made, closed.into_iter().flatten(), at)
+        Growth::of(made, closed.into_iter().flatten(), sign, at)
     }
 
-    fn made(&self, client: &MongoClient, (numbering, id): (Numbering, i32)) -> Option<Made> {
+    /// The same, where connections stand for them.
+    fn growth_of_held(&self, instance: InstanceId, clients: &Clients, at: Timestamp) -> Growth {
+        let sign = if clients.may_be_processes {
+            LeakSign::Number
+        } else {
+            LeakSign::Hellos
+        };
+        let of_one = of_one_process(&clients.firsts);
+        let made = clients.made.iter().zip(of_one);
+        let made = made.filter(|(_, is_of_one)| *is_of_one);
+        let made = made.map(|(made, _)| *made).collect();
+        let closed = self.closed.get(&instance);
+        Growth::of(made, closed.into_iter().flatten(), sign, at)
+    }
+
+    fn made(&self, client: &MongoClient, first: Option<(Numbering, i32)>) -> Option<Made> {
         let used = self.uses.get(&client.id)?;
         let monitors = client.monitors.len();
         Some(Made {
             at: client.created_at,
             used_at: used.at,
             is_used: used.operations > 0,
-            begins_process: numbering.begins_process(id),
+            begins_process: first.is_some_and(|(numbering, id)| numbering.begins_process(id)),
             connections: count(monitors + client.pooled_open()),
             monitors: count(monitors),
         })
@@ -193,6 +239,7 @@ impl Leak {
             episode.began_at,
             at,
             SignalKind::ClientLeak {
+                sign: growth.sign(),
                 from: episode.from,
                 to: growth.open(),
                 left: growth.left(),
@@ -263,10 +310,10 @@ fn first_id(client: &MongoClient, pools: &Pools) -> Option<(Numbering, i32)> {
     ids.min_by_key(|(_, id)| *id)
 }
 
-fn growth_upstream(instance: InstanceId, pools: &Pools) -> Option<crate::timeline::UpstreamId> {
+fn growth_upstream(instance: InstanceId, pools: &Pools) -> Option<UpstreamId> {
     let own = |client: &&MongoClient| client.instance == instance && client.is_open();
-    let client = pools.mongo_clients().find(own)?;
-    client.pools.keys().next().copied()
+    let mut own = pools.mongo_clients().filter(own);
+    own.find_map(|client| client.pools.keys().next().copied())
 }
 
 fn count(len: usize) -> u64 {

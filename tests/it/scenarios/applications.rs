@@ -66,7 +66,12 @@ pub(super) fn client_leak(stage: &mut Stage) {
 
 /// The same at a pace at which nothing but what the clients do afterwards shows it.
 pub(super) fn client_leak_slow(stage: &mut Stage) {
-    per_request(stage, &SLOW, false);
+    let requests = if matches!(stage.driver, Driver::Mongoc123 | Driver::Php115) {
+        &SLOW_AND_MANY
+    } else {
+        &SLOW
+    };
+    per_request(stage, requests, false);
 }
 
 /// A client for each request, closed after it.
@@ -91,6 +96,12 @@ const SLOW: Requests = Requests {
     count: 14,
     pause_ms: 4000,
     alarm: Duration::from_mins(1),
+};
+/// Where clients may be processes of their own, only so many show it.
+const SLOW_AND_MANY: Requests = Requests {
+    count: 80,
+    pause_ms: 1500,
+    alarm: Duration::from_mins(3),
 };
 
 fn per_request(stage: &mut Stage, requests: &Requests, closes: bool) {

@@ -21,6 +21,9 @@ const CLIENTS: usize = 8;
 /// Clients left behind that are no habit of a start, for how long each has to rest, after how long there is a leak
 /// (`LEFT_MIN`, `RESTS_MIN`, `RESTS_GAPS` and `LASTED_MIN` of the detector of leaks), in seconds.
 const LEFT: usize = 8;
+/// The same where each may be a process of its own (`PROCESSES_MIN`), and drivers of which each may be.
+const LEFT_OF_PROCESSES: usize = 64;
+const MAY_BE_PROCESSES: [&str; 2] = ["mongoc-1.23", "php-1.15"];
 const RESTS: f64 = 10.0;
 const RESTS_GAPS: f64 = 3.0;
 const LASTED: f64 = 30.0;
@@ -69,7 +72,7 @@ impl Suffices {
             Self::Cuts => cuts(truth),
             Self::CutsAtUse => Some(cuts(truth)?.max(truth["injected_at"].as_f64()?)),
             Self::Clients => made(truth, journal, fault_at).get(CLIENTS - 1).copied(),
-            Self::ClientsAtRest => at_rest(&made(truth, journal, fault_at)),
+            Self::ClientsAtRest => at_rest(&made(truth, journal, fault_at), left_min(truth)),
             Self::Resent => resent(journal, fault_at),
             Self::TurnedAway => turned_away(journal, fault_at),
         }
@@ -128,11 +131,23 @@ fn dialled(journal: &str) -> Vec<f64> {
     moments.copied().collect()
 }
 
+/// How many the driver under test has to leave behind.
+fn left_min(truth: &Value) -> usize {
+    let mut apps = truth["apps"].as_array().into_iter().flatten();
+    let app = apps.find(|app| app["name"] == "orders");
+    let driver = app.and_then(|app| app["driver"].as_str());
+    if driver.is_some_and(|driver| MAY_BE_PROCESSES.contains(&driver)) {
+        LEFT_OF_PROCESSES
+    } else {
+        LEFT
+    }
+}
+
 /// When enough of them had rested for as long as it takes, while others were made.
 #[expect(clippy::cast_precision_loss, reason = "a small count")]
-fn at_rest(made: &[f64]) -> Option<f64> {
-    let (first, enough) = (*made.first()?, *made.get(LEFT - 1)?);
-    let pace = (enough - first) / (LEFT - 1) as f64;
+fn at_rest(made: &[f64], left_min: usize) -> Option<f64> {
+    let (first, enough) = (*made.first()?, *made.get(left_min - 1)?);
+    let pace = (enough - first) / (left_min - 1) as f64;
     let rested = enough + RESTS.max(RESTS_GAPS * pace);
     let lasted = made.iter().find(|at| **at - first >= LASTED)?;
     Some(rested.max(*lasted))
@@ -328,9 +343,12 @@ mod tests {
         let every = |pace: f64, many: u32| -> Vec<f64> {
             (0..many).map(|number| pace * f64::from(number)).collect()
         };
-        assert_eq!(at_rest(&every(4.0, 11)), Some(40.0));
-        assert_eq!(at_rest(&every(2.0, 20)), Some(30.0));
-        assert_eq!(at_rest(&every(2.0, 14)), None);
+        assert_eq!(at_rest(&every(4.0, 11), LEFT), Some(40.0));
+        assert_eq!(at_rest(&every(2.0, 20), LEFT), Some(30.0));
+        assert_eq!(at_rest(&every(2.0, 14), LEFT), None);
+        // The 64th is made after 126 s.
+        let many = every(2.0, 80);
+        assert_eq!(at_rest(&many, LEFT_OF_PROCESSES), Some(136.0));
     }
 
     /// From when on what was sent again by each second suffices, counted from the fault on. It begins two seconds

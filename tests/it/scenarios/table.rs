@@ -115,7 +115,7 @@ const SOME_TELLING: &[Driver] = &[PyMongo4, Node36Legacy, Node7, Rust, Go18, Jav
 /// Those that number requests by the client: nothing tells a process from one client more.
 const NOT_TELLING: &[Driver] = &[Mongoc123, Php115];
 /// It takes most of a minute: one of each way of telling processes apart.
-const LEAKING_SLOWLY: &[Driver] = &[PyMongo4, Node7, Rust];
+const LEAKING_SLOWLY: &[Driver] = &[PyMongo4, Node7, Rust, Node36Legacy, Mongoc123, Php115];
 const WITH_SOCKET_TIMEOUT: &[Driver] = &[
     PyMongo4,
     PyMongo4Async,

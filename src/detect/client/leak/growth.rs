@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use crate::detect::LeakSign;
 use crate::time::Timestamp;
 
 /// So many clients that were left behind are no habit of a start.
 pub(super) const LEFT_MIN: usize = 8;
+
+/// Where each may be a process of its own, it takes more than one address runs of a service.
+const PROCESSES_MIN: usize = 64;
 
 /// They were made at different moments: what comes together belongs to a start, or to one request.
 const APART: Duration = Duration::from_secs(1);
@@ -53,6 +57,7 @@ pub(super) struct Made {
 /// The clients of one process, as they are at a moment.
 #[derive(Debug)]
 pub(super) struct Growth {
+    sign: LeakSign,
     at: Timestamp,
     /// The oldest first.
     made: Vec<Made>,
@@ -68,9 +73,11 @@ impl Growth {
     pub(super) fn of<'a>(
         made: Vec<Made>,
         closed: impl Iterator<Item = &'a Timestamp>,
+        sign: LeakSign,
         at: Timestamp,
     ) -> Self {
         let mut growth = Self {
+            sign,
             at,
             pace: pace(&made),
             left: Vec::new(),
@@ -106,7 +113,16 @@ impl Growth {
         let processes = self.made.iter().filter(is_later).count();
         let closed = usize::try_from(self.closed_since(began_at)).unwrap_or(usize::MAX);
         let amiss = self.others().max(processes).max(closed);
-        LEFT_MIN.max(amiss.saturating_mul(LEFT_SHARE))
+        let least = match self.sign {
+            LeakSign::Monitors | LeakSign::Hellos => LEFT_MIN,
+            LeakSign::Number => PROCESSES_MIN,
+        };
+        least.max(amiss.saturating_mul(LEFT_SHARE))
+    }
+
+    /// What tells its clients.
+    pub(super) const fn sign(&self) -> LeakSign {
+        self.sign
     }
 
     /// Clients are made on and on and left behind.

@@ -108,13 +108,13 @@ impl Source {
         if connection.dial_failure.is_some() {
             self.failed_at = Some(ended_at);
         }
-        if !Self::is_lost(connection, ended_at) {
+        if Self::is_lost(connection, ended_at) {
+            let place = self.lost.partition_point(|known| *known <= ended_at);
+            self.lost.insert(place, ended_at);
+        } else {
             let moment = connection.opened_at;
             let place = self.brief.partition_point(|(known, _)| *known <= moment);
             self.brief.insert(place, (moment, connection.instance));
-        } else {
-            let place = self.lost.partition_point(|known| *known <= ended_at);
-            self.lost.insert(place, ended_at);
         }
         if self.brief.len() > OPENS_MAX {
             self.brief.pop_front();

@@ -6,7 +6,7 @@ use super::super::Opinion;
 use super::growth::growth;
 use super::habits::opinion;
 use super::{fact, note};
-use crate::detect::{Signal, SignalKind};
+use crate::detect::{LeakSign, Signal, SignalKind};
 use crate::pools::Pools;
 use crate::time::Timestamp;
 
@@ -70,6 +70,7 @@ fn churn(signal: &Signal) -> Option<Opinion> {
 /// One after the other, over minutes.
 fn leak(signal: &Signal) -> Option<Opinion> {
     let SignalKind::ClientLeak {
+        sign,
         from,
         to,
         left,
@@ -83,12 +84,16 @@ fn leak(signal: &Signal) -> Option<Opinion> {
     else {
         return None;
     };
-    let evidence = vec![
+    let mut evidence = vec![
         fact(
             signal.at,
             to,
             format!(
-                "open mongo clients of one process grew from {from} to {to} within {}",
+                "open mongo clients{} grew from {from} to {to} within {}",
+                match sign {
+                    LeakSign::Monitors | LeakSign::Hellos => " of one process",
+                    LeakSign::Number => "",
+                },
                 length(lasted)
             ),
         ),
@@ -112,13 +117,29 @@ fn leak(signal: &Signal) -> Option<Opinion> {
             signal.at,
             connections,
             format!(
-                "the idle ones hold {}, of which {} watch servers",
+                "the idle ones hold {}{}",
                 counted(connections, "connection"),
-                monitors
+                match monitors {
+                    0 => String::new(),
+                    some => format!(", of which {some} watch servers"),
+                }
             ),
         ),
     ];
-    let mut opinion = opinion(Cause::ClientPerRequest, 0.75, evident_at, evidence);
+    evidence.extend(told_apart(sign).map(|told| note(signal.at, told)));
+    let confidence = match sign {
+        LeakSign::Monitors | LeakSign::Hellos => 0.75,
+        LeakSign::Number => 0.6,
+    };
+    let mut opinion = opinion(Cause::ClientPerRequest, confidence, evident_at, evidence);
+    if sign == LeakSign::Number {
+        opinion.against.push(Evidence {
+            at: None,
+            fact: "processes that start one after the other and then have nothing to do look like this: their driver numbers requests by the client, so that only their number speaks against it"
+                .to_owned(),
+            count: None,
+        });
+    }
     opinion.against.push(Evidence {
         at: None,
         fact: "an application that keeps a client for each of its tenants looks like this until it uses them again"
@@ -126,6 +147,19 @@ fn leak(signal: &Signal) -> Option<Opinion> {
         count: None,
     });
     Some(opinion)
+}
+
+/// Where monitors do not tell clients: what does.
+const fn told_apart(sign: LeakSign) -> Option<&'static str> {
+    match sign {
+        LeakSign::Monitors => None,
+        LeakSign::Hellos => Some(
+            "each of these connections carries hellos of its own, which a client of Node 3.x's legacy pool sends by one connection at a time",
+        ),
+        LeakSign::Number => Some(
+            "they are more than the processes of a service; nothing else tells a client of this driver from a process",
+        ),
+    }
 }
 
 /// That connections are opened for an operation each, where that was found beside it.

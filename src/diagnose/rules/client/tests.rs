@@ -1,8 +1,9 @@
 use std::time::Duration;
 
 use super::super::super::{Case, Cause};
+use super::super::Opinion;
 use super::RULES;
-use crate::detect::{CloseGroup, Signal, SignalKind, Subject};
+use crate::detect::{CloseGroup, LeakSign, Signal, SignalKind, Subject};
 use crate::pools::{InstanceId, Pools};
 use crate::time::Timestamp;
 use crate::timeline::UpstreamId;
@@ -279,7 +280,12 @@ fn a_client_that_stays_away_is_surer_when_others_came_back() {
 
 /// Of eleven clients that one process made within 41 s, eight lie idle.
 fn leak() -> SignalKind {
+    leak_told_by(LeakSign::Monitors)
+}
+
+fn leak_told_by(sign: LeakSign) -> SignalKind {
     SignalKind::ClientLeak {
+        sign,
         from: 1,
         to: 11,
         left: 8,
@@ -302,8 +308,8 @@ fn no_reuse() -> SignalKind {
     }
 }
 
-/// The evidence for the first cause.
-fn evidence(kinds: Vec<SignalKind>, aside: Option<SignalKind>) -> Vec<String> {
+/// What is thought of the first cause.
+fn first(kinds: Vec<SignalKind>, aside: Option<SignalKind>) -> Option<Opinion> {
     let mut case = Case::default();
     for kind in kinds {
         case.add(signal(kind));
@@ -312,8 +318,12 @@ fn evidence(kinds: Vec<SignalKind>, aside: Option<SignalKind>) -> Vec<String> {
         case.accompany(&signal(aside));
     }
     let pools = Pools::new(Vec::new());
-    let mut opinions = RULES.iter().filter_map(|rule| rule(&case, &pools, AT));
-    let evidence = opinions.next().map(|opinion| opinion.evidence);
+    RULES.iter().find_map(|rule| rule(&case, &pools, AT))
+}
+
+/// The evidence for it.
+fn evidence(kinds: Vec<SignalKind>, aside: Option<SignalKind>) -> Vec<String> {
+    let evidence = first(kinds, aside).map(|opinion| opinion.evidence);
     let facts = evidence.into_iter().flatten().map(|one| one.fact);
     facts.collect()
 }
@@ -330,6 +340,46 @@ fn clients_left_behind_slowly_are_a_client_for_each_request() {
             "the idle ones hold 24 connections, of which 16 watch servers",
         ]
     );
+}
+
+#[test]
+fn what_tells_clients_without_monitors_is_evidence() {
+    for (sign, told, grown) in [
+        (
+            LeakSign::Hellos,
+            "each of these connections carries hellos",
+            "open mongo clients of one process grew",
+        ),
+        (
+            LeakSign::Number,
+            "they are more than the processes of a service",
+            "open mongo clients grew",
+        ),
+    ] {
+        let facts = evidence(vec![leak_told_by(sign)], None);
+        assert!(
+            facts.first().is_some_and(|fact| fact.starts_with(grown)),
+            "{facts:?}"
+        );
+        assert!(
+            facts.last().is_some_and(|fact| fact.starts_with(told)),
+            "{facts:?}"
+        );
+    }
+}
+
+#[test]
+fn clients_that_may_be_processes_are_a_less_sure_leak() {
+    let told = |sign| first(vec![leak_told_by(sign)], None).unwrap();
+    let (sure, less) = (told(LeakSign::Hellos), told(LeakSign::Number));
+    assert!(sure.confidence > less.confidence && less.confidence >= 0.5);
+    let rival = |opinion: &Opinion| {
+        opinion
+            .against
+            .iter()
+            .any(|one| one.fact.starts_with("processes that start"))
+    };
+    assert!(rival(&less) && !rival(&sure));
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn every(seconds: u64, many: u64) -> Vec<Made> {
 }
 
 fn growth(made: &[Made], at: u64) -> Growth {
-    Growth::of(made.to_vec(), [].iter(), second(at))
+    Growth::of(made.to_vec(), [].iter(), LeakSign::Monitors, second(at))
 }
 
 #[track_caller]
@@ -91,7 +91,7 @@ fn what_has_stopped_is_no_leak() {
 #[test]
 fn clients_that_are_closed_again_are_no_leak() {
     let closed: Vec<Timestamp> = (0..4).map(|number| second(number * 10)).collect();
-    let growth = Growth::of(every(4, 12), closed.iter(), second(45));
+    let growth = Growth::of(every(4, 12), closed.iter(), LeakSign::Monitors, second(45));
     assert!(!growth.is_leak());
 }
 
@@ -111,4 +111,15 @@ fn clients_that_carried_nothing_were_made_for_another_reason() {
         client.is_used = false;
     }
     check(&clients, 45, false);
+}
+
+#[test]
+fn where_each_may_be_a_process_of_its_own_many_more_are_a_leak() {
+    let growth = |many: u64| {
+        let made = every(4, many);
+        Growth::of(made, [].iter(), LeakSign::Number, second(many * 4))
+    };
+    // Three rest for less than three times the pace.
+    assert!(!growth(66).is_leak());
+    assert!(growth(67).is_leak());
 }
