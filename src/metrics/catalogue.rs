@@ -161,7 +161,7 @@ families! {
         "Estimated MongoClient instances behind this client, from its sessions and monitoring connections.";
     CONNECTION_BURSTS = Connections Counter prefixed!("connection_bursts_total"), "bursts",
         ["upstream", "client", "app"],
-        "Times the client opened connections that ended within 2 s, without pause: 25 in 5 s at least, six for each that it lost, and four times its own baseline of such.";
+        "Times the client opened connections that ended within 2 s, without pause: 25 in 5 s at least, six for each that it lost, and four times its own baseline of such; of several clients at an address, what was refused counts with an empty app.";
     POOL_CLEARS = Connections Counter prefixed!("pool_clears_total"), "clears",
         ["upstream", "client", "app", "trigger"],
         "Inferred pool clears, as episodes; trigger is not_primary, network, server_shutdown or unknown.";
