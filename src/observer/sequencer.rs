@@ -11,8 +11,9 @@ use crate::timeline::Entry;
 /// Ticks come at multiples of this since the epoch.
 pub const TICK: Duration = Duration::from_millis(250);
 
-/// Some looks come with one tick in several. The first tick is at a multiple of this, so that they come at the same
-/// moments whenever the watching began: a journal begins later than the proxy that wrote it, and may lack its first files.
+/// Some looks come with one tick in several. The first tick is at the last multiple of this before anything happened, so
+/// that they come at the same moments whenever the watching began: a journal begins later than the proxy that wrote it,
+/// and may lack its first files.
 const ROUND: Duration = Duration::from_secs(1);
 
 /// Entries of different connections are read by different threads, so an earlier one may come later; by no more
@@ -38,7 +39,7 @@ pub struct Sequencer {
     arrived: u64,
     /// Everything up to here was told.
     told_until: Timestamp,
-    /// Ticks came up to here, or the first comes after it; `None` before time begins.
+    /// Ticks came up to here; `None` before time begins.
     ticked_until: Option<Timestamp>,
 }
 
@@ -90,7 +91,7 @@ impl Sequencer {
     }
 
     fn tick_until(&mut self, at: Timestamp, observer: &mut Observer, news: &mut Vec<News>) {
-        let ticked_until = self.ticked_until.unwrap_or_else(|| before_round(at));
+        let ticked_until = self.ticked_until.unwrap_or_else(|| beginning(at));
         for due in ticks(ticked_until, at) {
             observer.tick(due, news);
         }
@@ -107,7 +108,7 @@ fn ticks(from: Timestamp, until: Timestamp) -> impl Iterator<Item = Timestamp> {
         let next = next_on_grid(at)?;
         let is_skipped = next > settled_at && next <= waking_at;
         let next = if is_skipped {
-            next_on_grid(before_round(waking_at))?
+            next_multiple(ROUND, waking_at)?
         } else {
             next
         };
@@ -116,9 +117,9 @@ fn ticks(from: Timestamp, until: Timestamp) -> impl Iterator<Item = Timestamp> {
     std::iter::successors(next(from), move |at| next(*at))
 }
 
-/// The moment of which the first tick at a multiple of [`ROUND`] after `at` is the next.
-fn before_round(at: Timestamp) -> Timestamp {
-    next_multiple(ROUND, at).map_or(at, |round| round - TICK)
+/// The moment just before the tick with which time begins where the first thing happens `at`.
+fn beginning(at: Timestamp) -> Timestamp {
+    at.floor(ROUND) - Duration::from_nanos(1)
 }
 
 /// The first moment of the grid after `at`; after the last that can be told there is none.
@@ -183,15 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_tick_is_at_a_full_second() {
+    fn the_first_tick_is_at_the_beginning_of_a_second_and_none_is_missing_after_it() {
         for millis in [0, 1, 249, 250, 600, 999] {
             let at = BEGAN_AT + Duration::from_millis(millis);
-            let mut ticked = ticks(before_round(at), at + 2 * ROUND);
-            assert_eq!(ticked.next(), Some(BEGAN_AT + ROUND), "{millis} ms");
-            assert_eq!(ticked.next(), Some(BEGAN_AT + ROUND + TICK), "{millis} ms");
+            let ticked: Vec<Timestamp> = ticks(beginning(at), BEGAN_AT + ROUND).collect();
+            let expected: Vec<Timestamp> = (0..=4).map(|count| BEGAN_AT + TICK * count).collect();
+            assert_eq!(ticked, expected, "{millis} ms");
         }
-        let last = Timestamp::from_nanos(u64::MAX);
-        assert_eq!(before_round(last), last);
     }
 
     #[test]
