@@ -20,7 +20,9 @@ mod directory;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod latency;
+pub(crate) mod numbering;
 mod picture;
+pub(crate) mod processes;
 mod recorder;
 mod retell;
 pub(crate) mod roles;
@@ -34,6 +36,7 @@ pub use crate::timeline::{ConnectionId, DialFailure, UpstreamId};
 pub use client::ERROR_CODE_OTHER;
 pub use directory::{Directory, DirectoryLimits};
 pub(crate) use latency::{COMMAND_TIMES, Histogram, Scale};
+pub use numbering::Numbering;
 pub use recorder::Recorder;
 pub use upstream::UpstreamSpec;
 

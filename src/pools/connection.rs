@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::closings::Habits;
-use super::numbering::Introduction;
-use super::processes::ProcessId;
 use super::sessions::CircleId;
 use super::{InstanceId, MongoClientId, Numbering};
+use crate::clients::numbering::Introduction;
+use crate::clients::processes::ProcessId;
 use crate::clients::roles::{Sibling, Traits};
 use crate::connection::{
     Authentication, ClientMetadata, Ending, Initiator, Manner, OpaqueReason, Phase, Role,

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::join::SETTLING;
-use super::processes::{PROCESSES_MAX, ProcessId, Processes, are_apart};
 use super::sessions::{CircleId, Sessions};
 use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
+use crate::clients::processes::{PROCESSES_MAX, ProcessId, Processes, are_apart};
 use crate::clients::roles::{Departed, Family, Hints, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;

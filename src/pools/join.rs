@@ -14,7 +14,7 @@
 //! circles that stay apart although both carried many operations are two session pools, so two mongo clients.
 //!
 //! Processes behind one address are told apart by request ids where a driver counts them process-wide (Node, Rust,
-//! Go, Java, C#, Ruby): of two introductions of one process the later has the higher id ([`super::processes`]).
+//! Go, Java, C#, Ruby): of two introductions of one process the later has the higher id ([`crate::clients::processes`]).
 //!
 //! Sources: Driver Sessions specification § Server session pool; Server Monitoring specification § Monitoring;
 //! Connection Monitoring and Pooling specification § Connection pool.
@@ -28,11 +28,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::household::Household;
-use super::numbering::JITTER;
 use super::sessions::CircleId;
 use super::{
     Connection, Connections, InstanceId, MongoClient, MongoClientId, Pool, RECENT, Upstream,
 };
+use crate::clients::numbering::JITTER;
 use crate::connection::ServerRole;
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};

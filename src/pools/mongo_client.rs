@@ -7,10 +7,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::closings::Circumstances;
-use super::numbering::Introduction;
-use super::processes::{ProcessId, are_apart};
 use super::sessions::CircleId;
 use super::{ClearSign, Connection, InstanceId, Pool, ReadySign, clear, lower};
+use crate::clients::numbering::Introduction;
+use crate::clients::processes::{ProcessId, are_apart};
 use crate::connection::{Initiator, Manner, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, UpstreamId};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::units::{Register, Unit};
 use super::{COMPARED_MAX, JITTER, Joiner, SETTLING};
-use crate::pools::processes::{ProcessId, are_apart};
+use crate::clients::processes::{ProcessId, are_apart};
 use crate::pools::sessions::CircleId;
 use crate::pools::{Connection, MongoClient, MongoClientId};
 use crate::timeline::UpstreamId;

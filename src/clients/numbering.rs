@@ -10,7 +10,7 @@ use crate::connection::ClientMetadata;
 use crate::time::Timestamp;
 
 /// Moments of different connections may be so much out of order.
-pub(super) const JITTER: Duration = Duration::from_millis(50);
+pub(crate) const JITTER: Duration = Duration::from_millis(50);
 
 /// The same where each number tells its process by itself: a busy machine accepts late what was dialled first.
 const JITTER_APART: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ pub enum Numbering {
 
 impl Numbering {
     /// That of the driver which introduced itself so.
-    pub(super) fn of(client: &ClientMetadata) -> Self {
+    pub(crate) fn of(client: &ClientMetadata) -> Self {
         let driver = client.driver_name.as_str();
         let is_old_node = driver.starts_with("nodejs")
             && ["2.", "3."]
@@ -97,25 +97,25 @@ impl Numbering {
 
 /// The first message of a connection whose driver counts request ids for the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Introduction {
+pub(crate) struct Introduction {
     /// When it was read.
-    pub(super) at: Timestamp,
+    pub(crate) at: Timestamp,
     /// When the connection was accepted: it was sent between the two. What a client says before the server answers the
     /// dial is read only then, be it seconds later.
-    pub(super) opened_at: Timestamp,
-    pub(super) request_id: i32,
+    pub(crate) opened_at: Timestamp,
+    pub(crate) request_id: i32,
     /// Handshakes have a count of their own: each of a process's has the number after that of the one before.
-    pub(super) is_counted_apart: bool,
+    pub(crate) is_counted_apart: bool,
 }
 
 impl Introduction {
     /// Counting began not long before.
-    pub(super) const fn begins_process(&self) -> bool {
+    pub(crate) const fn begins_process(&self) -> bool {
         self.request_id <= FIRST_READ_MAX
     }
 
     /// One process may have counted both: the later has the higher number, and no number comes twice.
-    pub(super) fn may_be_counted_with(&self, other: &Self) -> bool {
+    pub(crate) fn may_be_counted_with(&self, other: &Self) -> bool {
         if self.request_id == other.request_id {
             return self == other;
         }

@@ -12,7 +12,7 @@ use super::numbering::Introduction;
 use crate::time::Timestamp;
 
 /// Processes of one instance that are told apart.
-pub(super) const PROCESSES_MAX: usize = 64;
+pub(crate) const PROCESSES_MAX: usize = 64;
 
 /// Introductions of one process that others are compared with.
 const COMPARED_MAX: usize = 16;
@@ -28,16 +28,16 @@ const OUT_OF_ORDER_MAX: u32 = 8;
 
 /// A process's number among those of its instance, rising in order of first sight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ProcessId(u64);
+pub(crate) struct ProcessId(u64);
 
 /// They are known to be two.
-pub(super) fn are_apart(one: Option<ProcessId>, other: Option<ProcessId>) -> bool {
+pub(crate) fn are_apart(one: Option<ProcessId>, other: Option<ProcessId>) -> bool {
     one.zip(other).is_some_and(|(one, other)| one != other)
 }
 
 /// The processes of one instance.
 #[derive(Debug, Default)]
-pub(super) struct Processes {
+pub(crate) struct Processes {
     known: Vec<Process>,
     started: u64,
 }
@@ -58,7 +58,7 @@ struct Process {
 
 impl Processes {
     /// A connection was introduced. Says by which process.
-    pub(super) fn introduced(&mut self, introduction: Introduction) -> ProcessId {
+    pub(crate) fn introduced(&mut self, introduction: Introduction) -> ProcessId {
         let at = introduction.at;
         // Of what a server at its limit turned away, nothing was read.
         let mut growing = self.known.iter().filter(|process| process.is_growing(at));
@@ -102,13 +102,13 @@ impl Processes {
     }
 
     /// It was seen to begin: it is none that was made up because another's ids came in an unlikely order.
-    pub(super) fn has_begun(&self, process: ProcessId) -> bool {
+    pub(crate) fn has_begun(&self, process: ProcessId) -> bool {
         let mut known = self.known.iter();
         known.any(|one| one.id == process && one.has_begun)
     }
 
     /// A connection of a process has sent a request with this id.
-    pub(super) fn counted(&mut self, process: ProcessId, request_id: i32, at: Timestamp) {
+    pub(crate) fn counted(&mut self, process: ProcessId, request_id: i32, at: Timestamp) {
         let mut known = self.known.iter_mut();
         if let Some(process) = known.find(|one| one.id == process) {
             process.counted(request_id, at);
