@@ -4,7 +4,6 @@
 //! it is the one that had counted nearest below that opened a connection; an id that none of them can have counted began
 //! another.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ impl Processes {
             .min_by_key(|process| {
                 let distance = process.count.abs_diff(introduction.request_id);
                 let is_likelier = is_each_seen || (process.is_growing(at) && distance <= STEP_MAX);
-                (!is_likelier, distance, Reverse(process.counted_at))
+                (!is_likelier, distance, process.turn(at))
             });
         if let Some(process) = likely {
             if process.introductions.len() >= COMPARED_MAX {
@@ -126,6 +125,18 @@ impl Process {
     /// It counted a moment ago.
     fn is_growing(&self, at: Timestamp) -> bool {
         at.since(self.counted_at) <= GROWING
+    }
+
+    /// Of several that may go on with the same number one that is growing comes first, as it dials without a pause. None
+    /// is: then it is the turn of whoever has been quiet for longest, as half a second lies between the checks of each
+    /// (Server Discovery and Monitoring specification § minHeartbeatFrequencyMS).
+    fn turn(&self, at: Timestamp) -> Duration {
+        let quiet = at.since(self.counted_at);
+        if self.is_growing(at) {
+            quiet
+        } else {
+            Duration::MAX.saturating_sub(quiet)
+        }
     }
 
     fn unseen_after(&self, request_id: i32) -> u32 {
@@ -206,6 +217,30 @@ mod tests {
         assert_eq!(introduced(2_100, 23), old[0], "as far as one can tell");
         assert_eq!(introduced(2_110, 4), new[0]);
         assert_eq!(introduced(2_120, 5), new[0]);
+    }
+
+    #[test]
+    fn of_processes_that_have_counted_as_far_it_is_the_turn_of_the_quietest() {
+        let mut processes = Processes::default();
+        let mut introduced = |millis, request_id| {
+            processes.introduced(Introduction {
+                is_counted_apart: true,
+                ..told(millis, request_id)
+            })
+        };
+        // Two pools of three, one filled half a second after the other; a server at its limit turns some away, and each
+        // client checks it again half a second later.
+        let one = [(1_000, 1), (1_020, 2), (1_020, 3), (1_021, 4)];
+        let one = one.map(|(millis, request_id)| introduced(millis, request_id));
+        let other = [(1_450, 1), (1_470, 2), (1_470, 3), (1_471, 4)];
+        let other = other.map(|(millis, request_id)| introduced(millis, request_id));
+        assert_ne!(one[0], other[0]);
+        assert_eq!(introduced(1_600, 5), one[0]);
+        assert_eq!(introduced(1_610, 6), one[0]);
+        assert_eq!(introduced(2_050, 5), other[0]);
+        // The one that is filling its pool goes on.
+        assert_eq!(introduced(2_060, 6), other[0]);
+        assert_eq!(introduced(2_065, 7), other[0]);
     }
 
     #[test]
