@@ -34,8 +34,8 @@
 //! A connection that *ends* undecided is judged a second later, when everything that its client did on other
 //! sockets at the same moment has been seen, by best evidence: rules 2 to 4, and then:
 //!
-//! 5. Its client had lost a monitor within half a minute, and no other had been answered when it was opened: it is
-//!    the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
+//! 5. Its client had lost a monitor within half a minute, or attempted to have another within that time, and none had
+//!    been answered when it was opened: it is the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
 //!    Of attempts that fail there is one each half a second, and one more at once after a failure
 //!    (`minHeartbeatFrequencyMS`), and of those that are waiting one at a time; what is more, connections that were
 //!    waited for before the monitor was lost, is pooled. Rust waits half a second after a check that it gave up itself.

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 const DEPARTURE: Duration = Duration::from_secs(5);
 
 /// A client whose monitor was lost tries again and again, and may be held up by its host; what follows later than
-/// this is not told from a client that is new.
+/// this, on the loss or on the last attempt, is not told from a client that is new.
 const LOST_FOR: Duration = Duration::from_secs(30);
 
 /// A server is checked no more often (Server Discovery and Monitoring specification § minHeartbeatFrequencyMS), with
@@ -55,6 +55,8 @@ pub(crate) struct Departed {
     cuts: VecDeque<Timestamp>,
     /// When connections were opened that were to be the next monitor and were not answered, and when they ended.
     attempts: VecDeque<(Timestamp, Timestamp)>,
+    /// When the newest of these ended.
+    tried_at: Timestamp,
     /// When ended connections that had carried `endSessions` were opened, and when they ended.
     pub(super) goodbyes: VecDeque<(Timestamp, Timestamp)>,
     /// Opening times of connections that ended silent and were counted as monitors under rule 7.
@@ -76,11 +78,14 @@ impl Departed {
             {}
         }
         while self.polling.pop_front_if(|ended| is_over(ended)).is_some() {}
-        while self
-            .reigns
-            .pop_front_if(|reign| is_long_over(&reign.ended))
-            .is_some()
-        {}
+        // An outage may last for hours: who still tries has not given up.
+        if is_long_over(&self.tried_at) {
+            while self
+                .reigns
+                .pop_front_if(|reign| is_long_over(&reign.ended))
+                .is_some()
+            {}
+        }
         while self
             .attempts
             .pop_front_if(|(_, ended)| is_over(ended))
@@ -175,6 +180,7 @@ impl Departed {
         }
         if role == Role::Monitor && !connection.is_answered {
             remember(&mut self.attempts, (connection.opened_at, at));
+            self.tried_at = self.tried_at.max(at);
         }
         if role == Role::Application && connection.is_cut {
             let place = self.cuts.partition_point(|cut| *cut <= at);

@@ -597,6 +597,31 @@ fn a_monitor_is_not_dialled_more_often_than_its_interval() {
 }
 
 #[test]
+fn who_still_tries_has_lost_its_monitor_however_long_ago() {
+    for driver in ["node36", "node6", "pymongo", "go", "rust"] {
+        let mut departed = Departed::default();
+        departed.ended(&sibling(driver, 1, 0, Monitor), Monitor, milli(10_000));
+        let mut judged = |opened_ms: u64| {
+            let mut attempt = sibling(driver, opened_ms, opened_ms, Unknown);
+            (attempt.is_answered, attempt.is_cut) = (false, true);
+            attempt.answered_at = None;
+            let at = milli(opened_ms + 2);
+            departed.expire(at);
+            let used = sibling(driver, 2, 10, Application);
+            let role = family(&[used, attempt]).final_role(&attempt, &departed, at);
+            departed.ended(&attempt, role, at);
+            role
+        };
+        // A server at its limit turns its client away each half second, for five minutes.
+        let roles: Vec<Role> = (21..620).map(|half| judged(half * 505)).collect();
+        assert!(roles.iter().all(|role| *role == Monitor), "{driver}");
+        // What follows long after the last attempt is not told from a pool that grows.
+        judged(400_000);
+        assert_eq!(judged(400_505), Application, "{driver}");
+    }
+}
+
+#[test]
 fn a_monitor_makes_one_attempt_at_a_time() {
     // A server that was frozen: its monitor is given up, and two connections are dialled at once. One of them is answered
     // in the last moment, when the other is given up for the monitor that follows.
