@@ -10,7 +10,8 @@ use super::connection::{ConnectionCell, DriverName};
 use super::cursors::{Cursors, Transactions};
 use super::latency::{HANDSHAKES, Histogram, LIFETIMES, LatencyHistogram, REQUESTS};
 use super::lock;
-use super::roles::{Departed, Hints, Sibling};
+use super::processes::Processes;
+use super::roles::{Departures, Hints, Sibling};
 use super::snapshot::CloseCounts;
 use super::{ClientId, ConnectionId, DriverRow, UpstreamId};
 use crate::connection::{
@@ -67,7 +68,9 @@ pub(super) struct ClientCell {
     pub(super) transactions: Mutex<Transactions>,
     pub(super) members: Mutex<BTreeMap<ConnectionId, Arc<ConnectionCell>>>,
     pub(super) hints: Mutex<Hints>,
-    pub(super) departed: Mutex<Departed>,
+    pub(super) departed: Mutex<Departures>,
+    /// Those of them whose handshakes are counted apart from all else.
+    pub(super) processes: Mutex<Processes>,
     /// Ended connections that are not judged yet.
     pub(super) unjudged: Mutex<Vec<Unjudged>>,
     /// Its driver has monitors, so that none being open means that no MongoClient is.
@@ -123,6 +126,7 @@ impl ClientCell {
             members: Mutex::default(),
             hints: Mutex::default(),
             departed: Mutex::default(),
+            processes: Mutex::default(),
             unjudged: Mutex::default(),
             has_monitors: AtomicBool::new(false),
         }

@@ -109,6 +109,21 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
+    /// Of a connection whose first message had this id; `None` where that does not tell its process.
+    pub(crate) fn new(
+        numbering: Numbering,
+        request_id: i32,
+        opened_at: Timestamp,
+        at: Timestamp,
+    ) -> Option<Self> {
+        (numbering.is_counted() && request_id >= 0).then_some(Self {
+            at,
+            opened_at,
+            request_id,
+            is_counted_apart: numbering == Numbering::CountedApart,
+        })
+    }
+
     /// Counting began not long before.
     pub(crate) const fn begins_process(&self) -> bool {
         self.request_id <= FIRST_READ_MAX

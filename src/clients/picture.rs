@@ -11,7 +11,7 @@ use super::client::ClientCell;
 use super::connection::ConnectionCell;
 use super::directory::{Directory, judge_ended};
 use super::latency::Histogram;
-use super::roles::{Family, Sibling};
+use super::roles::{Families, Sibling};
 use super::tcp::mean_rtt;
 use super::upstream::UpstreamCell;
 use super::{
@@ -249,14 +249,14 @@ fn decide_roles(seen: &mut [Seen], positions: &[usize], at: Timestamp) {
     };
     let siblings = positions.iter().filter_map(|position| seen.get(*position));
     let present = siblings.filter(|one| !one.has_departed);
-    let family = Family::new(
+    let families = Families::new(
         present.map(|one| &one.sibling),
         *lock(&owner.owner.hints),
         owner.owner.heartbeat(),
     );
     for position in positions {
         if let Some(one) = seen.get_mut(*position) {
-            let role = family.role(&one.sibling, at);
+            let role = families.role(&one.sibling, at);
             one.role = role;
             one.state = shown_state(one.state, role, one.cell.in_flight());
             let is_pooled = one.sibling.is_pooled(role);

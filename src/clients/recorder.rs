@@ -10,6 +10,8 @@ use super::client::ClientCell;
 use super::connection::{ConnectionCell, DriverName};
 use super::cursors::TransactionKey;
 use super::directory::{Directory, left};
+use super::numbering::{Introduction, Numbering};
+use super::processes::ProcessId;
 use super::roles::Traits;
 use super::upstream::UpstreamCell;
 use super::{ConnectionId, DialFailure, lock};
@@ -246,9 +248,10 @@ impl Recorder {
         }
     }
 
-    fn introduced(&mut self, at: Timestamp, metadata: &ClientMetadata) {
+    fn introduced(&mut self, at: Timestamp, metadata: &ClientMetadata, request_id: i32) {
         self.settle(at, &metadata.application);
-        let traits = Traits::of(metadata);
+        let mut traits = Traits::of(metadata);
+        traits.process = self.process(at, metadata, request_id);
         let mut row = driver_row(metadata);
         {
             let name = DriverName {
@@ -273,6 +276,21 @@ impl Recorder {
             row.user = known.user;
         }
         *driver = Some(row);
+    }
+
+    /// The process of its client that it was opened by, where handshakes have a count of their own: others count their
+    /// operations, too, which is not kept here.
+    fn process(
+        &self,
+        at: Timestamp,
+        metadata: &ClientMetadata,
+        request_id: i32,
+    ) -> Option<ProcessId> {
+        let opened_at = self.connection.opened_at;
+        let numbering = Numbering::of(metadata);
+        let introduction = Introduction::new(numbering, request_id, opened_at, at);
+        let introduction = introduction.filter(|one| one.is_counted_apart)?;
+        Some(lock(&self.client.processes).introduced(introduction))
     }
 
     fn server_described(&self, at: Timestamp, server: ServerFacts) {
@@ -410,7 +428,9 @@ impl Facts for Recorder {
             self.tell(at, Fact::from(&observation));
         }
         match observation {
-            Observation::HandshakeSeen { client, .. } => self.introduced(at, &client),
+            Observation::HandshakeSeen { client, request_id } => {
+                self.introduced(at, &client, request_id);
+            }
             Observation::ServerDescribed(server) => self.server_described(at, *server),
             Observation::Authenticated(authentication) => {
                 self.settle(at, "");

@@ -38,7 +38,8 @@
 //!    been answered when it was opened: it is the next attempt at a monitor. Drivers open pooled connections only to servers that their monitor reached.
 //!    Of attempts that fail there is one each half a second, and one more at once after a failure
 //!    (`minHeartbeatFrequencyMS`), and of those that are waiting one at a time; what is more, connections that were
-//!    waited for before the monitor was lost, is pooled. Rust waits half a second after a check that it gave up itself.
+//!    waited for before the monitor was lost, is pooled. Rust and Node up to 3.7 wait half a second
+//!    after a check that they gave up themselves.
 //! 6. Streaming monitors (alive, or ended within five seconds) that were there when it was opened still lack round-trip
 //!    monitors: the silent connections opened first are those, as drivers open them with the monitor and the pool after
 //!    its first answer. The rest is pooled. A monitor and a round-trip monitor that ended are paired off, so the order in
@@ -51,6 +52,9 @@
 //!    (with Node, which may fill its pool first, the next that was opened beside it where there is none); the rest is
 //!    pooled.
 //!
+//! Where handshakes have a count of their own, which tells the processes behind one address apart (Node up to 3.7), all of
+//! this is decided for each process by itself: see [`families`].
+//!
 //! A connection of which not even a handshake was read belongs to nobody's pool: nothing tells whose it was.
 //!
 //! Sources: Server Monitoring specification § Streaming protocol, § Measuring RTT; Connection Monitoring and
@@ -59,6 +63,7 @@
 
 mod departed;
 mod ended;
+mod families;
 mod traits;
 
 use std::collections::VecDeque;
@@ -68,8 +73,9 @@ use super::ConnectionId;
 use crate::connection::Role;
 use crate::time::Timestamp;
 
-pub(crate) use departed::Departed;
+use departed::Departed;
 use ended::Ended;
+pub(crate) use families::{Departures, Families};
 use traits::Habit;
 pub(crate) use traits::Traits;
 
@@ -185,11 +191,11 @@ impl Hints {
     }
 }
 
-/// What the connections of one client instance tell of each other.
+/// What the connections of one client instance tell of each other, or those of one of its processes.
 ///
 /// Made once for a moment and then asked about many: in a storm of short-lived clients thousands end a second.
 #[derive(Debug)]
-pub(crate) struct Family {
+struct Family {
     hints: Hints,
     /// The interval that has to pass before silence means something: the longest that one of the streaming monitors
     /// told, otherwise the one remembered for their client.
@@ -206,7 +212,7 @@ pub(crate) struct Family {
 
 impl Family {
     /// `siblings` are the open connections, and those of the ended whose role is not decided; in any order.
-    pub(crate) fn new<'a>(
+    fn new<'a>(
         siblings: impl IntoIterator<Item = &'a Sibling>,
         hints: Hints,
         remembered_heartbeat: Duration,
@@ -247,7 +253,7 @@ impl Family {
     }
 
     /// The role of a sibling that is open.
-    pub(crate) fn role(&self, sibling: &Sibling, at: Timestamp) -> Role {
+    fn role(&self, sibling: &Sibling, at: Timestamp) -> Role {
         if sibling.told != Role::Unknown {
             return proven(sibling, !self.streaming.is_empty());
         }
@@ -264,7 +270,7 @@ impl Family {
     }
 
     /// The role by which `ending`, which ended `at` this moment, is counted for good.
-    pub(crate) fn final_role(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
+    fn final_role(&self, ending: &Sibling, departed: &Departed, at: Timestamp) -> Role {
         if ending.told != Role::Unknown {
             return proven(
                 ending,
@@ -287,7 +293,7 @@ impl Family {
     }
 
     /// A sibling has ended, and its role is decided.
-    pub(crate) fn leave(&mut self, sibling: &Sibling) {
+    fn leave(&mut self, sibling: &Sibling) {
         if sibling.is_silent()
             && let Ok(place) = self
                 .silent

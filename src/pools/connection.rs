@@ -345,14 +345,13 @@ impl Connection {
 
     /// How it was introduced, where its driver counts request ids for the whole process.
     pub(super) fn introduction(&self) -> Option<Introduction> {
-        let request_id = self.first_request_id.filter(|id| *id >= 0)?;
-        let is_telling = self.numbering.is_counted();
-        is_telling.then_some(Introduction {
-            at: self.introduced_at?,
-            opened_at: self.opened_at,
+        let request_id = self.first_request_id?;
+        Introduction::new(
+            self.numbering,
             request_id,
-            is_counted_apart: self.numbering == Numbering::CountedApart,
-        })
+            self.opened_at,
+            self.introduced_at?,
+        )
     }
 
     /// It is a monitor and was closed after more silence than it should have heard: the check failed.

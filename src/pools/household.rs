@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::join::SETTLING;
 use super::sessions::{CircleId, Sessions};
-use super::{Connection, Connections, MongoClient, MongoClientId, RECENT};
+use super::{Connection, Connections, MongoClient, MongoClientId, Numbering, RECENT};
 use crate::clients::processes::{PROCESSES_MAX, ProcessId, Processes, are_apart};
-use crate::clients::roles::{Departed, Family, Hints, Sibling};
+use crate::clients::roles::{Departures, Families, Hints, Sibling};
 use crate::connection::Role;
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Fact, SessionId, UpstreamId};
@@ -85,7 +85,7 @@ pub(super) struct Unclaimed {
 #[derive(Debug, Default)]
 struct Neighbours {
     hints: Hints,
-    departed: Departed,
+    departed: Departures,
     heartbeat: Option<Duration>,
 }
 
@@ -112,6 +112,8 @@ impl Household {
                 let introduction = connection.introduction();
                 connection.process =
                     introduction.map(|introduction| self.processes.introduced(introduction));
+                let is_apart = connection.numbering == Numbering::CountedApart;
+                connection.traits.process = connection.process.filter(|_| is_apart);
                 self.members.insert(connection.id);
                 self.unsettled.insert(connection.id);
                 self.is_dirty = true;
@@ -334,10 +336,10 @@ impl Neighbours {
             .filter(|connection| connection.is_open())
             .map(|connection| connection.sibling())
             .collect();
-        let family = self.family(&siblings);
+        let families = self.families(&siblings);
         let mut is_open_question = false;
         for sibling in &siblings {
-            let role = family.role(sibling, at);
+            let role = families.role(sibling, at);
             is_open_question |= role == Role::Unknown && sibling.is_silent();
             if let Some(connection) = connections.get_mut(&sibling.id) {
                 connection.found = role;
@@ -375,12 +377,12 @@ impl Neighbours {
         told.sort_unstable_by_key(|(sibling, _)| sibling.order());
         silent.sort_unstable_by_key(|(sibling, _)| sibling.order());
         let leaving = told.iter().chain(&silent).map(|(sibling, _)| sibling);
-        let mut family = self.family(staying.iter().chain(leaving));
+        let mut families = self.families(staying.iter().chain(leaving));
         for (sibling, ended_at) in told.iter().chain(&silent) {
             self.departed.expire(*ended_at);
-            let role = family.final_role(sibling, &self.departed, *ended_at);
+            let role = families.final_role(sibling, &self.departed, *ended_at);
             self.departed.ended(sibling, role, *ended_at);
-            family.leave(sibling);
+            families.leave(sibling);
             if let Some(connection) = connections.get_mut(&sibling.id) {
                 connection.found = role;
                 connection.is_judged = true;
@@ -389,8 +391,8 @@ impl Neighbours {
         is_open_question
     }
 
-    fn family<'a>(&self, siblings: impl IntoIterator<Item = &'a Sibling>) -> Family {
+    fn families<'a>(&self, siblings: impl IntoIterator<Item = &'a Sibling>) -> Families {
         let heartbeat = self.heartbeat.unwrap_or(HEARTBEAT_DEFAULT);
-        Family::new(siblings, self.hints, heartbeat)
+        Families::new(siblings, self.hints, heartbeat)
     }
 }

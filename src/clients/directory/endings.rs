@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clients::client::{ClientCell, Unjudged};
 use crate::clients::connection::ConnectionCell;
-use crate::clients::roles::{Family, Sibling};
+use crate::clients::roles::{Families, Sibling};
 use crate::clients::{ConnectionId, lock};
 use crate::connection::{Initiator, Role};
 use crate::time::Timestamp;
@@ -116,7 +116,7 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
     };
     let open = siblings_of(&first.connection, client, &lock(&client.members));
     let ended = unjudged.iter().chain(&due).map(|one| &one.sibling);
-    let mut family = Family::new(
+    let mut families = Families::new(
         open.iter().chain(ended),
         *lock(&client.hints),
         client.heartbeat(),
@@ -124,9 +124,9 @@ pub(in crate::clients) fn judge_ended(client: &ClientCell, at: Timestamp) {
     due.sort_by_key(|one| one.sibling.order());
     for one in due {
         let mut departed = lock(&client.departed);
-        let role = family.final_role(&one.sibling, &departed, one.ended_at);
+        let role = families.final_role(&one.sibling, &departed, one.ended_at);
         departed.ended(&one.sibling, role, one.ended_at);
-        family.leave(&one.sibling);
+        families.leave(&one.sibling);
         count_ended(&one.sibling, role, &one.connection, client);
     }
 }
@@ -144,9 +144,10 @@ fn final_role(
         let members = lock(&client.members);
         match ending.told {
             Role::Unknown if ending.is_silent() => siblings_of(connection, client, &members),
-            // All that matters is whether there is a streaming monitor.
+            // All that matters is whether its process has a streaming monitor.
             Role::RoundTripMonitor => present(members.values())
-                .find(|member| member.told == Role::Monitor)
+                .filter(|member| member.told == Role::Monitor)
+                .find(|member| member.traits.process == ending.traits.process)
                 .into_iter()
                 .collect(),
             // Nothing its siblings could say matters.
@@ -158,8 +159,8 @@ fn final_role(
             | Role::Member => Vec::new(),
         }
     };
-    let family = Family::new(&siblings, *lock(&client.hints), client.heartbeat());
-    let role = family.final_role(ending, &departed, at);
+    let families = Families::new(&siblings, *lock(&client.hints), client.heartbeat());
+    let role = families.final_role(ending, &departed, at);
     departed.ended(ending, role, at);
     role
 }

@@ -42,7 +42,7 @@ pub(super) struct Reign {
 
 /// Monitors that ended a moment ago and were not paired off yet. Bounded; entries expire.
 #[derive(Debug, Default)]
-pub(crate) struct Departed {
+pub(super) struct Departed {
     /// When each ended, and when it was opened.
     pub(super) streaming: VecDeque<(Timestamp, Timestamp)>,
     pub(super) round_trip: VecDeque<(Timestamp, Timestamp)>,
@@ -67,7 +67,7 @@ pub(crate) struct Departed {
 
 impl Departed {
     /// Forgets what ended too long ago.
-    pub(crate) fn expire(&mut self, at: Timestamp) {
+    pub(super) fn expire(&mut self, at: Timestamp) {
         let is_over = |ended: &Timestamp| at.since(*ended) > DEPARTURE;
         let is_long_over = |ended: &Timestamp| at.since(*ended) > LOST_FOR;
         // A client may notice late that a connection was ended; with which others it went is asked then.
@@ -101,9 +101,25 @@ impl Departed {
         }
     }
 
+    /// Nothing is left of what departed.
+    pub(super) fn is_empty(&self) -> bool {
+        let pairs = [
+            &self.streaming,
+            &self.round_trip,
+            &self.attempts,
+            &self.goodbyes,
+        ];
+        let moments = [&self.polling, &self.cuts, &self.silent_monitors];
+        pairs.iter().all(|pairs| pairs.is_empty())
+            && moments.iter().all(|moments| moments.is_empty())
+            && self.reigns.is_empty()
+            && self.streamed_at.is_none()
+    }
+
     /// From when on another monitor may be opened in the place of each that ended, if it was there until `until`. Its
     /// client gives a monitor up because a connection broke, and does not dial before that; and the end may be read
-    /// later than the dial. Some drivers wait before they check again, `waits`, unless the check itself failed.
+    /// later than the dial. Some drivers wait before they check again, `waits`, unless the check itself failed; then
+    /// there is half a second between checks even where it was not read that a connection had broken.
     pub(super) fn vacancies(
         &self,
         waits: bool,
@@ -124,6 +140,7 @@ impl Departed {
             match cause {
                 Some(_) if waits && !reign.is_cut => earliest + ATTEMPTS_APART,
                 Some(cut) => earliest.max(*cut),
+                None if waits && !reign.is_cut => earliest.max(reign.opened + ATTEMPTS_APART),
                 None => earliest,
             }
         })
@@ -168,7 +185,7 @@ impl Departed {
     }
 
     /// A connection with this final role ended.
-    pub(crate) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
+    pub(super) fn ended(&mut self, connection: &Sibling, role: Role, at: Timestamp) {
         self.expire(at);
         if role == Role::Monitor && connection.is_answered {
             let reign = Reign {

@@ -1,4 +1,7 @@
 use super::*;
+use crate::clients::Numbering;
+use crate::clients::numbering::Introduction;
+use crate::clients::processes::Processes;
 use crate::connection::ClientMetadata;
 use crate::wire::Compressor;
 
@@ -597,6 +600,41 @@ fn a_monitor_is_not_dialled_more_often_than_its_interval() {
 }
 
 #[test]
+fn what_a_process_lost_is_no_concern_of_the_others() {
+    let introduction = |millis| {
+        let at = milli(millis);
+        Introduction::new(Numbering::CountedApart, 1, at, at).unwrap()
+    };
+    let mut processes = Processes::default();
+    let [one, other] = [1_000, 5_000].map(|millis| processes.introduced(introduction(millis)));
+    let of = |process, mut sibling: Sibling| {
+        sibling.traits.process = Some(process);
+        sibling
+    };
+    // One has lost its monitor a second before; the other's was answered, and let a pool be filled that is turned away.
+    let mut departures = Departures::default();
+    let lost = of(one, sibling("node36", 1, 9_000, Unknown));
+    departures.ended(&lost, Monitor, milli(9_050));
+    let there = of(other, sibling("node36", 2, 10_000, Unknown));
+    let refused = |process, id, opened_ms| {
+        let mut refused = of(process, sibling("node36", id, opened_ms, Unknown));
+        (refused.is_answered, refused.is_cut) = (false, true);
+        refused.answered_at = None;
+        refused
+    };
+    let all = [
+        there,
+        refused(other, 3, 10_010),
+        refused(one, 4, 10_011),
+        refused(other, 5, 10_012),
+    ];
+    let families = Families::new(&all, Hints::default(), HEARTBEAT);
+    let roles = all.map(|one| families.final_role(&one, &departures, milli(10_020)));
+    // The first that a process opens is its monitor.
+    assert_eq!(roles, [Monitor, Application, Monitor, Application]);
+}
+
+#[test]
 fn who_still_tries_has_lost_its_monitor_however_long_ago() {
     for driver in ["node36", "node6", "pymongo", "go", "rust"] {
         let mut departed = Departed::default();
@@ -667,8 +705,31 @@ fn a_driver_that_waits_to_check_again_does_not_replace_its_monitor_at_once() {
         family(&open).final_role(&ending, &departed, milli(10_013))
     };
     assert_eq!(role("rust"), Application);
+    assert_eq!(role("node36"), Application);
     // Others check again at once.
     assert_eq!(role("go"), Monitor);
+}
+
+#[test]
+fn half_a_second_lies_between_checks_although_what_broke_is_read_late() {
+    // A pool is filled as soon as its monitor is answered, and turned away; the monitor is given up for that, and ends
+    // before those that were turned away do.
+    let role = |driver: &str, opened_ms: u64| {
+        let mut departed = Departed::default();
+        let monitor = sibling(driver, 1, 10_000, Unknown);
+        departed.ended(&monitor, Monitor, milli(10_013));
+        let mut ending = sibling(driver, 3, opened_ms, Unknown);
+        (ending.is_answered, ending.is_cut) = (false, true);
+        ending.answered_at = None;
+        let open = [sibling(driver, 9, 20, Application), ending];
+        family(&open).final_role(&ending, &departed, milli(opened_ms + 6))
+    };
+    for driver in ["node36", "rust"] {
+        assert_eq!(role(driver, 10_012), Application, "{driver}");
+        assert_eq!(role(driver, 10_520), Monitor, "{driver}");
+    }
+    // Others check again at once.
+    assert_eq!(role("go", 10_013), Monitor);
 }
 
 #[test]

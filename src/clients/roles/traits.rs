@@ -1,5 +1,6 @@
 //! What a handshake tells about the use of a connection, and what drivers are known to do.
 
+use crate::clients::processes::ProcessId;
 use crate::connection::{ClientMetadata, Role};
 
 /// How a driver watches servers.
@@ -33,6 +34,8 @@ pub(crate) struct Traits {
     pub(super) announces_credentials: bool,
     /// The driver waits half a second (`minHeartbeatFrequencyMS`) after a check that it gave up itself.
     pub(super) waits_to_check_again: bool,
+    /// The process that opened it, where handshakes have a count of their own: what others lost is not its concern.
+    pub(crate) process: Option<ProcessId>,
 }
 
 impl Traits {
@@ -42,12 +45,13 @@ impl Traits {
         let is_pymongo = name.starts_with("PyMongo");
         let is_java = name.starts_with("mongo-java-driver");
         let has_metadata = !name.is_empty();
+        let habit = if has_metadata {
+            habit(metadata)
+        } else {
+            Habit::Unknown
+        };
         Self {
-            habit: if has_metadata {
-                habit(metadata)
-            } else {
-                Habit::Unknown
-            },
+            habit,
             has_metadata,
             declared: declared(metadata),
             hides_compressors_on_monitors: is_pymongo || is_java,
@@ -56,7 +60,10 @@ impl Traits {
             is_async: is_pymongo && name.split('|').any(|part| part == "async"),
             has_authenticated: false,
             announces_credentials: metadata.announces_credentials,
-            waits_to_check_again: name.starts_with("mongo-rust-driver"),
+            // Node 3.5 to 3.7: `makeInterruptableAsyncInterval`, begun anew when the monitor is reset.
+            waits_to_check_again: name.starts_with("mongo-rust-driver")
+                || (habit == Habit::RoundTripLater && metadata.driver_version.starts_with("3.")),
+            process: None,
         }
     }
 
