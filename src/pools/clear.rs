@@ -41,6 +41,8 @@ const JITTER: Duration = Duration::from_millis(100);
 pub struct Clear {
     /// The first sign.
     pub at: Timestamp,
+    /// The newest sign.
+    pub newest: Timestamp,
     /// When a check of the server succeeded again; `None` while none did.
     pub ready_at: Option<Timestamp>,
     /// What that is concluded from, once it is ready.
@@ -222,6 +224,7 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
         if is_same {
             // Ends of one moment are told in any order.
             last.at = last.at.min(at);
+            last.newest = last.newest.max(at);
             last.ready_at = last.ready_at.filter(|ready_at| *ready_at > at);
             if last.sign.trigger() == ClearTrigger::Unknown {
                 last.sign = sign;
@@ -234,6 +237,7 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
     }
     clears.push(Clear {
         at,
+        newest: at,
         ready_at: None,
         ready_sign: ReadySign::default(),
         sign,
@@ -242,7 +246,8 @@ pub(super) fn sign(clears: &mut Vec<Clear>, at: Timestamp, sign: ClearSign) {
     });
 }
 
-/// A check or a new connection succeeded, on a connection opened at this moment.
+/// A check or a new connection succeeded, on a connection opened at this moment. When bytes came from a server is told up to
+/// a second later; what was heard before the newest sign says nothing of what has been since.
 pub(super) fn succeeded(
     clears: &mut [Clear],
     opened_at: Timestamp,
@@ -252,6 +257,7 @@ pub(super) fn succeeded(
     if let Some(last) = clears.last_mut()
         && last.ready_at.is_none()
         && opened_at >= last.at
+        && at >= last.newest
     {
         last.ready_at = Some(at);
         last.ready_sign = sign;

@@ -250,6 +250,7 @@ pub(crate) fn picture() -> PoolPicture {
     pool.operations = 8000;
     pool.clears = vec![Clear {
         at: before(95_000),
+        newest: before(95_000),
         ready_at: Some(before(90_000)),
         ready_sign: ReadySign::Check,
         given_up_at: None,

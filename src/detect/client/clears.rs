@@ -196,6 +196,7 @@ mod tests {
         let clear = |millis, closed| Clear {
             ready_sign: crate::pools::ReadySign::Check,
             at: at(millis),
+            newest: at(millis),
             ready_at: Some(at(millis + 100)),
             sign: ClearSign::MonitorLost,
             closed,

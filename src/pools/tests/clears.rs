@@ -179,6 +179,33 @@ fn connections_that_break_in_the_handshake_clear_older_pools_only() {
 }
 
 #[test]
+fn what_was_heard_before_a_pool_was_cleared_again_does_not_make_it_ready() {
+    let (mut stage, monitor, pool) = settled(PYMONGO, 2);
+    stage.end(pool[0], Initiator::Server, Manner::Fin, Phase::InExchange);
+    stage.close(pool[1]);
+    stage.close(monitor);
+    stage.at(10_200);
+    let monitor = stage.monitor(PYMONGO, 0, 10);
+    let fresh = stage.pooled(PYMONGO, 0, 11, 3);
+    stage.at(10_250).hear(monitor);
+    stage.at(10_750);
+    stage.end(fresh, Initiator::Server, Manner::Fin, Phase::InExchange);
+    // When bytes came last is told once a second.
+    stage.at(11_000).sample(monitor);
+    stage.close(monitor);
+    stage.at(11_300).monitor(PYMONGO, 0, 12);
+    let fresh = stage.pooled(PYMONGO, 0, 13, 3);
+    stage.at(11_310);
+    stage.end(fresh, Initiator::Server, Manner::Fin, Phase::InExchange);
+    stage.at(11_800).monitor(PYMONGO, 0, 14);
+    stage.at(15_000);
+    assert_eq!(
+        stage.clears(),
+        [(10_000, Some(11_800), ClearTrigger::Network)]
+    );
+}
+
+#[test]
 fn the_legacy_pool_is_never_cleared() {
     let mut stage = Stage::new(1);
     let pool: Vec<_> = (1..=3)

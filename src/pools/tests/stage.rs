@@ -226,6 +226,12 @@ impl Stage {
         self.tell(id, Fact::Sampled(sample));
     }
 
+    /// Its counters are told, and nothing has happened on it since they were told last.
+    pub(super) fn sample(&mut self, id: ConnectionId) {
+        let sample = *self.samples.entry(id).or_default();
+        self.tell(id, Fact::Sampled(sample));
+    }
+
     /// The clears of the first mongo client: when each began and was over, and why.
     pub(super) fn clears(&self) -> Vec<(u64, Option<u64>, ClearTrigger)> {
         let client = self.pools.mongo_clients().next().unwrap();
