@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::join::SETTLING;
 use super::sessions::{CircleId, Sessions};
-use super::{Connection, Connections, MongoClient, MongoClientId, Numbering, RECENT};
+use super::{ClearSign, Connection, Connections, MongoClient, MongoClientId, Numbering, RECENT};
 use crate::clients::processes::{PROCESSES_MAX, ProcessId, Processes, are_apart};
 use crate::clients::roles::{Departures, Families, Hints, Sibling};
 use crate::connection::Role;
@@ -76,6 +76,7 @@ pub(super) struct Household {
 pub(super) struct Unclaimed {
     pub(super) upstream: UpstreamId,
     pub(super) at: Timestamp,
+    pub(super) sign: ClearSign,
     /// When the connection was opened that it was seen on, and by which process.
     pub(super) opened_at: Timestamp,
     pub(super) process: Option<ProcessId>,
@@ -225,7 +226,7 @@ impl Household {
                     && !are_apart(client.process, sign.process)
                     && let Some(pool) = client.pools.get_mut(&sign.upstream)
                 {
-                    pool.signs.add(Some(sign.opened_at), sign.at);
+                    pool.was_cleared(sign);
                     return false;
                 }
             }

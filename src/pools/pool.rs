@@ -5,8 +5,9 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::clear::Signs;
+use super::clear::{self, Signs};
 use super::closings::{Circumstances, Closing};
+use super::household::Unclaimed;
 use super::idle_times::IdleTimes;
 use super::rates::{self, Rates};
 use super::reasons::{CloseBasis, CloseReason, CloseReasons};
@@ -130,6 +131,15 @@ impl Pool {
             self.note_closing(connection);
         }
         self.peak = self.peak.max(count(self.open.len())).max(1);
+    }
+
+    /// It had been cleared before it was known whose it is.
+    pub(super) fn was_cleared(&mut self, sign: &Unclaimed) {
+        self.signs.add(Some(sign.opened_at), sign.at);
+        clear::sign(&mut self.clears, sign.at, sign.sign);
+        if let Some(ready_at) = self.ready_at {
+            clear::succeeded(&mut self.clears, ready_at, ready_at, self.ready_sign);
+        }
     }
 
     /// The server answered its mongo client, where it did.

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use super::household::Unclaimed;
-use super::{ClearSign, InstanceId, MongoClient, MongoClientId, Pools, ReadySign, clear};
+use super::join::SETTLING;
+use super::{
+    ClearSign, Connection, InstanceId, MongoClient, MongoClientId, Pools, ReadySign, clear,
+};
+use crate::clients::processes::are_apart;
 use crate::connection::{AuthenticationResult, ErrorKind, Initiator, Phase, Role};
 use crate::time::Timestamp;
 use crate::timeline::{ConnectionId, Entry, ErrorReply, Fact, UpstreamId};
@@ -16,6 +20,9 @@ const JITTER: Duration = Duration::from_millis(50);
 
 /// A client that waited so long for its first answer gave up.
 const GIVEN_UP_AFTER: Duration = Duration::from_millis(500);
+
+/// Connections opened before one that broke that are looked at.
+const LOOKED_AT_MAX: usize = 256;
 
 impl Pools {
     /// What a fact says of the pools of its instance.
@@ -103,7 +110,9 @@ impl Pools {
             }
             let owner = self.owner(id, instance);
             // Without monitor this was the check of the server.
-            if clears || owner.is_some_and(|owner| !owner.is_watching(upstream)) {
+            let is_check = owner.is_none_or(|owner| !owner.is_watching(upstream))
+                && !self.has_silent_monitor(connection, instance);
+            if clears || is_check {
                 self.sign(id, instance, at, ClearSign::HandshakeBroke);
             }
         } else if is_monitor {
@@ -118,6 +127,28 @@ impl Pools {
         {
             self.sign(id, instance, at, ClearSign::ConnectionBroke);
         }
+    }
+
+    /// Its client was answered a moment before on what may have been its monitor, and was there when this one was opened:
+    /// a monitor that is given up, because the pool it let be filled is turned away, never shows itself.
+    fn has_silent_monitor(&self, connection: &Connection, instance: InstanceId) -> bool {
+        let Some(household) = self.households.get(&instance) else {
+            return false;
+        };
+        let before = household.unsettled.range(..connection.id).rev();
+        let before = before.filter_map(|id| self.connections.get(id));
+        before
+            .take(LOOKED_AT_MAX)
+            .take_while(|one| connection.opened_at.since(one.opened_at) < SETTLING)
+            .any(|one| {
+                let was_there = one.ended.is_none_or(|end| connection.opened_at <= end.at);
+                one.upstream == connection.upstream
+                    && one.role == Role::Unknown
+                    && !one.was_found_pooled
+                    && one.hello_answered_at.is_some()
+                    && was_there
+                    && !are_apart(one.process, connection.process)
+            })
     }
 
     fn gave_up(&mut self, id: ConnectionId, at: Timestamp) {
@@ -150,21 +181,28 @@ impl Pools {
             household.leave_unclaimed(Unclaimed {
                 upstream,
                 at,
+                sign,
                 opened_at: connection.opened_at,
                 process: connection.process,
             });
         }
     }
 
-    /// The mongo client of a connection; of one that is nobody's yet, the likeliest.
+    /// The mongo client of a connection; of one that is nobody's yet, the likeliest. None of another process is, where this
+    /// one was seen to begin: its own will be known soon.
     fn owner(&self, id: ConnectionId, instance: InstanceId) -> Option<&MongoClient> {
         let connection = self.connections.get(&id)?;
         if let Some(client) = connection.mongo_client {
             return self.mongo_clients.get(&client);
         }
+        let household = self.households.get(&instance)?;
+        let has_begun = connection
+            .process
+            .is_some_and(|process| household.processes.has_begun(process));
         self.clients_at(instance, connection.upstream)
             .filter_map(|id| self.mongo_clients.get(&id))
             .filter(|client| client.created_at <= connection.opened_at)
+            .filter(|client| !(has_begun && client.is_foreign(connection)))
             .max_by_key(|client| {
                 let is_foreign = client.is_foreign(connection);
                 (
@@ -198,9 +236,11 @@ impl Pools {
             return;
         };
         let (opened_at, upstream) = (connection.opened_at, connection.upstream);
+        let process = connection.process;
         let clients: Vec<_> = self.clients_at(instance, upstream).collect();
         for client in clients {
             if let Some(client) = self.mongo_clients.get_mut(&client) {
+                let is_foreign = are_apart(client.process, process);
                 let checks = client
                     .watches
                     .get(&upstream)
@@ -210,7 +250,9 @@ impl Pools {
                 } else {
                     (opened_at, ReadySign::Connection)
                 };
-                if let Some(pool) = client.pools.get_mut(&upstream) {
+                if let Some(pool) = client.pools.get_mut(&upstream)
+                    && (checks == Some(id) || !is_foreign)
+                {
                     clear::succeeded(&mut pool.clears, since, at, sign);
                 }
             }

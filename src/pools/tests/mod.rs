@@ -4,4 +4,5 @@ mod clears;
 mod clients;
 mod closes;
 mod grounds;
+mod limits;
 mod stage;

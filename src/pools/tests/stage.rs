@@ -13,6 +13,7 @@ pub(super) type Driver = (&'static str, &'static str, &'static str);
 
 pub(super) const NODE: Driver = ("nodejs", "6.22.0", "Node.js v20.0.0, LE");
 pub(super) const LEGACY: Driver = ("nodejs", "3.6.12", "'Node.js v14.0.0, LE (legacy)");
+pub(super) const UNIFIED: Driver = ("nodejs", "3.6.12", "'Node.js v14.0.0, LE (unified)");
 pub(super) const PYMONGO: Driver = ("PyMongo|c", "4.20.0|", "CPython 3.11");
 pub(super) const OLD_PYMONGO: Driver = ("PyMongo", "3.13.0", "CPython 3.11");
 pub(super) const RUST: Driver = ("mongo-rust-driver", "3.9.1", "rustc 1.90");
@@ -232,20 +233,15 @@ impl Stage {
         self.tell(id, Fact::Sampled(sample));
     }
 
+    /// A connection that introduces itself and is turned away by a server at its limit.
+    pub(super) fn refuse(&mut self, driver: Driver, upstream: u16, request_id: i32) {
+        let id = self.dial(driver, upstream, request_id);
+        self.end(id, Initiator::Server, Manner::Fin, Phase::Handshaking);
+    }
+
     /// The clears of the first mongo client: when each began and was over, and why.
     pub(super) fn clears(&self) -> Vec<(u64, Option<u64>, ClearTrigger)> {
-        let client = self.pools.mongo_clients().next().unwrap();
-        let millis = |at: Timestamp| at.as_millis() - start().as_millis();
-        let clears = client.pools.values().flat_map(|pool| &pool.clears);
-        clears
-            .map(|clear| {
-                (
-                    millis(clear.at),
-                    clear.ready_at.map(millis),
-                    clear.sign.trigger(),
-                )
-            })
-            .collect()
+        clears_of(self.pools.mongo_clients().next().unwrap())
     }
 
     pub(super) fn goodbye(&mut self, id: ConnectionId, sessions: &[u8]) {
@@ -296,6 +292,21 @@ impl Stage {
         let connection = self.pools.connection(id).unwrap();
         connection.mongo_client.map(|client| client.0)
     }
+}
+
+/// The clears of any mongo client.
+pub(super) fn clears_of(client: &MongoClient) -> Vec<(u64, Option<u64>, ClearTrigger)> {
+    let millis = |at: Timestamp| at.as_millis() - start().as_millis();
+    let clears = client.pools.values().flat_map(|pool| &pool.clears);
+    clears
+        .map(|clear| {
+            (
+                millis(clear.at),
+                clear.ready_at.map(millis),
+                clear.sign.trigger(),
+            )
+        })
+        .collect()
 }
 
 pub(super) fn start() -> Timestamp {
