@@ -28,7 +28,7 @@ use super::{Detector, Signal, SignalKind, about, is_of_a_client, make_room, was_
 use crate::detect::{LeakSign, Taken};
 use crate::pools::{Connection, InstanceId, Joined, MongoClient, MongoClientId, Numbering, Pools};
 use crate::time::Timestamp;
-use crate::timeline::UpstreamId;
+use crate::timeline::{Entry, UpstreamId};
 
 /// Clients are looked at so often: counters are told once a second.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -70,8 +70,8 @@ struct Episode {
 
 impl Detector for Leak {
     fn record(&mut self, taken: &Taken<'_>, _: &mut Vec<Signal>) {
-        if let Some(instance) = self.held.record(taken.entry, taken.connection) {
-            self.see_close(instance, taken.entry.at);
+        if held::may_stand_for_client(taken.connection) {
+            self.see_held(taken.entry, taken.connection);
         }
     }
 
@@ -114,6 +114,13 @@ impl Leak {
         self.newest = pools.mongo_clients().map(|client| client.id).max();
     }
 
+    #[inline(never)]
+    fn see_held(&mut self, entry: &Entry, connection: &Connection) {
+        if let Some(instance) = self.held.record(entry, connection) {
+            self.see_close(instance, entry.at);
+        }
+    }
+
     fn see_close(&mut self, instance: InstanceId, at: Timestamp) {
         make_room(&mut self.closed, instance);
         let closed = self.closed.entry(instance).or_default();
@@ -128,7 +135,7 @@ impl Leak {
             let client = pools.mongo_client(*id);
             client.is_some_and(MongoClient::is_open)
         });
-        for client in pools.mongo_clients().filter(|client| client.is_open()) {
+        for client in pools.mongo_clients().filter(|client| is_told_apart(client)) {
             let operations = client.pools.values().map(|pool| pool.operations).sum();
             let known = self.uses.entry(client.id).or_insert(Use {
                 operations: 0,

@@ -40,8 +40,13 @@ struct One {
     asked_at: Timestamp,
 }
 
+/// Its driver has no monitors.
+pub(super) fn may_stand_for_client(connection: &Connection) -> bool {
+    connection.has_legacy_pool || is_php(connection)
+}
+
 impl Held {
-    /// Takes in what happened. Says whose connection ended.
+    /// Takes in what happened to a connection that may stand for a client. Says whose connection ended.
     pub(super) fn record(&mut self, entry: &Entry, connection: &Connection) -> Option<InstanceId> {
         if let Fact::Ended(_) = &entry.fact {
             return self.known.remove(&connection.id).map(|one| one.instance);
@@ -53,8 +58,7 @@ impl Held {
     }
 
     fn enter(&mut self, connection: &Connection) {
-        let lacks_monitors = connection.has_legacy_pool || is_php(connection);
-        let Some(instance) = connection.instance.filter(|_| lacks_monitors) else {
+        let Some(instance) = connection.instance else {
             return;
         };
         if connection.is_open() && self.known.len() < HELD_MAX {
