@@ -16,7 +16,7 @@ mod count;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use count::{Count, Made};
+use count::{CREATED_MIN, Count, Made};
 
 use super::lives::of_one_process;
 use super::{
@@ -183,15 +183,19 @@ impl Churn {
         if made().next().is_none() && self.needless.is_empty() {
             return counts;
         }
-        let ids = first_ids(pools);
         let mut households: BTreeMap<InstanceId, Vec<&MongoClient>> = BTreeMap::new();
-        let counts_for_one = |client: &&MongoClient| {
-            is_of_applications(client, pools) && !self.may_be_needed(client, pools)
-        };
-        for client in made().filter(counts_for_one) {
+        for client in made() {
             households.entry(client.instance).or_default().push(client);
         }
+        // What follows takes time, and concerns few.
+        households.retain(|instance, clients| {
+            clients.len() >= CREATED_MIN || self.episodes.contains_key(instance)
+        });
+        let ids = first_ids(&households, pools);
         for (instance, mut clients) in households {
+            clients.retain(|client| {
+                is_of_applications(client, pools) && !self.may_be_needed(client, pools)
+            });
             // Processes that come and go have a client each; one process has many.
             clients.sort_by_key(|client| (client.created_at, client.id));
             let numbers: Vec<_> = clients
@@ -278,9 +282,15 @@ fn is_needless(connection: &Connection, instance: InstanceId, pools: &Pools) -> 
     has_idle
 }
 
-/// How the clients of each instance are numbered: by the lowest id that a connection of theirs began with.
-fn first_ids(pools: &Pools) -> BTreeMap<MongoClientId, (Numbering, i32)> {
+/// How the clients of these instances are numbered: by the lowest id that a connection of theirs began with.
+fn first_ids(
+    households: &BTreeMap<InstanceId, Vec<&MongoClient>>,
+    pools: &Pools,
+) -> BTreeMap<MongoClientId, (Numbering, i32)> {
     let mut ids: BTreeMap<MongoClientId, (Numbering, i32)> = BTreeMap::new();
+    if households.is_empty() {
+        return ids;
+    }
     for connection in pools.connections() {
         if let (Some(client), Some(id)) = (connection.mongo_client, connection.first_request_id) {
             let known = ids.entry(client).or_insert((connection.numbering, id));

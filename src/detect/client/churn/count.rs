@@ -10,7 +10,10 @@ use crate::pools::{MongoClient, Pools};
 use crate::time::Timestamp;
 
 /// So many of them are no start of an application.
-const CREATED_MIN: u64 = 8;
+pub(super) const CREATED_MIN: usize = 8;
+
+/// So many of them have had their time.
+const RIPE_MIN: u64 = 4;
 
 /// A client made for a request has done its work after this.
 pub(super) const RIPE: Duration = Duration::from_millis(700);
@@ -100,8 +103,7 @@ impl Count {
     pub(super) fn evident_at(&self) -> Option<Timestamp> {
         let mut moments = self.moments.clone();
         moments.sort_unstable();
-        let place = usize::try_from(CREATED_MIN).ok()?.checked_sub(1)?;
-        moments.get(place).copied()
+        moments.get(CREATED_MIN - 1).copied()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "counts of clients")]
@@ -115,8 +117,8 @@ impl Count {
             let lasted = self.newest_at.since(self.first_at.unwrap_or_default());
             is_lasting = self.are_needless || !stay || lasted >= START;
         }
-        self.created >= CREATED_MIN
-            && self.ripe >= CREATED_MIN / 2
+        self.moments.len() >= CREATED_MIN
+            && self.ripe >= RIPE_MIN
             && brief as f64 >= self.ripe as f64 * SHARE_MIN
             && is_lasting
     }
