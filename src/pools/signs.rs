@@ -92,7 +92,9 @@ impl Pools {
         };
         let at = end.began_at();
         let is_by_client = end.ending.initiator == Initiator::Client;
-        let is_monitor = connection.found == Role::Monitor && connection.mongo_client.is_some();
+        // One that showed itself is one whoever looks, and may have ended before anyone did.
+        let is_monitor = connection.role == Role::Monitor
+            || (connection.found == Role::Monitor && connection.mongo_client.is_some());
         if connection.hello_answered_at.is_none() {
             let given_up_at = connection.opened_at + GIVEN_UP_AFTER;
             let is_broken = !is_by_client || at >= given_up_at;
@@ -173,7 +175,8 @@ impl Pools {
         }
         let upstream = connection.upstream;
         // What becomes of a connection that is outdated clears nothing more, a failed check does.
-        let opened_at = (!connection.found.is_monitor()).then_some(connection.opened_at);
+        let is_monitor = connection.found.is_monitor() || connection.role == Role::Monitor;
+        let opened_at = (!is_monitor).then_some(connection.opened_at);
         let owner = self.owner(id, instance).map(|owner| owner.id);
         if let Some(owner) = owner.and_then(|owner| self.mongo_clients.get_mut(&owner)) {
             owner.sign(upstream, at, sign, opened_at);

@@ -364,3 +364,31 @@ fn a_handshake_that_is_given_up_while_its_dial_hangs_clears_when_its_client_left
     assert_eq!(cleared_at(14_999), Some(14_999));
     assert_eq!(cleared_at(12_200), None, "it did not wait for long");
 }
+
+#[test]
+fn an_outage_clears_an_idle_pool_however_young_it_is() {
+    for driver in [NODE, GO, RUST, PYMONGO, OLD_PYMONGO] {
+        // Before anyone looked, and after that.
+        for crash in [100, 300] {
+            let mut stage = Stage::new(1);
+            let monitor = stage.monitor(driver, 0, 1);
+            stage.at(10);
+            let pool = [2, 3].map(|request_id| stage.pooled(driver, 0, request_id, 1));
+            stage.at(crash);
+            for id in pool.into_iter().chain([monitor]) {
+                stage.end(id, Initiator::Server, Manner::Fin, Phase::Idle);
+            }
+            stage.at(3_000);
+            stage.monitor(driver, 0, 20);
+            stage.at(3_100);
+            stage.pooled(driver, 0, 21, 1);
+            stage.at(9_000);
+            assert_eq!(
+                stage.clears(),
+                [(crash, Some(3_000), ClearTrigger::Network)],
+                "{driver:?}"
+            );
+            assert_eq!(stage.clients(), [(1, 1)], "{driver:?}");
+        }
+    }
+}
