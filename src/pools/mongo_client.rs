@@ -495,6 +495,8 @@ impl MongoClient {
                 let pool = self.pools.get_mut(&one.upstream);
                 if let (Some(pool), Some(renewed_at)) = (pool, renewed_at) {
                     let sign = ReadySign::NewMonitor;
+                    // The end of the old one may be read after the new one was accepted.
+                    let renewed_at = renewed_at.max(one.at);
                     clear::succeeded(&mut pool.clears, renewed_at, renewed_at, sign);
                 }
             }

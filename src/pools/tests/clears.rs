@@ -366,6 +366,20 @@ fn a_handshake_that_is_given_up_while_its_dial_hangs_clears_when_its_client_left
 }
 
 #[test]
+fn a_pool_is_ready_again_with_the_next_monitor_although_the_old_ones_end_is_read_after_it() {
+    let (mut stage, monitor, pool) = settled(GO, 3);
+    stage.monitor(GO, 0, 30);
+    stage.at(10_001);
+    stage.close(monitor);
+    stage.close(pool[0]);
+    stage.at(16_000);
+    assert_eq!(
+        stage.clears(),
+        [(10_001, Some(10_001), ClearTrigger::Unknown)]
+    );
+}
+
+#[test]
 fn an_outage_clears_an_idle_pool_however_young_it_is() {
     for driver in [NODE, GO, RUST, PYMONGO, OLD_PYMONGO] {
         // Before anyone looked, and after that.
