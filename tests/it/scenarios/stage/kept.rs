@@ -96,7 +96,9 @@ impl Stage {
         loop {
             let clients = self.poolscope.api("clients");
             let rest = json!({ "clients": clients, "apps": self.apps_now() });
-            if is_rest_told(&rest) || begin.elapsed() > RESTS_WITHIN {
+            let waited = begin.elapsed();
+            let may_be_decided = waited < DECIDED_WITHIN && is_undecided(&rest, &rest["clients"]);
+            if is_rest_told(&rest) || (waited > RESTS_WITHIN && !may_be_decided) {
                 let text = serde_json::to_string_pretty(&rest).unwrap();
                 fs::write(self.directory.join("rest.json"), text).unwrap();
                 return;
