@@ -54,7 +54,8 @@ impl Families {
         departures: &Departures,
         at: Timestamp,
     ) -> Role {
-        let departed = departures.of(ending);
+        let nothing = Departed::default();
+        let departed = departures.of(ending).unwrap_or(&nothing);
         self.of(ending).final_role(ending, departed, at)
     }
 
@@ -74,9 +75,8 @@ impl Families {
 /// Monitors that ended a moment ago, process by process. Bounded; those of which nothing is left are forgotten.
 #[derive(Debug, Default)]
 pub(crate) struct Departures {
-    by_process: BTreeMap<Option<ProcessId>, Departed>,
-    /// Of a process that nothing departed from.
-    none: Departed,
+    /// A node of the map has room for eleven, and most clients are one process: boxes keep it small.
+    by_process: BTreeMap<Option<ProcessId>, Box<Departed>>,
 }
 
 impl Departures {
@@ -99,8 +99,9 @@ impl Departures {
         own.ended(connection, role, at);
     }
 
-    fn of(&self, connection: &Sibling) -> &Departed {
+    /// `None` of a process that nothing departed from.
+    fn of(&self, connection: &Sibling) -> Option<&Departed> {
         let own = self.by_process.get(&connection.traits.process);
-        own.unwrap_or(&self.none)
+        own.map(Box::as_ref)
     }
 }
