@@ -31,7 +31,7 @@ static DELAYS: Scale = Scale {
     recorded_per_shown: 1e3,
 };
 
-/// Clients that an open incident shows with series of their own; the rest is `other`.
+/// Clients that open incidents, all of them together, show with series of their own; the rest is `other`.
 const ACTIVE_CLIENTS_MAX: usize = 250;
 /// Series of open incidents at most; there are rarely more than a handful of incidents at a time.
 const ACTIVE_SERIES_MAX: usize = 2500;
@@ -110,6 +110,7 @@ fn record(histogram: &Histogram, time: Duration) {
 /// Label sets of open incidents: a client that has two of one kind has one series.
 fn active<'a>(incidents: &'a [Arc<Incident>], upstreams: &'a [Arc<str>]) -> BTreeSet<[&'a str; 5]> {
     let mut series = BTreeSet::new();
+    let mut shown = BTreeSet::new();
     for incident in incidents
         .iter()
         .filter(|incident| incident.closed_at.is_none())
@@ -123,12 +124,15 @@ fn active<'a>(incidents: &'a [Arc<Incident>], upstreams: &'a [Arc<str>]) -> BTre
         if incident.clients.is_empty() {
             series.insert(labels("", ""));
         }
-        for (number, client) in incident.clients.iter().enumerate() {
-            if number >= ACTIVE_CLIENTS_MAX || series.len() >= ACTIVE_SERIES_MAX {
+        for client in &incident.clients {
+            let own = (&*client.address, &*client.app);
+            let has_place = shown.len() < ACTIVE_CLIENTS_MAX || shown.contains(&own);
+            if has_place && series.len() < ACTIVE_SERIES_MAX {
+                shown.insert(own);
+                series.insert(labels(own.0, own.1));
+            } else {
                 series.insert(labels("other", ""));
-                break;
             }
-            series.insert(labels(&client.address, &client.app));
         }
     }
     series

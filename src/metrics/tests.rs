@@ -611,6 +611,39 @@ fn an_incident_of_many_clients_stays_small() {
 }
 
 #[test]
+fn incidents_of_different_clients_share_their_places() {
+    let directory = directory(10);
+    let names: Vec<String> = (0..400).map(|n| format!("10.0.1.{n}")).collect();
+    let clients: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "shop")).collect();
+    let (some, others) = clients.split_at(200);
+    let incidents = [(Cause::ServerCrash, some), (Cause::Failover, others)]
+        .map(|(cause, clients)| Arc::new(incident(cause, cause.severity(), clients)));
+    let inferring = Inferring {
+        incidents: incidents.to_vec(),
+        ..Inferring::default()
+    };
+    let tally = IncidentTally::default();
+    let exposition = exposition_with(
+        &directory,
+        Health::new(),
+        MetricsDetail::Standard,
+        tally,
+        inferring,
+    );
+    let families = parse(&exposition.render(second(3)));
+    let (_, active) = &families["poolscope_incident_active"];
+    let of = |cause: &str| {
+        let own = active.iter().filter(|(labels, _)| labels["cause"] == cause);
+        let of_others = own
+            .clone()
+            .filter(|(labels, _)| labels["client"] == "other");
+        (own.count(), of_others.count())
+    };
+    assert_eq!(of("server_crash"), (200, 0));
+    assert_eq!(of("failover"), (51, 1));
+}
+
+#[test]
 fn a_shelter_shows_its_connections_and_nothing_else() {
     let directory = directory(10);
     let peer = SocketAddr::from(([10, 0, 0, 1], 4000));
