@@ -168,6 +168,14 @@ mod tests {
         }
     }
 
+    /// The same of a driver whose handshakes have a count of their own.
+    fn told_apart(millis: u64, request_id: i32) -> Introduction {
+        Introduction {
+            is_counted_apart: true,
+            ..told(millis, request_id)
+        }
+    }
+
     #[test]
     fn processes_are_told_apart_by_what_they_count() {
         let mut processes = Processes::default();
@@ -199,12 +207,8 @@ mod tests {
     #[test]
     fn of_handshakes_with_a_count_of_their_own_the_next_number_tells_the_process() {
         let mut processes = Processes::default();
-        let mut introduced = |millis, request_id| {
-            processes.introduced(Introduction {
-                is_counted_apart: true,
-                ..told(millis, request_id)
-            })
-        };
+        let mut introduced =
+            |millis, request_id| processes.introduced(told_apart(millis, request_id));
         let old = [(1_000, 1), (1_010, 2), (1_020, 3), (1_030, 4)];
         let old = old.map(|(millis, request_id)| introduced(millis, request_id));
         let new = [(1_500, 1), (1_550, 2)].map(|(millis, id)| introduced(millis, id));
@@ -222,12 +226,8 @@ mod tests {
     #[test]
     fn of_processes_that_have_counted_as_far_it_is_the_turn_of_the_quietest() {
         let mut processes = Processes::default();
-        let mut introduced = |millis, request_id| {
-            processes.introduced(Introduction {
-                is_counted_apart: true,
-                ..told(millis, request_id)
-            })
-        };
+        let mut introduced =
+            |millis, request_id| processes.introduced(told_apart(millis, request_id));
         // Two pools of three, one filled half a second after the other; a server at its limit turns some away, and each
         // client checks it again half a second later.
         let one = [(1_000, 1), (1_020, 2), (1_020, 3), (1_021, 4)];

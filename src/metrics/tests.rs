@@ -580,29 +580,34 @@ fn incidents_are_counted_and_the_open_ones_shown() {
     )));
 }
 
-#[test]
-fn an_incident_of_many_clients_stays_small() {
-    let directory = directory(10);
-    let names: Vec<String> = (0..10_000)
-        .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
-        .collect();
-    let clients: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "shop")).collect();
-    let incidents = [Cause::ServerCrash, Cause::Failover]
-        .map(|cause| Arc::new(incident(cause, cause.severity(), &clients)));
+/// The series of these open incidents.
+fn active_series(incidents: &[Arc<Incident>]) -> Vec<Sample> {
     let inferring = Inferring {
         incidents: incidents.to_vec(),
         ..Inferring::default()
     };
     let tally = IncidentTally::default();
     let exposition = exposition_with(
-        &directory,
+        &directory(10),
         Health::new(),
         MetricsDetail::Standard,
         tally,
         inferring,
     );
-    let families = parse(&exposition.render(second(3)));
-    let (_, active) = &families["poolscope_incident_active"];
+    let mut families = parse(&exposition.render(second(3)));
+    let (_, active) = families.remove("poolscope_incident_active").unwrap();
+    active
+}
+
+#[test]
+fn an_incident_of_many_clients_stays_small() {
+    let names: Vec<String> = (0..10_000)
+        .map(|n| format!("10.0.{}.{}", n / 256, n % 256))
+        .collect();
+    let clients: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "shop")).collect();
+    let incidents = [Cause::ServerCrash, Cause::Failover]
+        .map(|cause| Arc::new(incident(cause, cause.severity(), &clients)));
+    let active = active_series(&incidents);
     assert_eq!(active.len(), 2 * 251);
     let others = active
         .iter()
@@ -612,26 +617,12 @@ fn an_incident_of_many_clients_stays_small() {
 
 #[test]
 fn incidents_of_different_clients_share_their_places() {
-    let directory = directory(10);
     let names: Vec<String> = (0..400).map(|n| format!("10.0.1.{n}")).collect();
     let clients: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "shop")).collect();
     let (some, others) = clients.split_at(200);
     let incidents = [(Cause::ServerCrash, some), (Cause::Failover, others)]
         .map(|(cause, clients)| Arc::new(incident(cause, cause.severity(), clients)));
-    let inferring = Inferring {
-        incidents: incidents.to_vec(),
-        ..Inferring::default()
-    };
-    let tally = IncidentTally::default();
-    let exposition = exposition_with(
-        &directory,
-        Health::new(),
-        MetricsDetail::Standard,
-        tally,
-        inferring,
-    );
-    let families = parse(&exposition.render(second(3)));
-    let (_, active) = &families["poolscope_incident_active"];
+    let active = active_series(&incidents);
     let of = |cause: &str| {
         let own = active.iter().filter(|(labels, _)| labels["cause"] == cause);
         let of_others = own

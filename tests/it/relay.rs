@@ -10,7 +10,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use crate::support::{Poolscope, Port, eventually, eventually_equal, get, now};
 
@@ -394,15 +394,9 @@ fn a_refused_upstream_resets_the_client_and_works_again_when_it_is_back() {
 
 #[test]
 fn a_server_too_slow_to_accept_is_given_up_after_the_connect_timeout() {
-    // A backlog of zero holds one connection; the SYNs of all others are dropped.
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let port = Port::reserve();
     let upstream = port.addr();
-    // As the standard library's listeners do: connections of an earlier test may still wait at this port.
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&upstream.into()).unwrap();
-    socket.listen(0).unwrap();
-    let _filler = TcpStream::connect(upstream).unwrap();
+    let _full = port.listen_full();
     let proxy = Poolscope::start_with(&[upstream], &["--connect-timeout", "700ms"]);
     let began = now();
     let mut client = TcpStream::connect(proxy.addr()).unwrap();

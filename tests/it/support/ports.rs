@@ -2,7 +2,9 @@
 
 use std::fs::{File, OpenOptions, create_dir_all};
 use std::hash::{BuildHasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+
+use socket2::{Domain, Socket, Type};
 
 /// Below the range from which the kernel takes the ports of outgoing connections (32768 and up), so that none of
 /// those can take a port between its reservation and its use.
@@ -38,6 +40,18 @@ impl Port {
             }
         }
         panic!("no free port in {RANGE:?}");
+    }
+
+    /// A listener with room for one connection, which is taken: SYNs of all others are dropped until that is accepted,
+    /// and are sent again after a second.
+    pub(crate) fn listen_full(&self) -> (TcpListener, TcpStream) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        // As the standard library's listeners do: connections of an earlier test may still wait at this port.
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&self.addr().into()).unwrap();
+        socket.listen(0).unwrap();
+        let filler = TcpStream::connect(self.addr()).unwrap();
+        (socket.into(), filler)
     }
 
     /// The port.
